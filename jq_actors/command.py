@@ -1,0 +1,123 @@
+"""The envelope: what travels. A :class:`JobCommand` is a ``dramatiq.Message``, and stays one on the wire.
+
+Body: exactly the JSON of a Dramatiq message, so that a plain Dramatiq worker can read ours and we can read its.
+What is ours sits in ``options["jq"]``. The dispatch number is not in the body (the relay publishes the same body
+again with another one): it travels in the AMQP properties, see `transport`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+import dramatiq
+
+from .clock import Clock
+from .errors import DecodeError
+from .job import JobId, adopted_job_id
+
+SCHEMA_VERSION = 1
+"""Version of what is in ``options["jq"]``. A reader accepts one more and one less (DESIGN §12)."""
+
+R = TypeVar("R", covariant=True)
+
+
+@dataclass(frozen=True)
+class JobCommand(dramatiq.Message[R], Generic[R]):
+    """A command to run an actor; what ``send`` returns. ``message_id`` is the job id."""
+
+    body: bytes | None = field(default=None, compare=False, repr=False, kw_only=True)
+    """The encoded form, once made."""
+
+    @property
+    def job_id(self) -> JobId:
+        """The id of the job that this command is for."""
+        return adopted_job_id(self.message_id)
+
+    @property
+    def promised(self) -> bool:
+        """Whether the producer stored a row for it."""
+        return bool(self.meta.get("row"))
+
+    @property
+    def attempt(self) -> int:
+        """Attempts that were counted before this dispatch; only known without persistence."""
+        return int(self.meta.get("attempt", 0))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What is ours in the options."""
+        meta = self.options.get("jq")
+        return meta if isinstance(meta, dict) else {}
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When it may run, if that is later than when it was sent."""
+        due = self.meta.get("due")
+        return None if due is None else datetime.fromisoformat(due)
+
+    def asdict(self) -> dict[str, Any]:
+        """The fields of a Dramatiq message, nothing else."""
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    def encode(self) -> bytes:
+        """The body; encoded once."""
+        if self.body is not None:
+            return self.body
+        encoded = json.dumps(self.asdict(), separators=(",", ":")).encode()
+        object.__setattr__(self, "body", encoded)
+        return encoded
+
+    def copy(self, **attributes: Any) -> JobCommand[R]:
+        """A changed copy; it is encoded anew."""
+        return super().copy(**attributes, body=None)  # type: ignore[return-value]  # replace() keeps the class
+
+    def __str__(self) -> str:
+        # Dramatiq logs messages with their arguments; arguments may be secret.
+        return f"{self.actor_name}[{self.message_id}]"
+
+
+_FIELDS = ("queue_name", "actor_name", "args", "kwargs", "options", "message_id", "message_timestamp")
+
+
+def decode_command(body: bytes) -> JobCommand[Any]:
+    """The command in ``body``.
+
+    Raises:
+      DecodeError: says what is wrong: not JSON, a missing field, a schema version that this release cannot read.
+    """
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"not JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise DecodeError(f"expected a JSON object, got {type(fields).__name__}")
+    missing = [name for name in _FIELDS if name not in fields]
+    if missing:
+        raise DecodeError(f"fields missing: {', '.join(missing)}")
+    for name, kind in _KINDS.items():
+        if not isinstance(fields[name], kind):
+            raise DecodeError(f"field {name!r} is a {type(fields[name]).__name__}, expected {kind.__name__}")
+    command: JobCommand[Any] = JobCommand(**{name: fields[name] for name in _FIELDS}, body=body)
+    version = command.meta.get("v", SCHEMA_VERSION)
+    if not isinstance(version, int) or version > SCHEMA_VERSION + 1:
+        raise DecodeError(f"schema version {version!r}; this release reads up to {SCHEMA_VERSION + 1}")
+    return command
+
+
+_KINDS: dict[str, type] = {
+    "queue_name": str,
+    "actor_name": str,
+    "args": list,
+    "kwargs": dict,
+    "options": dict,
+    "message_id": str,
+    "message_timestamp": int,
+}
+
+
+def timestamp_millis(clock: Clock) -> int:
+    """Now, as Dramatiq stamps its messages."""
+    return int(clock.wall().timestamp() * 1000)

@@ -1,0 +1,106 @@
+"""How an attempt ended, as a value; and the one place where an exception becomes that value.
+
+Policy (retry, settle, acknowledge) is a function of an outcome. Every ``match`` over it ends in ``assert_never``.
+"""
+
+from __future__ import annotations
+
+import traceback as tracebacks
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import dramatiq
+
+from .errors import Fail, Retry, Snooze
+
+MAX_TRACEBACK = 16_384
+"""Characters kept of a traceback: its end, where the cause is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An exception in a form that can be stored and compared with rules."""
+
+    exception: BaseException | None
+    """The exception itself, in the worker that saw it."""
+    error: str
+    """One line: the class and its message."""
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The actor returned ``value``, a JSON value."""
+
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The actor raised. ``retryable`` is false when it asked to fail for good."""
+
+    failure: Failure
+    retryable: bool = True
+    delay: timedelta | None = None
+    """The delay that the actor asked for with ``Retry(delay)``; ``None``: the policy's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """The retry policy lets the job run again after ``delay``."""
+
+    failure: Failure
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The actor asked to run again after ``delay``; the attempt does not count."""
+
+    delay: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A cancel took effect."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """A shutdown stopped the attempt; it does not count, and the job is queued again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unhandled:
+    """This worker cannot run the job: no such actor, or its arguments do not bind. The job is kept."""
+
+    reason: str
+
+
+Outcome = Succeeded | Failed | Retrying | Snoozed | Cancelled | Interrupted | Unhandled
+
+
+def outcome_of(exception: BaseException) -> Outcome:
+    """The outcome of an attempt that ended with ``exception``."""
+    match exception:
+        case Snooze():
+            return Snoozed(exception.delay)
+        case Fail():
+            return Failed(Failure(exception, exception.reason), retryable=False)
+        case Retry():
+            return Failed(failure_of(exception), delay=exception.delay)
+        case dramatiq.errors.Retry():
+            delay = None if exception.delay is None else timedelta(milliseconds=exception.delay)
+            return Failed(failure_of(exception), delay=delay)
+        case _:
+            return Failed(failure_of(exception))
+
+
+def failure_of(exception: BaseException) -> Failure:
+    """``exception`` as a :class:`Failure`; the text is cut from the front to what a row should hold."""
+    line = "".join(tracebacks.format_exception_only(exception)).strip().splitlines()
+    trace = "".join(tracebacks.format_exception(exception))
+    return Failure(exception, line[-1] if line else type(exception).__name__, trace[-MAX_TRACEBACK:])

@@ -1,0 +1,267 @@
+"""The store port: what the core asks of the tables.
+
+Everything here is called on the I/O loop only. Each change is one compare-and-set. All times that go in or
+come out are aware UTC in *database time* (``JobStore.now``), so that the clocks of workers do not matter.
+While the database is away, `claim` and `settle` wait for it (natural back-pressure); the others raise
+``StoreUnavailableError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from ..job import Job, JobId, JobState
+from ..outcome import Outcome
+from ..protocol import Verdict
+from ..worker import WorkerIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A row to be."""
+
+    id: JobId
+    actor: str
+    queue: str
+    body: bytes
+    """The encoded command, as it is published."""
+    due_at: datetime
+    """When it may run. In the future: the row starts ``scheduled``, else ``queued``."""
+    enqueued_at: datetime
+    group: str | None = None
+    priority: int = 0
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimRequest:
+    """A delivery asks to become an attempt."""
+
+    job_id: JobId
+    dispatch: int
+    run_token: int
+    """Fresh for each claim, 63 random bits: the fence of the run that it starts."""
+    promised: bool
+    """The producer stored a row (see `protocol.judge`)."""
+    adopt: NewJob
+    """The row to make when there is none and none was promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The answer. ``verdict`` is GRANT, HOLD, DROP_FINAL or DROP_STALE: the store itself takes over and adopts."""
+
+    verdict: Verdict
+    attempt: int = 0
+    """The number of the attempt that begins, from 1, when granted."""
+    crashes: int = 0
+    look_again: timedelta = timedelta()
+    """When held: how long until the owner's lease can be over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How an attempt ended, to be written under its fence."""
+
+    job_id: JobId
+    run_token: int
+    outcome: Outcome
+    started_at: datetime
+    finished_at: datetime
+    republish: bool = False
+    """Interrupted and the delivery was already acked: the relay has to publish it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A dispatch that the relay has to publish: it holds the row's publish lease."""
+
+    job_id: JobId
+    dispatch: int
+    queue: str
+    body: bytes
+    priority: int
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """What to find; empty fields do not restrict."""
+
+    states: frozenset[JobState] = frozenset()
+    actor: str | None = None
+    queue: str | None = None
+    group: str | None = None
+    tags: tuple[str, ...] = ()
+    """All of them must be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """A page of jobs, newest first. ``cursor`` continues after its last one; ``None``: that was all."""
+
+    jobs: tuple[Job, ...]
+    cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What became of the jobs of lost workers."""
+
+    queued: tuple[JobId, ...] = ()
+    """Queued again, unpublished: the relay's next look publishes them."""
+    failed: tuple[JobId, ...] = ()
+    """Lost their worker ``max_crashes`` times: failed, with that reason."""
+    workers: tuple[str, ...] = ()
+    """The ids of the workers found lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long final rows stay; ``None``: for ever."""
+
+    succeeded: timedelta | None = timedelta(days=1)
+    failed: timedelta | None = timedelta(days=30)
+    cancelled: timedelta | None = timedelta(days=7)
+    superseded: timedelta | None = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """What ``check`` found."""
+
+    description: str
+    problems: tuple[str, ...] = ()
+    revision: str | None = None
+    head: str | None = None
+
+
+class JobStore(Protocol):
+    """Rows of jobs, attempts and workers."""
+
+    async def open(self) -> None:
+        """Connect and make sure of the tables (``auto_migrate``), or wait in the background for the database.
+
+        Raises:
+          NotMigratedError: the tables are of another version and ``auto_migrate`` is off.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Write what is still to be written (up to a few seconds), then disconnect."""
+        ...
+
+    def now(self) -> datetime:
+        """Database time, from the machine's clock and the measured difference."""
+        ...
+
+    # -- the life of a job
+
+    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
+        """Insert rows, all or none. With ``publish_lease`` the caller publishes them itself within that time."""
+        ...
+
+    async def claim(self, request: ClaimRequest) -> Claim:
+        """Decide over a delivery; batched with the claims that wait (natural group commit)."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write an outcome; ``False``: the claim was lost meanwhile and nothing was written. Batched."""
+        ...
+
+    async def mark_published(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        """The broker has confirmed these."""
+        ...
+
+    async def release_publish_lease(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        """These could not be published: another look of any relay may take them at once."""
+        ...
+
+    # -- the relay
+
+    async def take_due(self, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+        """Scheduled and retrying rows that are due become queued with dispatch+1, leased to the caller."""
+        ...
+
+    async def take_unpublished(self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+        """Queued rows that were never published and that nobody leases, oldest first.
+
+        ``room``: at most so many of each queue, and no other queues; ``None``: any.
+        """
+        ...
+
+    async def take_missing(self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+        """Queued rows of ``queue`` published before that time: the *same* dispatch again, backing off per row."""
+        ...
+
+    async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
+        """How many queued rows of ``queue`` the broker should have, counted up to ``limit``."""
+        ...
+
+    async def held_deliveries(self, queue: str) -> int:
+        """How many deliveries of ``queue`` live workers said they hold, at their last heartbeat."""
+        ...
+
+    async def next_due(self) -> datetime | None:
+        """When the next scheduled or retrying row is due."""
+        ...
+
+    async def recover(self, limit: int) -> Recovery:
+        """Give the running jobs of lost workers back, counting a crash each; several relays at once are safe."""
+        ...
+
+    async def offer_unhandled(self, actors: Sequence[str]) -> list[JobId]:
+        """Unhandled rows of these actors become queued again, with dispatch+1, unpublished."""
+        ...
+
+    async def prune(self, retention: Retention, limit: int) -> int:
+        """Delete up to ``limit`` final rows that are past their time; returns how many."""
+        ...
+
+    # -- workers
+
+    async def register(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
+        """Make the row of this process; claims from here on belong to it."""
+        ...
+
+    async def heartbeat(self, held: Mapping[str, int]) -> None:
+        """Renew the lease and say how many deliveries of each queue are held."""
+        ...
+
+    async def leave(self) -> None:
+        """Remove the row of this process: it has drained."""
+        ...
+
+    # -- reading
+
+    async def get(self, job_id: JobId) -> Job | None:
+        """One job with its attempts."""
+        ...
+
+    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
+        """A page by keyset. ``after``: the cursor of the page before. Raises ValueError for a foreign cursor."""
+        ...
+
+    async def count_by_state(self) -> dict[JobState, int]:
+        """How many rows are in each state. Reads all rows: for a demo's summary, not for a page."""
+        ...
+
+    async def check(self) -> StoreReport:
+        """For ``jq-actors check`` and ``db current``: reachable, migrated?"""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Leases:
+    """The times that the persistence protocol works with."""
+
+    worker: timedelta = timedelta(seconds=30)
+    """A worker that has not renewed for so long is lost."""
+    publish: timedelta = timedelta(seconds=30)
+    """A row whose publisher has not marked it for so long is published by a relay."""
+    max_crashes: int = 3
+    """A job whose worker was lost so many times is failed."""
+    retention: Retention = field(default_factory=Retention)
