@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .errors import RuntimeStateError
 from .events import escape
 from .job import JobId
+
+from .threads import ThreadSeat
 
 if TYPE_CHECKING:
     from .actor import JobActor
@@ -30,6 +34,8 @@ class RunningJob:
     """``None``: this process knows no such actor; the innermost step answers with `Unhandled`."""
     group: str | None = None
     position: int | None = None
+    thread: ThreadSeat = field(default_factory=ThreadSeat)
+    """Where a sync actor runs; empty for an async one."""
 
     def log(self, message: str, *args: object) -> None:
         """Write a line to the logger ``jq_actors.job``, with the job's id in front."""
@@ -56,3 +62,13 @@ def current_job() -> RunningJob:
     if job is None:
         raise RuntimeStateError("current_job() was called outside of a job.")
     return job
+
+
+@contextmanager
+def running(job: RunningJob) -> Iterator[None]:
+    """Make ``job`` the current one for what runs inside."""
+    token = _current.set(job)
+    try:
+        yield
+    finally:
+        _current.reset(token)

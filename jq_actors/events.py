@@ -60,8 +60,14 @@ class Events:
 
 
 def _told(event: Event) -> tuple[str, dict[str, Any]]:
-    fields = {name: getattr(event, name) for name in event.__dataclass_fields__}
-    return event.text, {name: escape(value) for name, value in fields.items()}
+    told = {name: escape(getattr(event, name)) for name in event.__dataclass_fields__}
+    for name in told.keys() & _MULTILINE:
+        told[name] = "\n".join(escape(line) for line in getattr(event, name).splitlines())
+    return event.text, told
+
+
+_MULTILINE = frozenset({"stack", "traceback"})
+"""Fields whose own line breaks are wanted in the log."""
 
 
 def escape(value: Any) -> Any:
@@ -122,8 +128,9 @@ class JobRetryScheduled(Event):
     attempt: int
     delay: float
     error: str
+    traceback: str = ""
     level = logging.WARNING
-    text = "job %(job_id)s: %(actor)s attempt %(attempt)s failed (%(error)s); again in %(delay).1f s"
+    text = "job %(job_id)s: %(actor)s attempt %(attempt)s failed (%(error)s); again in %(delay).1f s\n%(traceback)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +142,9 @@ class JobFailed(Event):
     queue: str
     attempt: int
     error: str
+    traceback: str = ""
     level = logging.ERROR
-    text = "job %(job_id)s: %(actor)s failed for good in attempt %(attempt)s: %(error)s"
+    text = "job %(job_id)s: %(actor)s failed for good in attempt %(attempt)s: %(error)s\n%(traceback)s"
 
 
 @dataclass(frozen=True, slots=True)

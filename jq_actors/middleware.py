@@ -7,6 +7,7 @@ of ``run`` calls the actor; claim, settle and ack lie outside of the chain, so t
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 from collections.abc import Awaitable, Callable, Sequence
 from importlib.metadata import entry_points
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import dramatiq
 
 from .command import JobCommand
-from .outcome import Outcome
+from .outcome import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from .current import RunningJob
@@ -79,7 +80,16 @@ def compose_enqueue(chain: Sequence[dramatiq.Middleware], innermost: EnqueueNext
 
 
 def _around_run(layer: JobMiddleware, call_next: RunNext) -> RunNext:
-    return lambda job: layer.run(job, call_next)
+    async def guarded(job: RunningJob) -> Outcome:
+        # An exception of an inner layer is an outcome for the outer ones: `retry` sees it like the actor's own.
+        try:
+            return await layer.run(job, call_next)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - see above
+            return outcome_of(error)
+
+    return guarded
 
 
 def _around_enqueue(layer: JobMiddleware, call_next: EnqueueNext) -> EnqueueNext:

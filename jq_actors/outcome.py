@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import dramatiq
+import dramatiq.errors
 
 from .errors import Fail, Retry, Snooze
 
@@ -95,6 +96,8 @@ def outcome_of(exception: BaseException) -> Outcome:
         case dramatiq.errors.Retry():
             delay = None if exception.delay is None else timedelta(milliseconds=exception.delay)
             return Failed(failure_of(exception), delay=delay)
+        case dramatiq.middleware.SkipMessage():
+            return Cancelled(f"skipped by a middleware: {exception}" if str(exception) else "skipped by a middleware")
         case _:
             return Failed(failure_of(exception))
 

@@ -1,0 +1,93 @@
+"""The innermost step of the run chain: call the actor, async here, sync in a worker thread, and make an outcome."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import dramatiq
+from dramatiq.middleware import AsyncIO, CurrentMessage, ShutdownNotifications, SkipMessage, TimeLimit
+
+from .current import RunningJob
+from .errors import ArgumentError
+from .handoff import Handoff, JobProxy
+from .middleware import JobMiddleware
+from .outcome import Failed, Outcome, Succeeded, Unhandled, failure_of, outcome_of
+
+if TYPE_CHECKING:
+    from .actor import JobActor
+
+ACTS_ON_THE_THREAD = (TimeLimit, ShutdownNotifications, CurrentMessage, AsyncIO)
+"""Dramatiq's own middleware that works on the current thread: right for sync actors, meaningless on a loop."""
+
+
+class Caller:
+    """Calls actors. ``hooks`` are the plain Dramatiq middleware whose hooks have to fire around async actors too."""
+
+    def __init__(self, broker: dramatiq.Broker, handoff: Handoff) -> None:
+        self._broker, self._handoff = broker, handoff
+        self._hooks = [m for m in broker.middleware if not isinstance(m, (JobMiddleware, *ACTS_ON_THE_THREAD))]
+
+    async def __call__(self, job: RunningJob) -> Outcome:
+        """Run the attempt and say how it ended; only a cancellation comes out as an exception."""
+        actor = job.actor
+        if actor is None:
+            return Unhandled(f"no actor called {job.command.actor_name!r} in this worker")
+        try:
+            args, kwargs = actor.arguments.from_json(job.command.args, job.command.kwargs)
+        except ArgumentError as error:
+            return Unhandled(str(error))
+        try:
+            if actor.is_async and not self._hooks:
+                return Succeeded(actor.arguments.result_to_json(await actor.fn(*args, **kwargs)))
+            return await self._call_with_hooks(job, actor, JobProxy(job, args, kwargs))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever the actor raises is its outcome
+            return outcome_of(error)
+
+    async def _call_with_hooks(self, job: RunningJob, actor: JobActor[..., Any], proxy: JobProxy) -> Outcome:
+        if actor.is_async:
+            await self._run_async(actor, proxy)
+        else:
+            await self._handoff.run(proxy)
+        if proxy.raised is None:
+            return Succeeded(actor.arguments.result_to_json(proxy.result))
+        if proxy.failed:  # a middleware has called message.fail(): no more tries, as in Dramatiq
+            return Failed(failure_of(proxy.raised), retryable=False)
+        return outcome_of(proxy.raised)
+
+    async def _run_async(self, actor: JobActor[..., Any], proxy: JobProxy) -> None:
+        try:
+            self._before("process_message", proxy)
+            if not proxy.failed:
+                proxy.result = await actor.fn(*proxy.args, **proxy.kwargs)
+            self._after("process_message", proxy, result=proxy.result)
+        except SkipMessage as skip:
+            proxy.stuff_exception(skip)
+            self._after("skip_message", proxy)
+        except asyncio.CancelledError as cancelled:
+            self._after("process_message", proxy, exception=cancelled)
+            raise
+        except BaseException as error:  # noqa: BLE001 - told to the hooks, then an outcome
+            proxy.stuff_exception(error)
+            self._after("process_message", proxy, exception=error)
+        signal = "nack" if proxy.failed else "ack"
+        self._before(signal, proxy)
+        self._after(signal, proxy)
+
+    def _before(self, signal: str, proxy: JobProxy) -> None:
+        for hook in self._hooks:
+            try:
+                getattr(hook, f"before_{signal}")(self._broker, proxy)
+            except dramatiq.MiddlewareError:
+                raise
+            except Exception:  # noqa: BLE001 - Dramatiq's contract: a failing hook is logged, the message goes on
+                self._broker.logger.critical("before_%s of %r failed.", signal, hook, exc_info=True)
+
+    def _after(self, signal: str, proxy: JobProxy, **values: Any) -> None:
+        for hook in reversed(self._hooks):
+            try:
+                getattr(hook, f"after_{signal}")(self._broker, proxy, **values)
+            except Exception:  # noqa: BLE001 - as above
+                self._broker.logger.critical("after_%s of %r failed.", signal, hook, exc_info=True)
