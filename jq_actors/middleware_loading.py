@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import dramatiq
 
-from .config import Config, MiddlewareSpec, did_you_mean
+from .config_problems import did_you_mean
 from .errors import ConfigError, Problem
-from .middleware import JobMiddleware, load_class
+from .middleware import ENTRY_POINT_GROUP, JobMiddleware, load_class
+from .settings import Config, MiddlewareSpec
+
+_KEYWORD_KINDS = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
 def build_middleware(config: Config) -> list[dramatiq.Middleware]:
@@ -21,96 +26,86 @@ def build_middleware(config: Config) -> list[dramatiq.Middleware]:
         one that it requires, or one listed twice; all of them, each with its key path.
     """
     problems: list[Problem] = []
-    classes = [_load(index, spec, problems) for index, spec in enumerate(config.middleware)]
-    _check_order(config.middleware, classes, problems)
-    chain = [
-        _make(_path(index, spec), class_, spec, problems)
-        for index, (spec, class_) in enumerate(zip(config.middleware, classes, strict=True))
-        if class_ is not None
-    ]
+    chain = _build(dict(enumerate(config.middleware)), problems)
     if problems:
         raise ConfigError(problems)
-    return [layer for layer in chain if layer is not None]
+    return chain
 
 
-def _path(index: int, spec: MiddlewareSpec) -> str:
-    return f"middleware[{index}].{spec.name}"
+def find_problems(specs: Mapping[int, MiddlewareSpec]) -> list[Problem]:
+    """What `build_middleware` would find in these entries of the list, by their index."""
+    problems: list[Problem] = []
+    _build(specs, problems)
+    return problems
 
 
-def _load(index: int, spec: MiddlewareSpec, problems: list[Problem]) -> type[dramatiq.Middleware] | None:
-    try:
-        return load_class(spec.name)
-    except ValueError as error:
-        problems.append(Problem(f"middleware[{index}]", str(error)))
-        return None
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of the list with its class, and those before it."""
+
+    path: str
+    spec: MiddlewareSpec
+    class_: type[dramatiq.Middleware]
+    earlier: tuple[_Entry, ...]
 
 
-def _check_order(
-    specs: Sequence[MiddlewareSpec],
-    classes: Sequence[type[dramatiq.Middleware] | None],
-    problems: list[Problem],
-) -> None:
-    for index, (spec, class_) in enumerate(zip(specs, classes, strict=True)):
-        if class_ is None:
+def _build(specs: Mapping[int, MiddlewareSpec], problems: list[Problem]) -> list[dramatiq.Middleware]:
+    listed = {spec.name for spec in specs.values()}
+    entries: list[_Entry] = []
+    chain: list[dramatiq.Middleware] = []
+    for index, spec in specs.items():
+        try:
+            class_ = load_class(spec.name)
+        except (ValueError, ImportError, AttributeError) as error:
+            problems.append(Problem(f"middleware[{index}]", str(error)))
             continue
-        if class_ in classes[:index]:
-            first = _path(classes.index(class_), specs[classes.index(class_)])
-            problems.append(Problem(_path(index, spec), f"is listed twice; the first is {first}"))
-        if issubclass(class_, JobMiddleware):
-            for required in sorted(class_.requires):
-                if not _listed(required, specs[:index], classes[:index]):
-                    later = _listed(required, specs[index:], classes[index:])
-                    wrong = "which comes later; move it up" if later else "which is not listed"
-                    problems.append(Problem(_path(index, spec), f"must come after {required}, {wrong}"))
+        entry = _Entry(f"middleware[{index}].{spec.name}", spec, class_, tuple(entries))
+        entries.append(entry)
+        problems.extend(_order_problems(entry, listed))
+        chain.extend(_make(entry, problems))
+    return chain
 
 
-def _listed(
-    name: str, specs: Sequence[MiddlewareSpec], classes: Sequence[type[dramatiq.Middleware] | None]
-) -> bool:
-    if any(spec.name == name for spec in specs):
-        return True
-    try:
-        class_ = load_class(name)
-    except ValueError:  # not installed under its short name: then nothing in the list can be it
-        return False
-    return class_ in classes
+def _order_problems(entry: _Entry, listed: Collection[str]) -> Iterator[Problem]:
+    for other in entry.earlier:
+        if other.class_ is entry.class_:
+            yield Problem(entry.path, f"is listed twice; the first is {other.path}")
+    if issubclass(entry.class_, JobMiddleware):
+        for required in sorted(entry.class_.requires):
+            if not any(_is(required, other) for other in entry.earlier):
+                what = "which comes later; move it up" if required in listed else "which is not listed"
+                yield Problem(entry.path, f"must come after {required}, {what}")
 
 
-def _make(
-    path: str, class_: type[dramatiq.Middleware], spec: MiddlewareSpec, problems: list[Problem]
-) -> dramatiq.Middleware | None:
-    wrong = _signature_problems(path, class_, spec)
+def _is(name: str, entry: _Entry) -> bool:
+    """Whether ``entry`` has the short name ``name``, or is written as the path of what has it."""
+    points = entry_points(group=ENTRY_POINT_GROUP, name=name)
+    return entry.spec.name == name or any(point.load() is entry.class_ for point in points)
+
+
+def _make(entry: _Entry, problems: list[Problem]) -> Iterator[dramatiq.Middleware]:
+    wrong = list(_signature_problems(entry))
     problems.extend(wrong)
-    if wrong:
-        return None
-    try:
-        return class_(**spec.options)
-    except (TypeError, ValueError) as error:
-        problems.append(Problem(_option_path(path, spec, str(error)), str(error)))
-        return None
+    if not wrong:
+        try:
+            yield entry.class_(**entry.spec.options)
+        except (TypeError, ValueError) as error:
+            problems.append(Problem(_option_path(entry, str(error)), str(error)))
 
 
-def _signature_problems(path: str, class_: type[dramatiq.Middleware], spec: MiddlewareSpec) -> list[Problem]:
-    parameters = inspect.signature(class_).parameters
-    keywords = {
-        name: parameter
-        for name, parameter in parameters.items()
-        if parameter.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    }
+def _signature_problems(entry: _Entry) -> Iterator[Problem]:
+    parameters = inspect.signature(entry.class_).parameters
+    keywords = [name for name, parameter in parameters.items() if parameter.kind in _KEYWORD_KINDS]
     takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
-    unknown = [] if takes_any else [name for name in spec.options if name not in keywords]
-    missing = [
-        name
-        for name, parameter in keywords.items()
-        if parameter.default is inspect.Parameter.empty and name not in spec.options
-    ]
-    return [
-        *(Problem(f"{path}.{name}", f"unknown option; {did_you_mean(name, keywords)}") for name in unknown),
-        *(Problem(f"{path}.{name}", "is required") for name in missing),
-    ]
+    for name in entry.spec.options:
+        if name not in keywords and not takes_any:
+            yield Problem(f"{entry.path}.{name}", f"unknown option; {did_you_mean(name, keywords)}")
+    for name in keywords:
+        if parameters[name].default is inspect.Parameter.empty and name not in entry.spec.options:
+            yield Problem(f"{entry.path}.{name}", "is required")
 
 
-def _option_path(path: str, spec: MiddlewareSpec, sentence: str) -> str:
-    """``path`` with the option that ``sentence`` speaks of, where it names just one of those given."""
-    named = [name for name in spec.options if re.search(rf"\b{re.escape(name)}\b", sentence)]
-    return f"{path}.{named[0]}" if len(named) == 1 else path
+def _option_path(entry: _Entry, sentence: str) -> str:
+    """The path of the option that ``sentence`` speaks of, where it names just one of those given."""
+    named = [name for name in entry.spec.options if re.search(rf"\b{re.escape(str(name))}\b", sentence)]
+    return f"{entry.path}.{named[0]}" if len(named) == 1 else entry.path

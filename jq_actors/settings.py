@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from .durations import parse_duration, parse_size
+from .durations import format_duration, parse_duration, parse_size
 from .urls import mask_url
 
 BROKER_SCHEMES = ("embedded", "amqp", "amqps")
@@ -59,6 +59,17 @@ def _check_broker_url(url: str) -> str:
     return url
 
 
+def _within(low: timedelta, high: timedelta = timedelta.max) -> AfterValidator:
+    def check(value: timedelta) -> timedelta:
+        if value < low:
+            raise ValueError(f"must be at least {format_duration(low)}, not {format_duration(value)}")
+        if value > high:
+            raise ValueError(f"must be at most {format_duration(high)}, not {format_duration(value)}")
+        return value
+
+    return AfterValidator(check)
+
+
 def _check_whole_seconds(value: timedelta) -> timedelta:
     if value.microseconds:
         raise ValueError("must be whole seconds: AMQP counts heartbeats in seconds")
@@ -75,9 +86,13 @@ _Size = Annotated[int, BeforeValidator(parse_size)]
 class Settings(BaseModel):
     """Base of all settings: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section_is_default(cls, value: Any) -> Any:
+        # YAML reads a section whose lines are all commented out as null.
+        return {} if value is None else value
 
 
 class BrokerConfig(Settings):
@@ -94,12 +109,12 @@ class BrokerConfig(Settings):
     """How RabbitMQ stores the queues: ``classic`` on one node, faster; ``quorum`` replicated over the
     cluster, survives the loss of a node. A queue that exists keeps its type: changing this needs new queues.
     Default ``classic``."""
-    confirm_timeout: Annotated[Duration, Field(ge=timedelta(milliseconds=100))] = timedelta(seconds=10)
+    confirm_timeout: Annotated[Duration, _within(timedelta(milliseconds=100))] = timedelta(seconds=10)
     """How long a sending waits for the broker to confirm it. After it: with persistence the relay sends
     later, without it `SendUnknownError`. At least ``100ms``; default ``10s``."""
     heartbeat: Annotated[
         Duration,
-        Field(ge=timedelta(seconds=1), le=timedelta(seconds=65535)),
+        _within(timedelta(seconds=1), timedelta(seconds=65535)),
         AfterValidator(_check_whole_seconds),
     ] = timedelta(seconds=60)
     """A silent connection is given up after two of these. Whole seconds, ``1s`` to ``65535s``; RabbitMQ
@@ -110,12 +125,12 @@ class BrokerConfig(Settings):
     max_command_size: Annotated[_Size, Field(ge=1024, le=128 << 20)] = 1 << 20
     """Largest encoded job, in bytes (``512K``, ``4MiB``); a larger one is refused at sending. RabbitMQ's own
     ``max_message_size`` must not be smaller. ``1K`` to ``128M``; default ``1MiB``."""
-    delivery_timeout: Annotated[Duration, Field(ge=timedelta(seconds=1))] = timedelta(minutes=30)
+    delivery_timeout: Annotated[Duration, _within(timedelta(seconds=1))] = timedelta(minutes=30)
     """How long RabbitMQ lets a delivery stay unacked before it closes the channel: its ``consumer_timeout``,
     which the client cannot ask for. Must not be larger than there. Jobs longer than a third of it are acked
     early when there is persistence, and must be shorter than it when there is none. At least ``1s``; default
     ``30m``, as RabbitMQ's."""
-    reconcile_interval: Annotated[Duration, Field(ge=timedelta(milliseconds=100))] = timedelta(seconds=30)
+    reconcile_interval: Annotated[Duration, _within(timedelta(milliseconds=100))] = timedelta(seconds=30)
     """How often wanted and confirmed consumers are compared, against queues that stopped silently. At least
     ``100ms``; default ``30s``."""
     delivery_limit: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 20
@@ -176,17 +191,17 @@ class MiddlewareSpec(Settings):
 class WorkerConfig(Settings):
     """A worker process."""
 
-    lease: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(hours=1))] = timedelta(seconds=30)
+    lease: Annotated[Duration, _within(timedelta(seconds=1), timedelta(hours=1))] = timedelta(seconds=30)
     """A worker that has not renewed its lease in the database for so long counts as lost, and its jobs run
     elsewhere. It renews three times as often. ``1s`` to ``1h``; default ``30s``. Longer: jobs of a dead
     machine wait longer; shorter: a stalled worker loses jobs that it still runs (their outcomes are then
     discarded)."""
-    shutdown_timeout: Annotated[Duration, Field(ge=timedelta())] = timedelta(minutes=10)
+    shutdown_timeout: Annotated[Duration, _within(timedelta())] = timedelta(minutes=10)
     """How long a worker that was told to stop lets jobs finish. After it, async jobs are interrupted and
     queued again without counting the attempt. ``0s``: at once; default ``10m``. Disagrees with: Dramatiq's
     ``--worker-shutdown-timeout`` (sync actors; `jq-actors worker` sets both), and the service manager's own
     limit, which must be larger."""
-    block_warning: Annotated[Duration, Field(ge=timedelta(milliseconds=10))] = timedelta(seconds=1)
+    block_warning: Annotated[Duration, _within(timedelta(milliseconds=10))] = timedelta(seconds=1)
     """An async actor that blocks its loop for so long is reported with its stack. At least ``10ms``; default
     ``1s``."""
 
