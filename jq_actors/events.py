@@ -262,6 +262,15 @@ class Redispatched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryJobsLost(Event):
+    """The embedded broker closed without persistence, with jobs in its memory: the only copies there were."""
+
+    count: int
+    level = logging.ERROR
+    text = "%(count)s job(s) were only in this process's memory and end with it; add the `persistence` middleware"
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost(Event):
     """A worker's lease ran out, or its process is gone."""
 

@@ -28,6 +28,8 @@ class Outgoing:
     """Only without persistence: the transport itself holds the message back. With rows, the relay does it."""
     group: str | None = None
     """The group whose lane takes it; ``None``: the plain queue. Lanes come with `group_fifo`."""
+    relayed: bool = False
+    """The relay publishes it: it has asked for `Transport.capacity` before, and goes ahead of new sendings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,10 @@ class PublishUnknown:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Nobody in this process serves the queue (embedded only): the row waits for a worker's relay."""
+    """No room for it here, or nobody in this process serves the queue: its row waits for a worker's relay.
+
+    Only where queues are not shared, and only with persistence.
+    """
 
 
 PublishResult = Published | NotPublished | PublishUnknown | Deferred
@@ -171,6 +176,15 @@ class Transport(Protocol):
 
     async def check(self, queues: Sequence[str]) -> TransportReport:
         """For ``jq-actors check``: reachability, version, and whether the broker's queues equal ours."""
+        ...
+
+    @property
+    def shared(self) -> bool:
+        """Whether all processes see the same queues.
+
+        ``False`` (embedded): each has its own, bounded by `capacity`. Then what waits in them is in the hand of this
+        process, like its deliveries: its heartbeat counts both as held, and nobody adds up depths.
+        """
         ...
 
     @property
