@@ -1,0 +1,225 @@
+"""The fixtures. Servers are private to the test run, and start when the first test asks for them.
+
+Servers (session; ``JQ_TEST_AMQP_URL`` / ``JQ_TEST_DATABASE_URL`` use given ones instead)
+  rabbitmq: PrivateRabbitMQ | GivenRabbitMQ   ``.url``, ``.depth(queue) -> (ready, consumers) | None``; never break it
+  postgres: PrivatePostgres | GivenPostgres   ``.create_database()``, ``.session()``; never break it
+Servers to break (skipped with given servers)
+  private_rabbitmq: PrivateRabbitMQ   one victim for the whole run, running and healthy when a test gets it: ``.kill()
+      .start() .stop() .wipe() .pause() .unpause() .close_connections() .memory_alarm(on) .delete_queue(q)
+      .consumer_timeout(ms | None) .ctl(…) .queue_depths(prefix)``
+  private_postgres: PrivatePostgres   the test's own (0.5 s): ``.stop(mode) .start() .drop_connections()
+      .create_database() .session()``
+Places
+  amqp_namespace: str     unique; its queues are deleted from ``rabbitmq`` afterwards
+  database_url: str       a fresh PostgreSQL database, ``postgresql+asyncpg://…``; dropped afterwards
+  sqlite_url: str         ``sqlite+aiosqlite:///…/jobs.db``, no file yet
+  store_url: str          the test runs twice: with ``sqlite_url`` and with ``database_url``
+Things to use
+  tcp_proxy: Callable[[url], TcpProxy]    a started proxy in front of ``url``: ``.url(url) .cut() .freeze() .thaw()
+      .refuse() .accept() .connections``
+  start_worker: Callable[[*command], WorkerProcess]    ``start_worker("jq-actors", "worker", "myjobs", env={…})``; runs in
+      ``tmp_path`` (put ``myjobs.py`` there): ``.wait_for_line(regex) .seen(regex) .terminate() .kill() .kill_child()
+      .stop_signal() .cont() .children() .wait() .text``
+  clock: FakeClock        ``await clock.advance(seconds)``, ``clock.jump(timedelta)``
+Without fixtures: ``tests.support.waiting.eventually`` / ``eventually_sync`` (predicate, timeout, why),
+``tests.support.recorder.EventRecorder``, ``tests.support.amqp.Probe`` (a foreign AMQP client, blocking).
+
+Always on: ``JQ_*`` of the developer's shell is gone (but ``JQ_TEST_*``); the global Dramatiq broker is put back; a call
+that blocks an event loop below a frame of jq_actors / jq_middleware raises ``BlockingError``, except in tests marked
+``@pytest.mark.blocking_allowed``.
+No server and no way to install one: such tests skip, loudly; with ``CI`` set they fail.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NoReturn, Protocol, TypeVar
+
+import dramatiq.broker
+import pytest
+from blockbuster import blockbuster_ctx
+
+from tests.support.amqp import Probe
+from tests.support.clock import FakeClock
+from tests.support.postgres import GivenPostgres, PrivatePostgres
+from tests.support.processes import sweep
+from tests.support.programs import MissingProgramError
+from tests.support.proxy import TcpProxy
+from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
+from tests.support.workers import WorkerProcess
+
+_not_tested: set[str] = set()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith("JQ_") and not name.startswith("JQ_TEST_")]:
+        del os.environ[name]
+    sweep()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for what in sorted(_not_tested):
+        terminalreporter.write_line(f"NOT TESTED: {what}", red=True, bold=True)
+
+
+# -- always on --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _global_broker_is_put_back() -> Iterator[None]:
+    before = dramatiq.broker.global_broker
+    yield
+    dramatiq.broker.global_broker = before
+
+
+@pytest.fixture(autouse=True)
+def _loops_are_not_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("blocking_allowed"):
+        yield
+        return
+    with blockbuster_ctx(["jq_actors", "jq_middleware"]):
+        yield
+
+
+# -- servers ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[PrivateRabbitMQ | GivenRabbitMQ]:
+    given = os.environ.get("JQ_TEST_AMQP_URL")
+    with _running(lambda: GivenRabbitMQ(given) if given else PrivateRabbitMQ()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PrivatePostgres | GivenPostgres]:
+    given = os.environ.get("JQ_TEST_DATABASE_URL")
+    with _running(lambda: GivenPostgres(given) if given else PrivatePostgres()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def _victim() -> Iterator[PrivateRabbitMQ]:
+    _needs_own_server("JQ_TEST_AMQP_URL")
+    with _running(PrivateRabbitMQ) as server:
+        yield server
+
+
+@pytest.fixture
+def private_rabbitmq(_victim: PrivateRabbitMQ) -> Iterator[PrivateRabbitMQ]:
+    if not _victim.running:
+        _victim.start()
+    yield _victim
+    _victim.heal()
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[PrivatePostgres]:
+    _needs_own_server("JQ_TEST_DATABASE_URL")
+    with _running(PrivatePostgres) as server:
+        yield server
+
+
+# -- places -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def amqp_namespace(request: pytest.FixtureRequest) -> Iterator[str]:
+    namespace = f"t{secrets.token_hex(5)}"
+    yield namespace
+    if "rabbitmq" in request.fixturenames:
+        server = request.getfixturevalue("rabbitmq")
+        if isinstance(server, PrivateRabbitMQ):
+            with Probe(server.url) as probe:
+                for queue in server.queue_depths(namespace):
+                    probe.delete(queue)
+
+
+@pytest.fixture
+def database_url(postgres: PrivatePostgres | GivenPostgres) -> Iterator[str]:
+    url = postgres.create_database()
+    yield url
+    postgres.drop_database(url)
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "database_url")
+    return url
+
+
+# -- things to use ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tcp_proxy() -> Iterator[Callable[[str], TcpProxy]]:
+    with ExitStack() as stack:
+        yield lambda url: stack.enter_context(TcpProxy.to(url))
+
+
+class StartWorker(Protocol):
+    def __call__(self, *command: str, env: Mapping[str, str] | None = None) -> WorkerProcess: ...
+
+
+@pytest.fixture
+def start_worker(tmp_path: Path) -> Iterator[StartWorker]:
+    with ExitStack() as stack:
+
+        def start(*command: str, env: Mapping[str, str] | None = None) -> WorkerProcess:
+            output = tmp_path / f"worker-{secrets.token_hex(4)}.log"
+            worker = WorkerProcess(command, env=env or {}, cwd=tmp_path, output=output)
+            stack.callback(worker.close)
+            return worker
+
+        yield start
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+# -- how a server is got ----------------------------------------------------------------------------------
+
+
+class _Server(Protocol):
+    def start(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+_S = TypeVar("_S", bound=_Server)
+
+
+@contextmanager
+def _running(make: Callable[[], _S]) -> Iterator[_S]:
+    try:
+        server = make()
+    except MissingProgramError as error:
+        _cannot_test(str(error))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.close()
+
+
+def _cannot_test(why: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(why)
+    _not_tested.add(why)
+    pytest.skip(why)
+
+
+def _needs_own_server(variable: str) -> None:
+    if os.environ.get(variable):
+        pytest.skip(f"breaks its server, and {variable} gives one that is not ours to break")

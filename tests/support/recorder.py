@@ -1,0 +1,49 @@
+"""What a test waits for instead of seconds: the events that the code under test emits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from jq_actors.events import Event, Events
+
+from .waiting import eventually
+
+E = TypeVar("E", bound=Event)
+
+
+class EventRecorder:
+    """Keeps all events of the given classes, in order, from all threads.
+
+    Make it before what it watches is started: `EventRecorder(runtime.events, JobFinished, JobFailed)`.
+    """
+
+    def __init__(self, events: Events, *kinds: type[Event]) -> None:
+        self.seen: list[Event] = []
+        self._stops = [events.subscribe(kind, self.seen.append) for kind in kinds]
+
+    def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
+        """Those of exactly this class so far, that also satisfy ``where``."""
+        return [event for event in tuple(self.seen) if isinstance(event, kind) and where(event)]
+
+    async def wait_for(
+        self,
+        kind: type[E],
+        where: Callable[[E], bool] = lambda _: True,
+        *,
+        count: int = 1,
+        timeout: float = 15.0,
+    ) -> list[E]:
+        """Wait until there are ``count`` of them; returns them."""
+        why = f"{count} {kind.__name__} among {len(self.seen)} events"
+        return (
+            await eventually(
+                lambda: found if len(found := self.of(kind, where)) >= count else None, timeout, why
+            )
+            or []
+        )
+
+    def stop(self) -> None:
+        """Record no more."""
+        for stop in self._stops:
+            stop()

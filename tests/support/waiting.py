@@ -1,0 +1,56 @@
+"""Waiting for a condition: with a deadline, and with a sentence that says what was waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from jq_actors.clock import SystemClock
+
+T = TypeVar("T")
+
+POLL = 0.02
+"""Seconds between two looks."""
+
+_clock = SystemClock()
+
+
+class NeverHappenedError(AssertionError):
+    """The condition did not become true in time."""
+
+    def __init__(self, why: str, timeout: float, last: object) -> None:
+        super().__init__(f"Waited {timeout:g} s in vain for: {why}. Last seen: {last!r}.")
+
+
+async def eventually(
+    predicate: Callable[[], T | Awaitable[T]], timeout: float = 10.0, why: str = "the condition"
+) -> T:
+    """Wait until ``predicate`` (plain or async) is truthy, and return what it returned.
+
+    Raises:
+      NeverHappenedError: it was not within ``timeout`` seconds; names ``why`` and what was seen last.
+    """
+    deadline = _clock.monotonic() + timeout
+    while True:
+        seen = predicate()
+        value = await seen if inspect.isawaitable(seen) else seen
+        if value:
+            return value
+        if _clock.monotonic() >= deadline:
+            raise NeverHappenedError(why, timeout, value)
+        await asyncio.sleep(POLL)
+
+
+def eventually_sync(predicate: Callable[[], T], timeout: float = 10.0, why: str = "the condition") -> T:
+    """The same for tests without a loop; it blocks."""
+    deadline = _clock.monotonic() + timeout
+    while True:
+        value = predicate()
+        if value:
+            return value
+        if _clock.monotonic() >= deadline:
+            raise NeverHappenedError(why, timeout, value)
+        time.sleep(POLL)

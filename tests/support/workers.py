@@ -1,0 +1,143 @@
+"""Worker processes of a test: the real commands, as real processes, with real signals."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from .processes import kill_session, spawn
+from .waiting import eventually_sync
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The repository."""
+
+
+class WorkerProcess:
+    """One process, from its start to `close`. Its output goes to a file, which the waiting reads.
+
+    ``command``: arguments of a console script of this environment (``["jq-actors", "worker", "myjobs"]``), or of the
+    interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over that of the tests; modules are found
+    in ``cwd`` and in the repository.
+    """
+
+    def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> None:
+        self.command = tuple(command)
+        self.output = output
+        output.touch()
+        python_path = os.pathsep.join((str(cwd), str(ROOT)))
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path, **env}
+        self._process = spawn(_resolved(command), env=environment, output=output, cwd=cwd)
+
+    @property
+    def pid(self) -> int:
+        """The pid of the command itself: for the ``dramatiq`` command, of the parent."""
+        return self._process.pid
+
+    @property
+    def text(self) -> str:
+        """All that it and its children have printed."""
+        return self.output.read_text(errors="replace")
+
+    def mark(self) -> int:
+        """Where the output ends now: give it to ``since`` to look only at what comes later."""
+        return len(self.text)
+
+    def seen(self, pattern: str, since: int = 0) -> re.Match[str] | None:
+        """The first place that ``pattern`` (a regular expression, ``^$`` per line) matches, if it was printed."""
+        return re.compile(pattern, re.MULTILINE).search(self.text, since)
+
+    def wait_for_line(self, pattern: str, timeout: float = 30.0, since: int = 0) -> re.Match[str]:
+        """Wait until ``pattern`` is printed. Blocks; in async tests: ``await eventually(lambda: worker.seen(…))``.
+
+        Raises:
+          AssertionError: not in time, or the process ended before; with what it printed.
+        """
+
+        def look() -> re.Match[str] | None:
+            ended = self._process.poll() is not None
+            found = self.seen(pattern, since)
+            if found is None and ended:
+                raise AssertionError(
+                    f"{self} ended with {self._process.returncode} before printing {pattern!r}:\n{self.text}"
+                )
+            return found
+
+        try:
+            found = eventually_sync(look, timeout, f"{pattern!r} from {self}")
+        except AssertionError as error:
+            error.add_note(self.text)
+            raise
+        assert found is not None
+        return found
+
+    def children(self) -> list[int]:
+        """The pids of its living child processes, of all generations."""
+        try:
+            return [child.pid for child in psutil.Process(self.pid).children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def terminate(self) -> None:
+        """SIGTERM to the command: drain."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def interrupt(self) -> None:
+        """SIGINT to the command."""
+        self._process.send_signal(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL to the command and everything it started: the machine is gone."""
+        kill_session(self._process)
+        self._process.wait()
+
+    def kill_child(self, index: int = 0) -> int:
+        """SIGKILL to one child only; returns its pid."""
+        pid = self.children()[index]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def stop_signal(self) -> None:
+        """SIGSTOP to the command and everything it started: a pause longer than any lease. Ended by `cont`."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def cont(self) -> None:
+        """SIGCONT."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+    @property
+    def running(self) -> bool:
+        """Whether the command itself lives."""
+        return self._process.poll() is None
+
+    def wait(self, timeout: float = 30.0) -> int:
+        """Wait for its end; returns the exit code.
+
+        Raises:
+          AssertionError: it still runs after ``timeout`` seconds; with what it printed.
+        """
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self} still runs after {timeout:g} s:\n{self.text}") from None
+
+    def close(self) -> None:
+        """Make sure that nothing of it is left."""
+        self.kill()
+
+    def __str__(self) -> str:
+        return f"`{' '.join(self.command)}` (pid {self.pid})"
+
+
+def _resolved(command: Sequence[str]) -> list[str]:
+    program, *arguments = command
+    if program == "python":
+        return [sys.executable, *arguments]
+    script = Path(sys.executable).parent / program
+    return [str(script) if script.exists() else program, *arguments]
