@@ -1,32 +1,36 @@
 """The fixtures. Servers are private to the test run, and start when the first test asks for them.
 
 Servers (session; ``JQ_TEST_AMQP_URL`` / ``JQ_TEST_DATABASE_URL`` use given ones instead)
-  rabbitmq: PrivateRabbitMQ | GivenRabbitMQ   ``.url``, ``.depth(queue) -> (ready, consumers) | None``; never break it
-  postgres: PrivatePostgres | GivenPostgres   ``.create_database()``, ``.session()``; never break it
+  rabbitmq: PrivateRabbitMQ | GivenRabbitMQ    never break it:
+      ``.url .depth(queue) -> (ready, consumers) | None``
+  postgres: PrivatePostgres | GivenPostgres    never break it: ``.create_database() .session()``
 Servers to break (skipped with given servers)
-  private_rabbitmq: PrivateRabbitMQ   one victim for the whole run, running and healthy when a test gets it: ``.kill()
-      .start() .stop() .wipe() .pause() .unpause() .close_connections() .memory_alarm(on) .delete_queue(q)
-      .consumer_timeout(ms | None) .ctl(…) .queue_depths(prefix)``
-  private_postgres: PrivatePostgres   the test's own (0.5 s): ``.stop(mode) .start() .drop_connections()
-      .create_database() .session()``
+  private_rabbitmq: PrivateRabbitMQ    one victim for the whole run, running and healthy when a test gets it:
+      ``.url .kill() .start() .stop() .restart() .wipe() .pause() .unpause() .close_connections()
+      .memory_alarm(on) .delete_queue(queue) .consumer_timeout(ms | None) .ctl(*arguments) -> str
+      .queue_depths(prefix) -> {queue: ready + unacked} .log``
+  private_postgres: PrivatePostgres    the test's own (0.5 s): ``.stop(mode="immediate") .start() .restart()
+      .drop_connections(url=None) .create_database() -> url .session()``
 Places
-  amqp_namespace: str     unique; its queues are deleted from ``rabbitmq`` afterwards
-  database_url: str       a fresh PostgreSQL database, ``postgresql+asyncpg://…``; dropped afterwards
-  sqlite_url: str         ``sqlite+aiosqlite:///…/jobs.db``, no file yet
-  store_url: str          the test runs twice: with ``sqlite_url`` and with ``database_url``
+  amqp_namespace: str    unique; its queues are deleted from ``rabbitmq`` afterwards
+  database_url: str      a fresh PostgreSQL database, ``postgresql+asyncpg://…``; dropped afterwards
+  sqlite_url: str        ``sqlite+aiosqlite:///…/jobs.db``, no file yet
+  store_url: str         the test runs twice: with ``sqlite_url`` and with ``database_url``
 Things to use
-  tcp_proxy: Callable[[url], TcpProxy]    a started proxy in front of ``url``: ``.url(url) .cut() .freeze() .thaw()
-      .refuse() .accept() .connections``
-  start_worker: Callable[[*command], WorkerProcess]    ``start_worker("jq-actors", "worker", "myjobs", env={…})``; runs in
-      ``tmp_path`` (put ``myjobs.py`` there): ``.wait_for_line(regex) .seen(regex) .terminate() .kill() .kill_child()
-      .stop_signal() .cont() .children() .wait() .text``
-  clock: FakeClock        ``await clock.advance(seconds)``, ``clock.jump(timedelta)``
-Without fixtures: ``tests.support.waiting.eventually`` / ``eventually_sync`` (predicate, timeout, why),
-``tests.support.recorder.EventRecorder``, ``tests.support.amqp.Probe`` (a foreign AMQP client, blocking).
+  tcp_proxy: Callable[[url], TcpProxy]    started, in front of the server of ``url``:
+      ``.url(url) -> url through it, .cut() .freeze() .thaw() .refuse() .accept() .connections``
+  start_worker: StartWorker    ``start_worker("jq-actors", "worker", "myjobs", env={…}) -> WorkerProcess``, run in
+      ``tmp_path`` (put ``myjobs.py`` there): ``.wait_for_line(regex, timeout, since) .seen(regex, since) .mark()
+      .text .terminate() .interrupt() .kill() .kill_child() .stop_signal() .cont() .children() .running .wait()``
+  clock: FakeClock       ``await clock.advance(seconds)``, ``clock.jump(timedelta)``, ``clock.sleepers``
+Without fixtures
+  ``tests.support.waiting``: ``await eventually(predicate, timeout, why)``, ``eventually_sync(…)``
+  ``tests.support.recorder.EventRecorder(events, *kinds)``: ``await .wait_for(kind, where, count=, timeout=)``
+  ``tests.support.amqp.Probe(url)``: a foreign AMQP client, blocking
 
-Always on: ``JQ_*`` of the developer's shell is gone (but ``JQ_TEST_*``); the global Dramatiq broker is put back; a call
-that blocks an event loop below a frame of jq_actors / jq_middleware raises ``BlockingError``, except in tests marked
-``@pytest.mark.blocking_allowed``.
+Always on: ``JQ_*`` of the developer's shell is gone (but ``JQ_TEST_*``); the global Dramatiq broker is put back;
+a call that blocks an event loop below a frame of jq_actors / jq_middleware raises ``BlockingError``, except in
+tests marked ``@pytest.mark.blocking_allowed``.
 No server and no way to install one: such tests skip, loudly; with ``CI`` set they fail.
 """
 

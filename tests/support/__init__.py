@@ -1,1 +1,1 @@
-"""What tests share: private servers, a proxy that breaks connections, worker processes, a clock held still."""
+"""What tests share: private servers, a proxy that breaks connections, worker processes, a still clock."""

@@ -1,7 +1,7 @@
 """Looking at a broker from outside of the code under test: depths, and what a foreign program may do to it.
 
-Spoken directly with pamqp's frames on a plain socket: it works with and without a running loop, and shares nothing
-with the connections that are tested.
+Spoken directly with pamqp's frames on a plain socket: it works with and without a running loop, and shares
+nothing with the connections that are tested.
 """
 
 from __future__ import annotations

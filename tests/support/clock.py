@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import random
+import random  # noqa: TID251 - a clock is where chance comes from
 from datetime import UTC, datetime, timedelta
 
 
@@ -19,7 +19,7 @@ class FakeClock:
         self._start = start
         self._elapsed = 0.0
         self._jump = timedelta()
-        self._random = random.Random(seed)  # noqa: TID251 - a clock is where chance comes from
+        self._random = random.Random(seed)
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
@@ -58,7 +58,7 @@ class FakeClock:
         self._jump += by
 
     async def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass. Each sleeper whose time comes runs, and may sleep again, before the time moves on."""
+        """Let ``seconds`` pass. A sleeper whose time comes runs, and may sleep again, before time moves on."""
         goal = self._elapsed + seconds
         await _settle()
         while self._sleepers and self._sleepers[0][0] <= goal:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the test run: a fresh cluster in a temporary folder, on a port of its own, without fsync."""
+"""A PostgreSQL of the test run: a fresh cluster in a temporary folder, on its own port, without fsync."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Databases:
             session.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
     def drop_connections(self, url: str | None = None) -> int:
-        """End all connections (``url``: only those to that database) from the server's side; returns how many."""
+        """End all connections (``url``: those to that database) from the server's side; returns how many."""
         name = None if url is None else urlsplit(url).path[1:]
         with self.session() as session:
             rows = session.execute(

@@ -1,7 +1,7 @@
 """Processes of a test run: how they are started, and how none of them outlives it.
 
-Three nets: whoever starts a process stops it; the kernel kills it when pytest dies (Linux, ``setpriv``); and a run
-begins by ending what an earlier, aborted one left behind (`sweep`).
+Three nets: whoever starts a process stops it; the kernel kills it when pytest dies (Linux, ``setpriv``); and
+a run begins by ending what an earlier, aborted one left behind (`sweep`).
 """
 
 from __future__ import annotations
@@ -92,15 +92,15 @@ def kill_session(process: subprocess.Popen[bytes]) -> None:
 
 
 def run_folder(kind: str) -> Path:
-    """A fresh folder whose short path suits unix sockets; it is removed by its owner, or by a later `sweep`."""
+    """A fresh folder with a path short enough for unix sockets; its owner removes it, or a later `sweep`."""
     return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}-{os.getpid()}-{kind}-"))
 
 
 def free_port() -> int:
     """A port that nobody listens on.
 
-    Below the ephemeral range: an outgoing connection must not take it while the server is down, and a client that
-    dials a dead port of that range may even reach itself.
+    Below the ephemeral range: an outgoing connection must not take it while the server is down, and a client
+    that dials a dead port of that range may even reach itself.
     """
     for _ in range(200):
         port = 15000 + secrets.randbelow(15000)

@@ -17,7 +17,7 @@ class MissingProgramError(Exception):
 
 
 def find_folder(patterns: Sequence[str], program: str, package: str) -> Path:
-    """The newest folder among ``patterns`` (globs) that has ``program``; if none, install the Debian ``package``.
+    """The newest folder among ``patterns`` (globs) with ``program``; if none, install the Debian ``package``.
 
     Raises:
       MissingProgramError: says what to install.
@@ -51,18 +51,17 @@ def _can_install() -> bool:
 
 
 def _install(package: str) -> None:
+    done = _apt_get("install", "-y", "--no-install-recommends", package)
+    if done.returncode != 0:
+        _apt_get("update")
+        done = _apt_get("install", "-y", "--no-install-recommends", package)
+    if done.returncode != 0:
+        raise MissingProgramError(f"`apt-get install {package}` failed:\n{done.stdout}\n{done.stderr}")
+
+
+def _apt_get(*arguments: str) -> subprocess.CompletedProcess[str]:
     # RUNLEVEL=1: the package's own service is not started; the tests run theirs.
     env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    install = ["apt-get", "install", "-y", "--no-install-recommends", package]
-    done = subprocess.run(
-        install, env=env, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
+    return subprocess.run(
+        ["apt-get", *arguments], env=env, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
     )
-    if done.returncode != 0:
-        subprocess.run(
-            ["apt-get", "update"], env=env, capture_output=True, timeout=INSTALL_TIMEOUT, check=False
-        )
-        done = subprocess.run(
-            install, env=env, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=False
-        )
-    if done.returncode != 0:
-        raise MissingProgramError(f"`{' '.join(install)}` failed:\n{done.stdout}\n{done.stderr}")

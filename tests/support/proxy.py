@@ -18,7 +18,7 @@ CALL_TIMEOUT = 10.0
 
 
 class TcpProxy:
-    """Stands between a client and ``host:port``. All methods may be called from any thread, and block shortly.
+    """Stands between a client and ``host:port``. All methods may be called from any thread.
 
     Use it as a context manager, or by the fixture ``tcp_proxy``.
     """

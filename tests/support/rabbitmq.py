@@ -1,7 +1,7 @@
 """A RabbitMQ node of the test run: started from the installed programs, on ports and in a folder of its own.
 
-It reads nothing of the machine's own node (``/etc/rabbitmq``, ``/var/lib/rabbitmq``), has an epmd of its own, and
-runs as whoever runs the tests.
+It reads nothing of the machine's own node (``/etc/rabbitmq``, ``/var/lib/rabbitmq``), has an epmd of its own,
+and runs as whoever runs the tests.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-
 
 from .amqp import Probe
 from .processes import end, free_port, kill_session, run_as, run_folder, spawn
@@ -29,7 +28,7 @@ DEFAULT_CONSUMER_TIMEOUT = 1_800_000
 
 
 class PrivateRabbitMQ:
-    """One node; not started until `start`. Ports and data survive `stop` and `kill`, so clients find it again.
+    """One node; not started until `start`. Ports and data survive `stop` and `kill`.
 
     ``channel_tick``: milliseconds between a channel's looks for deliveries that are unacked for too long (see
     `consumer_timeout`). ``extra_conf``: more lines of ``rabbitmq.conf``.
@@ -120,7 +119,7 @@ class PrivateRabbitMQ:
         return {q["name"]: q["messages"] for q in queues if q["name"].startswith(prefix)}
 
     def depth(self, queue: str) -> tuple[int, int] | None:
-        """(ready messages, consumers) of ``queue``; ``None`` when it does not exist. Cheaper than `queue_depths`."""
+        """(ready messages, consumers) of ``queue``; ``None``: it does not exist. Cheaper than `queue_depths`."""
         with Probe(self.url) as probe:
             return probe.depth(queue)
 
@@ -141,8 +140,8 @@ class PrivateRabbitMQ:
     def consumer_timeout(self, milliseconds: int | None) -> None:
         """How long a delivery may stay unacked, for channels opened from now on; ``None``: the default.
 
-        The server takes any positive number (the default is 30 minutes), and compares at each tick of a channel,
-        here every ``channel_tick`` milliseconds (its default: 60,000).
+        The server takes any positive number (its default is 30 minutes), and compares at each tick of a
+        channel, here every ``channel_tick`` milliseconds (its default: 60,000).
         """
         self._hurried = milliseconds is not None
         value = DEFAULT_CONSUMER_TIMEOUT if milliseconds is None else milliseconds
@@ -209,7 +208,7 @@ class GivenRabbitMQ:
 
 
 _FOLDERS = (
-    "/usr/lib/rabbitmq/bin",  # Debian and the vendor's packages; /usr/sbin has a wrapper that changes the user
+    "/usr/lib/rabbitmq/bin",  # Debian's and the vendor's; /usr/sbin has a wrapper that changes the user
     "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
     "/opt/rabbitmq/sbin",
     "/opt/homebrew/opt/rabbitmq/sbin",

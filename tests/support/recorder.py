@@ -35,13 +35,18 @@ class EventRecorder:
         timeout: float = 15.0,
     ) -> list[E]:
         """Wait until there are ``count`` of them; returns them."""
-        why = f"{count} {kind.__name__} among {len(self.seen)} events"
-        return (
-            await eventually(
-                lambda: found if len(found := self.of(kind, where)) >= count else None, timeout, why
-            )
-            or []
-        )
+
+        def enough() -> list[E] | None:
+            found = self.of(kind, where)
+            return found if len(found) >= count else None
+
+        try:
+            found = await eventually(enough, timeout, f"{count} {kind.__name__}")
+        except AssertionError as error:
+            error.add_note(f"Seen were: {self.seen}")
+            raise
+        assert found is not None
+        return found
 
     def stop(self) -> None:
         """Record no more."""

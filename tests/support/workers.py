@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class WorkerProcess:
     """One process, from its start to `close`. Its output goes to a file, which the waiting reads.
 
-    ``command``: arguments of a console script of this environment (``["jq-actors", "worker", "myjobs"]``), or of the
-    interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over that of the tests; modules are found
-    in ``cwd`` and in the repository.
+    ``command``: a console script of this environment with its arguments (``["jq-actors", "worker", "myjobs"]``),
+    or the interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over that of the tests; modules
+    are found in ``cwd`` and in the repository.
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> None:
@@ -50,11 +50,11 @@ class WorkerProcess:
         return len(self.text)
 
     def seen(self, pattern: str, since: int = 0) -> re.Match[str] | None:
-        """The first place that ``pattern`` (a regular expression, ``^$`` per line) matches, if it was printed."""
+        """The first match of ``pattern`` (a regular expression, ``^$`` per line), if it was printed."""
         return re.compile(pattern, re.MULTILINE).search(self.text, since)
 
     def wait_for_line(self, pattern: str, timeout: float = 30.0, since: int = 0) -> re.Match[str]:
-        """Wait until ``pattern`` is printed. Blocks; in async tests: ``await eventually(lambda: worker.seen(…))``.
+        """Wait until ``pattern`` is printed. It blocks: async tests await ``eventually(lambda: worker.seen(…))``.
 
         Raises:
           AssertionError: not in time, or the process ended before; with what it printed.
@@ -104,7 +104,7 @@ class WorkerProcess:
         return pid
 
     def stop_signal(self) -> None:
-        """SIGSTOP to the command and everything it started: a pause longer than any lease. Ended by `cont`."""
+        """SIGSTOP to the command and everything it started: a pause longer than any lease; see `cont`."""
         os.killpg(self.pid, signal.SIGSTOP)
 
     def cont(self) -> None:
