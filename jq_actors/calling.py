@@ -21,12 +21,23 @@ ACTS_ON_THE_THREAD = (TimeLimit, ShutdownNotifications, CurrentMessage, AsyncIO)
 """Dramatiq's own middleware that works on the current thread: right for sync actors, meaningless on a loop."""
 
 
+_RUN_HOOKS = (
+    "before_process_message",
+    "after_process_message",
+    "after_skip_message",
+    "before_ack",
+    "after_ack",
+    "before_nack",
+    "after_nack",
+)
+
+
 class Caller:
     """Calls actors. ``hooks`` are the plain Dramatiq middleware whose hooks have to fire around async actors too."""
 
     def __init__(self, broker: dramatiq.Broker, handoff: Handoff) -> None:
         self._broker, self._handoff = broker, handoff
-        self._hooks = [m for m in broker.middleware if not isinstance(m, (JobMiddleware, *ACTS_ON_THE_THREAD))]
+        self._hooks = [layer for layer in broker.middleware if _hooks_into_runs(layer)]
 
     async def __call__(self, job: RunningJob) -> Outcome:
         """Run the attempt and say how it ended; only a cancellation comes out as an exception."""
@@ -91,3 +102,9 @@ class Caller:
                 getattr(hook, f"after_{signal}")(self._broker, proxy, **values)
             except Exception:  # noqa: BLE001 - as above
                 self._broker.logger.critical("after_%s of %r failed.", signal, hook, exc_info=True)
+
+
+def _hooks_into_runs(layer: dramatiq.Middleware) -> bool:
+    if isinstance(layer, (JobMiddleware, *ACTS_ON_THE_THREAD)):
+        return False
+    return any(getattr(type(layer), name) is not getattr(dramatiq.Middleware, name) for name in _RUN_HOOKS)

@@ -47,6 +47,18 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
         return int(self.meta.get("attempt", 0))
 
     @property
+    def priority(self) -> int:
+        """0 (default) … 9, higher first."""
+        priority = self.meta.get("priority", 0)
+        return min(max(priority, 0), 9) if isinstance(priority, int) else 0
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """What the sender tagged it with."""
+        tags = self.meta.get("tags", ())
+        return tuple(str(tag) for tag in tags) if isinstance(tags, list | tuple) else ()
+
+    @property
     def meta(self) -> dict[str, Any]:
         """What is ours in the options."""
         meta = self.options.get("jq")

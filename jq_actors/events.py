@@ -398,6 +398,14 @@ class DrainStarted(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class LimitReached(Event):
+    """A stop limit of `jq-actors worker` was reached: the worker drains, and ends with exit code 0."""
+
+    limit: str
+    text = "stop limit reached, draining: %(limit)s"
+
+
+@dataclass(frozen=True, slots=True)
 class DrainFinished(Event):
     """Nothing runs any more. ``interrupted`` jobs were stopped and queued again."""
 

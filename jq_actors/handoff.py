@@ -7,6 +7,7 @@ Dramatiq runs it exactly as its own: its thread-based middleware works unchanged
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import queue
@@ -16,6 +17,7 @@ from typing import Any
 
 import dramatiq
 from dramatiq.broker import MessageProxy
+from dramatiq.middleware import Interrupt
 
 from .current import RunningJob
 
@@ -63,16 +65,21 @@ class Handoff:
         """
         handed = _Handed(proxy, asyncio.get_running_loop())
         self._lines[proxy.queue_name].put(handed)
-        cancelled: asyncio.CancelledError | None = None
+        try:
+            await asyncio.shield(handed.done)
+        except asyncio.CancelledError:
+            not_begun = proxy.job.thread.interrupt()
+            if not_begun:
+                raise
+            await self._end_of(handed)
+            if isinstance(proxy.raised, Interrupt):
+                raise
+            # It came to its end all the same: that is its outcome.
+
+    async def _end_of(self, handed: _Handed) -> None:
         while not handed.done.done():
-            try:
+            with contextlib.suppress(asyncio.CancelledError):  # already interrupted; only its end can end this
                 await asyncio.shield(handed.done)
-            except asyncio.CancelledError as error:
-                cancelled = error
-                if proxy.job.thread.interrupt():
-                    break
-        if cancelled is not None:
-            raise cancelled
 
     def consumer(self, queue_name: str, timeout: int) -> HandoffConsumer:
         """What Dramatiq's consumer thread of ``queue_name`` iterates; ``timeout`` in milliseconds."""

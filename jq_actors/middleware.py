@@ -39,6 +39,9 @@ class JobMiddleware(dramatiq.Middleware):
     requires: ClassVar[frozenset[str]] = frozenset()
     """Short names of middleware that must come earlier in the list."""
 
+    brings_store: ClassVar[bool] = False
+    """Whether it brings the store: only `persistence` does, and it has `leases`, `relay_interval`, `on_broker_down`."""
+
     async def enqueue(self, commands: Sequence[JobCommand], call_next: EnqueueNext) -> None:
         """Around the sending of ``commands`` (a batch of ``send_many``, or one). Runs on the I/O loop: never block."""
         await call_next(commands)

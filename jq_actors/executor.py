@@ -1,0 +1,173 @@
+"""THE life of one job in a worker. Start reading here.
+
+    receive → decode → claim → (drop | hold) → run the chain → outcome → settle → ack
+
+Each verb is a small method. None of them knows RabbitMQ or SQL: a delivery is a `transport.port.Delivery`, claims and
+outcomes are written by a `Ledger`, the actor runs on the other side of the `Bridge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, assert_never
+
+from .bridge import Bridge, Crossing
+from .clock import Clock
+from .command import JobCommand, decode_command
+from .current import RunningJob
+from .errors import DecodeError
+from .events import (
+    DeliveryAckedEarly,
+    DeliveryBuried,
+    DeliveryDropped,
+    Events,
+    JobFailed,
+    JobFinished,
+    JobHeld,
+    JobInterrupted,
+    JobRetryScheduled,
+    JobStarted,
+    JobUnhandled,
+)
+from .ledger import Claimed, Ledger
+from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
+from .protocol import Verdict, state_after
+from .transport.port import Delivery
+
+if TYPE_CHECKING:
+    from .actor import JobActor
+
+LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
+LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
+"""A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
+
+HoldFor = Callable[[timedelta], None]
+
+
+class Executor:
+    """Leads deliveries through their life; everything here runs on the I/O loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        bridge: Bridge,
+        actors: Mapping[str, JobActor[..., Any]],
+        clock: Clock,
+        events: Events,
+    ) -> None:
+        self._ledger, self._bridge, self._actors = ledger, bridge, actors
+        self._clock, self._events = clock, events
+        self._running: dict[Claimed, Crossing] = {}
+
+    @property
+    def running(self) -> int:
+        """How many attempts are in progress."""
+        return len(self._running)
+
+    def receive(self, delivery: Delivery) -> JobCommand[Any] | None:
+        """Decode a delivery; what is no command goes to the dead queue, with the reason, and is ``None``."""
+        try:
+            return decode_command(delivery.body)
+        except DecodeError as error:
+            delivery.bury(str(error))
+            self._events.emit(DeliveryBuried(delivery.queue, str(error)))
+            return None
+
+    async def live(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor, ran: Callable[[], None]) -> None:
+        """Lead one delivery from its claim to its end.
+
+        ``hold(time)`` is called instead of running when the job runs elsewhere: offer the delivery again after that
+        time. ``ran()`` is called when the actor has ended and its slot is free, before the outcome is written.
+        """
+        claimed = await self._claim(delivery, command, hold)
+        if claimed is None:
+            ran()
+            return
+        outcome = await self._run(claimed)
+        ran()
+        await self._settle(claimed, outcome)
+
+    async def _claim(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor) -> Claimed | None:
+        run_token = self._clock.random_bits(63)
+        claim = await self._ledger.claim(delivery, command, run_token)
+        match claim.verdict:
+            case Verdict.GRANT:
+                return Claimed(delivery, command, claim, run_token, self._ledger.now())
+            case Verdict.HOLD:
+                again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
+                self._events.emit(JobHeld(command.job_id, again.total_seconds()))
+                hold(again)
+                return None
+            case Verdict.DROP_FINAL | Verdict.DROP_STALE:
+                delivery.ack()
+                reason = claim.verdict.value.removeprefix("drop_")
+                self._events.emit(DeliveryDropped(command.job_id, delivery.queue, reason))
+                return None
+            case Verdict.TAKE_OVER | Verdict.ADOPT:
+                raise AssertionError(f"a ledger carries out {claim.verdict} itself")
+            case _:
+                assert_never(claim.verdict)
+
+    async def _run(self, claimed: Claimed) -> Outcome:
+        command = claimed.command
+        job = RunningJob(command.job_id, claimed.claim.attempt, command, self._actors.get(command.actor_name))
+        waited = claimed.started_at.timestamp() - (
+            command.due_at.timestamp() if command.due_at else command.message_timestamp / 1000
+        )
+        queue = claimed.delivery.queue
+        self._events.emit(JobStarted(job.id, command.actor_name, queue, job.attempt, max(waited, 0.0)))
+        crossing = self._bridge.run(job)
+        self._running[claimed] = crossing
+        try:
+            return await crossing.outcome
+        finally:
+            claimed.ended_at = self._ledger.now()
+            del self._running[claimed]
+
+    async def _settle(self, claimed: Claimed, outcome: Outcome) -> None:
+        written = await self._ledger.settle(claimed, outcome)
+        if written:
+            self._tell(claimed, outcome)
+
+    def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
+        command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.delivery.queue
+        job_id, actor = command.job_id, command.actor_name
+        match outcome:
+            case Failed(failure):
+                self._events.emit(JobFailed(job_id, actor, queue, attempt, failure.error, failure.traceback))
+            case Retrying(failure, delay):
+                seconds = delay.total_seconds()
+                self._events.emit(
+                    JobRetryScheduled(job_id, actor, queue, attempt, seconds, failure.error, failure.traceback)
+                )
+            case Unhandled(reason):
+                self._events.emit(JobUnhandled(job_id, actor, queue, reason))
+            case Interrupted():
+                self._events.emit(JobInterrupted(job_id, actor, queue))
+            case Succeeded() | Snoozed() | Cancelled():
+                pass
+            case _:
+                assert_never(outcome)
+        seconds = ((claimed.ended_at or claimed.started_at) - claimed.started_at).total_seconds()
+        self._events.emit(JobFinished(job_id, actor, queue, attempt, state_after(outcome).value, seconds))
+
+    # -- long jobs, and the end of the process
+
+    def ack_early(self, older_than: timedelta) -> None:
+        """Ack the deliveries of attempts that have run so long that the broker would soon take them away.
+
+        Only with rows: from then on the lease in the row is the job's safety copy (DESIGN §8, A1).
+        """
+        limit = self._ledger.now() - older_than
+        for claimed in self._running:
+            if not claimed.acked and claimed.started_at <= limit:
+                claimed.finish()
+                claimed.acked = True
+                self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
+
+    def interrupt_all(self) -> int:
+        """Stop every run, because the process has to end; returns how many there were."""
+        for crossing in self._running.values():
+            self._bridge.interrupt(crossing)
+        return len(self._running)

@@ -1,0 +1,183 @@
+"""The deliveries in this process's hands: which of them run now, which wait for a slot, which are held.
+
+A slot is a coroutine's place in its queue's ``concurrency``, or one of Dramatiq's worker threads. A delivery is claimed
+only when it has a slot, so that a job that merely waits here is charged nothing when the process dies (A18).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from .clock import Clock
+from .command import JobCommand
+from .events import Events, TaskFailed
+from .executor import Executor
+from .transport.port import Delivery
+
+if TYPE_CHECKING:
+    from .actor import JobActor
+
+AFTER_AN_ERROR = timedelta(seconds=5)
+"""How long a delivery is held whose life ended in an error of ours."""
+
+
+@dataclass(slots=True, eq=False)
+class _Slots:
+    """Free places, and the deliveries that wait for one, in the order in which they came."""
+
+    free: int
+    waiting: deque[_InHand] = field(default_factory=deque)
+
+
+@dataclass(slots=True, eq=False)
+class _InHand:
+    delivery: Delivery
+    command: JobCommand[Any]
+    slots: _Slots
+    since: float
+    has_slot: bool = False
+
+
+class Intake:
+    """Takes deliveries from the transport and gives them to the executor as slots get free; on the I/O loop."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        actors: Mapping[str, JobActor[..., Any]],
+        threads: int,
+        clock: Clock,
+        events: Events,
+    ) -> None:
+        self._executor, self._actors = executor, actors
+        self._clock, self._events = clock, events
+        self._threads = _Slots(threads)
+        self._coroutines: dict[str, _Slots] = {}
+        self._held: dict[_InHand, asyncio.TimerHandle] = {}
+        self._lives: set[asyncio.Task[None]] = set()
+        self._open = True
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def serve(self, queue: str, concurrency: int) -> None:
+        """Take deliveries of ``queue``, with at most ``concurrency`` coroutines of it at once."""
+        self._coroutines[queue] = _Slots(concurrency)
+
+    def deliver(self, delivery: Delivery) -> None:
+        """A delivery has come. Its job starts now, or when a slot gets free."""
+        if not self._open:
+            delivery.requeue()
+            return
+        command = self._executor.receive(delivery)
+        if command is None:
+            return
+        actor = self._actors.get(command.actor_name)
+        slots = self._coroutines[delivery.queue] if actor is None or actor.is_async else self._threads
+        self._offer(_InHand(delivery, command, slots, self._clock.monotonic()))
+
+    def waiting(self) -> dict[str, int]:
+        """How many deliveries of each queue are here and not claimed."""
+        unclaimed = [*self._held, *(in_hand for slots in self._all_slots() for in_hand in slots.waiting)]
+        return dict(Counter(in_hand.delivery.queue for in_hand in unclaimed))
+
+    def requeue_waiting(self, older_than: float) -> None:
+        """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.
+
+        With it the broker would take the whole channel (RabbitMQ: ``consumer_timeout``).
+        """
+        limit = self._clock.monotonic() - older_than
+        for slots in self._all_slots():
+            old = [in_hand for in_hand in slots.waiting if in_hand.since <= limit]
+            for in_hand in old:
+                slots.waiting.remove(in_hand)
+                in_hand.delivery.requeue()
+        for in_hand in [in_hand for in_hand in self._held if in_hand.since <= limit]:
+            self._held.pop(in_hand).cancel()
+            in_hand.delivery.requeue()
+
+    def close(self) -> None:
+        """Start nothing any more, and give back what has not started, in the order in which it came."""
+        self._open = False
+        for slots in self._all_slots():
+            while slots.waiting:
+                slots.waiting.popleft().delivery.requeue()
+        for in_hand, timer in self._held.items():
+            timer.cancel()
+            in_hand.delivery.requeue()
+        self._held.clear()
+
+    async def idle(self, timeout: float) -> bool:
+        """Whether nothing is in progress, waiting up to ``timeout`` seconds for it."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    @property
+    def busy(self) -> int:
+        """How many deliveries are in progress, from their claim to their settling."""
+        return len(self._lives)
+
+    def _all_slots(self) -> list[_Slots]:
+        return [self._threads, *self._coroutines.values()]
+
+    def _offer(self, in_hand: _InHand) -> None:
+        if in_hand.slots.free > 0:
+            self._start(in_hand)
+        else:
+            in_hand.slots.waiting.append(in_hand)
+
+    def _start(self, in_hand: _InHand) -> None:
+        in_hand.slots.free -= 1
+        in_hand.has_slot = True
+        self._idle.clear()
+        life = asyncio.get_running_loop().create_task(self._live(in_hand))
+        self._lives.add(life)
+        life.add_done_callback(self._ended)
+
+    async def _live(self, in_hand: _InHand) -> None:
+        def ran() -> None:
+            self._free(in_hand)
+
+        try:
+            await self._executor.live(in_hand.delivery, in_hand.command, self._holder(in_hand), ran)
+        except Exception as error:  # noqa: BLE001 - ours, not the actor's: told, and looked at again
+            self._events.emit(TaskFailed(f"the life of job {in_hand.command.job_id}", repr(error)))
+            self._holder(in_hand)(AFTER_AN_ERROR)
+        finally:
+            self._free(in_hand)
+
+    def _ended(self, life: asyncio.Task[None]) -> None:
+        self._lives.discard(life)
+        if not self._lives:
+            self._idle.set()
+
+    def _free(self, in_hand: _InHand) -> None:
+        if not in_hand.has_slot:
+            return
+        in_hand.has_slot = False
+        slots = in_hand.slots
+        slots.free += 1
+        if slots.waiting:
+            self._start(slots.waiting.popleft())
+
+    def _holder(self, in_hand: _InHand) -> Callable[[timedelta], None]:
+        def hold(time: timedelta) -> None:
+            if not self._open:
+                in_hand.delivery.requeue()
+                return
+            loop = asyncio.get_running_loop()
+            self._held[in_hand] = loop.call_later(time.total_seconds(), self._look_again, in_hand)
+
+        return hold
+
+    def _look_again(self, in_hand: _InHand) -> None:
+        if self._held.pop(in_hand, None) is not None:
+            self._offer(in_hand)

@@ -1,0 +1,174 @@
+"""Where claims and outcomes are written: into rows (`persistence`), or nowhere but the broker.
+
+The executor asks a :class:`Ledger` and does not know which. Both make a delivery an attempt, and an outcome durable
+*before* the delivery is acknowledged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol, assert_never
+
+from .clock import Clock
+from .command import JobCommand
+from .errors import StoreError, StoreUnavailableError
+from .events import DeliveryBuried, Events, OutcomeDiscarded, escape
+from .outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
+from .protocol import Verdict, attempt_counts, state_after
+from .store.port import Claim, ClaimRequest, JobStore, NewJob, Settlement
+from .transport.port import Delivery, Outgoing, Published, PublishResult
+
+Publish = Callable[[Sequence[Outgoing]], Awaitable[list[PublishResult]]]
+
+
+@dataclass(slots=True, eq=False)
+class Claimed:
+    """A granted claim: what settling it needs."""
+
+    delivery: Delivery
+    command: JobCommand[Any]
+    claim: Claim
+    run_token: int
+    started_at: datetime
+    ended_at: datetime | None = None
+    acked: bool = False
+    """The delivery was acked early: the row's lease is the safety copy (long jobs)."""
+
+    def finish(self) -> None:
+        """Acknowledge the delivery, unless that was done early."""
+        if not self.acked:
+            self.delivery.ack()
+
+
+class Ledger(Protocol):
+    """Makes deliveries attempts, and outcomes durable."""
+
+    def now(self) -> datetime:
+        """The time that is written."""
+        ...
+
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
+        """Decide over a delivery."""
+        ...
+
+    async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
+        """Write the outcome, then end the delivery. ``False``: the claim was lost, nothing was written."""
+        ...
+
+
+class RowLedger:
+    """With persistence: rows are the truth, deliveries only carry the news."""
+
+    def __init__(self, store: JobStore, events: Events) -> None:
+        self._store, self._events = store, events
+
+    def now(self) -> datetime:
+        """Database time."""
+        return self._store.now()
+
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
+        """The row's compare-and-set."""
+        adopt = new_row(command, delivery.queue, self._store.now())
+        request = ClaimRequest(command.job_id, delivery.dispatch, run_token, command.promised, adopt)
+        return await self._store.claim(request)
+
+    async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
+        """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
+        interrupted = isinstance(outcome, Interrupted)
+        written = await self._write(claimed, outcome)
+        if not written:
+            state = state_after(outcome).value
+            self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
+        if interrupted and written and not claimed.acked:
+            claimed.delivery.requeue()
+        else:
+            claimed.finish()
+        return written
+
+    async def _write(self, claimed: Claimed, outcome: Outcome) -> bool:
+        ended_at = claimed.ended_at or self._store.now()
+        settlement = Settlement(
+            claimed.command.job_id,
+            claimed.run_token,
+            outcome,
+            claimed.started_at,
+            ended_at,
+            republish=isinstance(outcome, Interrupted) and claimed.acked,
+        )
+        try:
+            return await self._store.settle(settlement)
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            # The database refuses this very outcome (a value that it cannot hold). Left alone, the job would look
+            # as if it ran for ever: its outcome becomes that it could not be stored.
+            refused = Failed(Failure(error, f"its outcome could not be stored: {escape(str(error))[:500]}"))
+            return await self._store.settle(replace(settlement, outcome=refused))
+
+
+class BrokerLedger:
+    """Without persistence: every delivery is an attempt, and the broker's copy is the only one.
+
+    What has to run again is published anew and confirmed before the old delivery is acked; what has failed for good,
+    or what nobody here can run, is kept in the dead queue with its reason.
+    """
+
+    def __init__(self, publish: Publish, clock: Clock, events: Events) -> None:
+        self._publish, self._clock, self._events = publish, clock, events
+
+    def now(self) -> datetime:
+        """The machine's time."""
+        return self._clock.wall()
+
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
+        """Always granted: the broker gives a message to one worker at a time."""
+        return Claim(Verdict.GRANT, attempt=command.attempt + 1)
+
+    async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
+        """End the delivery as the outcome says."""
+        match outcome:
+            case Succeeded() | Cancelled():
+                claimed.delivery.ack()
+            case Failed(failure):
+                self._bury(claimed.delivery, failure.error)
+            case Unhandled(reason):
+                self._bury(claimed.delivery, reason)
+            case Interrupted():
+                claimed.delivery.requeue()
+            case Retrying(_, delay) | Snoozed(delay):
+                await self._send_again(claimed, outcome, delay)
+            case _:
+                assert_never(outcome)
+        return True
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        delivery.bury(reason)
+        self._events.emit(DeliveryBuried(delivery.queue, reason))
+
+    async def _send_again(self, claimed: Claimed, outcome: Outcome, delay: timedelta) -> None:
+        command, dispatch = claimed.command, claimed.delivery.dispatch + 1
+        attempts = claimed.claim.attempt if attempt_counts(outcome) else claimed.claim.attempt - 1
+        again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
+        sent = await self._publish(
+            [Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)]
+        )
+        if isinstance(sent[0], Published):
+            claimed.delivery.ack()
+        else:  # the old copy is still there: it runs again, sooner than wanted, and nothing is lost
+            claimed.delivery.requeue()
+
+
+def new_row(command: JobCommand[Any], queue: str, now: datetime) -> NewJob:
+    """The row that stands for ``command``."""
+    return NewJob(
+        id=command.job_id,
+        actor=command.actor_name,
+        queue=queue,
+        body=command.encode(),
+        due_at=command.due_at or now,
+        enqueued_at=now,
+        priority=command.priority,
+        tags=command.tags,
+    )

@@ -1,0 +1,177 @@
+"""The worker half of a process: intake, relay, lease and watch, started in order and drained in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from .bridge import Bridge
+from .calling import Caller
+from .config import QueueConfig
+from .errors import StoreError, StoreUnavailableError
+from .events import DrainFinished, DrainStarted, RuntimeStarted, TaskFailed
+from .executor import Executor
+from .handoff import Handoff
+from .intake import Intake
+from .ledger import BrokerLedger, Ledger, RowLedger
+from .loops import LoopThread
+from .middleware import compose_run
+from .store.relay import Relay
+from .watchdog import Watchdog
+from .worker import WorkerIdentity
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+INTERRUPT_GRACE = 10.0
+"""Seconds that interrupted jobs have for their ``finally`` blocks at the end of a drain."""
+RESTART_DELAY = 1.0
+"""Seconds before a background task that failed is started again."""
+
+
+class Serving:
+    """A worker. All methods but the constructor run on the I/O loop."""
+
+    def __init__(self, runtime: Runtime, identity: WorkerIdentity, threads: int) -> None:
+        self.identity = identity
+        self._runtime, self._threads = runtime, threads
+        self._config, self._clock, self._events = runtime.config, runtime.clock, runtime.events
+        self._store, self._transport = runtime.store, runtime.transport
+        self.actor_loop = LoopThread("jq-actors")
+        self.handoff = Handoff()
+        bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, Caller(runtime.broker, self.handoff)))
+        self.executor = Executor(self._ledger(), bridge, runtime.actors, self._clock, self._events)
+        self.intake = Intake(self.executor, runtime.actors, threads, self._clock, self._events)
+        self.watchdog = Watchdog(
+            self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events
+        )
+        self._relay: Relay | None = None
+        self._queues: list[str] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._registered = False
+
+    async def start(self, queues: Sequence[str]) -> None:
+        """Start everything; jobs of ``queues`` come as soon as broker and database are there. Never waits for them."""
+        self.actor_loop.start()
+        self._queues = list(queues)
+        self._keep("watchdog", self.watchdog.run)
+        self._keep("sweeper", self._sweep)
+        self._keep("registration", self._begin)
+
+    def add_queue(self, queue: str) -> None:
+        """Serve a queue that was declared after the start."""
+        if queue not in self._queues:
+            self._queues.append(queue)
+            if self._registered:
+                self._take(queue)
+
+    async def drain(self, timeout: float) -> int:
+        """Stop taking jobs, let those that run come to their end, interrupt what still runs after ``timeout`` seconds.
+
+        The lease is renewed all the while (A48). Returns how many jobs were interrupted.
+        """
+        await self._transport.stop_intake()
+        self.intake.close()
+        self._events.emit(DrainStarted(self.intake.busy))
+        interrupted = 0
+        if not await self.intake.idle(timeout):
+            interrupted = self.executor.interrupt_all()
+            await self.intake.idle(INTERRUPT_GRACE)
+        self._events.emit(DrainFinished(interrupted))
+        return interrupted
+
+    async def leave(self) -> None:
+        """End the background tasks, and the registration if nothing runs any more.
+
+        A job that did not let itself be stopped keeps this worker's row: when the process is gone, the row says so.
+        """
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._store is not None and self._registered and self.intake.busy == 0:
+            try:
+                await self._store.leave()
+            except StoreError as error:
+                self._events.emit(TaskFailed("leave", repr(error)))
+
+    def _ledger(self) -> Ledger:
+        if self._store is not None:
+            return RowLedger(self._store, self._events)
+        return BrokerLedger(self._transport.publish, self._clock, self._events)
+
+    def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(self._supervise(name, run)))
+
+    async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                return await run()
+            except Exception as error:  # noqa: BLE001 - no background task may end a worker
+                self._events.emit(TaskFailed(name, repr(error)))
+                await self._clock.sleep(RESTART_DELAY)
+
+    async def _begin(self) -> None:
+        # Claims point to this worker's row: it has to be there before the first delivery.
+        if self._store is not None:
+            await self._register()
+        self._registered = True
+        for queue in self._queues:
+            self._take(queue)
+        self._events.emit(RuntimeStarted(self.identity.id, ", ".join(self._queues)))
+
+    async def _register(self) -> None:
+        store, persistence = self._runtime.require_store("a worker"), self._runtime.persistence
+        assert persistence is not None
+        while True:
+            try:
+                await store.register(self.identity, self._queues, self._config.worker.lease)
+                await store.offer_unhandled(list(self._runtime.actors))
+                break
+            except StoreUnavailableError:
+                await self._clock.sleep(RESTART_DELAY)
+        self._keep("heartbeat", self._heartbeat)
+        self._relay = Relay(
+            store,
+            self._transport,
+            self._clock,
+            self._events,
+            queues=self._queues,
+            interval=persistence.relay_interval,
+            publish_lease=persistence.leases.publish,
+            retention=persistence.leases.retention,
+        )
+        self._runtime.sender.on_stored = self._relay.wake
+        self._keep("relay", self._relay.run)
+
+    def _take(self, queue: str) -> None:
+        limits = self._config.queues.get(queue, QueueConfig())
+        self.intake.serve(queue, limits.concurrency)
+        self._transport.want(queue, self._prefetch(queue, limits), self.intake.deliver)
+
+    def _prefetch(self, queue: str, limits: QueueConfig) -> int:
+        """What can run at once, and half as much again, so that a slot that gets free is not empty for a round trip."""
+        kinds = {actor.is_async for actor in self._runtime.actors.values() if actor.queue_name == queue}
+        at_once = (limits.concurrency if True in kinds or not kinds else 0) + (self._threads if False in kinds else 0)
+        return min(at_once + max(1, at_once // 2), 65535)
+
+    async def _heartbeat(self) -> None:
+        store, interval = self._runtime.require_store("a worker"), self._config.worker.lease.total_seconds() / 3
+        while True:
+            try:
+                await store.heartbeat(self.intake.waiting())
+                await self._clock.sleep(interval)
+            except StoreUnavailableError:  # the store itself tells of it (`StoreLost`)
+                await self._clock.sleep(min(interval, RESTART_DELAY))
+
+    async def _sweep(self) -> None:
+        timeout = self._transport.delivery_timeout
+        if timeout is None:
+            return
+        third = timeout / 3
+        while True:
+            await self._clock.sleep(min(max(third.total_seconds() / 4, 0.25), 60.0))
+            if self._store is not None:
+                self.executor.ack_early(third)
+            self.intake.requeue_waiting(third.total_seconds())
+
