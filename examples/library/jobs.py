@@ -1,0 +1,50 @@
+"""The actors of the library. A worker imports this module: ``jq-actors worker examples.library.jobs``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TypedDict
+
+from jq_actors import actor, current_job
+
+from .text import most_telling, words_of
+
+TOP = 8
+"""How many words stand for a document or a folder."""
+
+
+class DocumentEntry(TypedDict):
+    """What the index says of a document."""
+
+    path: str
+    words: int
+    top: list[str]
+
+
+class FolderEntry(TypedDict):
+    """What the index says of a folder."""
+
+    path: str
+    documents: int
+    telling: list[str]
+
+
+@actor(max_retries=1, min_backoff=200, max_backoff=500)
+async def index_document(path: Path) -> DocumentEntry:
+    """Read and count one document. Async: while the disk is read, the loop runs others.
+
+    A document that is no UTF-8 fails: once more after a moment, then for good, with the reason in its row.
+    """
+    text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+    words = words_of(text)
+    top = sorted(words, key=lambda word: (-words[word], word))[:TOP]
+    return DocumentEntry(path=str(path), words=words.total(), top=top)
+
+
+@actor(max_retries=0)
+def summarize_folder(folder: Path, documents: list[Path]) -> FolderEntry:
+    """Find the words that tell a folder's documents best. Sync and busy: it runs in a worker thread."""
+    counted = [words_of(document.read_text(encoding="utf-8", errors="replace")) for document in documents]
+    current_job().log("%d documents in %s", len(documents), folder)
+    return FolderEntry(path=str(folder), documents=len(documents), telling=most_telling(counted, TOP))
