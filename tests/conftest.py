@@ -19,18 +19,19 @@ Places
 Things to use
   tcp_proxy: Callable[[url], TcpProxy]    started, in front of the server of ``url``:
       ``.url(url) -> url through it, .cut() .freeze() .thaw() .refuse() .accept() .connections``
-  start_worker: StartWorker    ``start_worker("jq-actors", "worker", "myjobs", env={…}) -> WorkerProcess``, run in
-      ``tmp_path`` (put ``myjobs.py`` there): ``.wait_for_line(regex, timeout, since) .seen(regex, since) .mark()
-      .text .terminate() .interrupt() .kill() .kill_child() .stop_signal() .cont() .children() .running .wait()``
+  start_worker: StartWorker    ``start_worker("jq-actors", "worker", "myjobs", env={…}) -> WorkerProcess``,
+      run in ``tmp_path`` (put ``myjobs.py`` there): ``.wait_for_line(regex, timeout, since) .seen(regex, since)
+      .mark() .text .pid .children() .running .wait(timeout) -> exit code, .terminate() .interrupt() .kill()
+      .kill_child() .stop_signal() .cont()``
   clock: FakeClock       ``await clock.advance(seconds)``, ``clock.jump(timedelta)``, ``clock.sleepers``
 Without fixtures
   ``tests.support.waiting``: ``await eventually(predicate, timeout, why)``, ``eventually_sync(…)``
   ``tests.support.recorder.EventRecorder(events, *kinds)``: ``await .wait_for(kind, where, count=, timeout=)``
   ``tests.support.amqp.Probe(url)``: a foreign AMQP client, blocking
 
-Always on: ``JQ_*`` of the developer's shell is gone (but ``JQ_TEST_*``); the global Dramatiq broker is put back;
-a call that blocks an event loop below a frame of jq_actors / jq_middleware raises ``BlockingError``, except in
-tests marked ``@pytest.mark.blocking_allowed``.
+Always on: ``JQ_*`` of the developer's shell is gone (but ``JQ_TEST_*``); the global Dramatiq broker is put
+back; a call that blocks an event loop below a frame of jq_actors / jq_middleware raises ``BlockingError``,
+but in tests marked ``@pytest.mark.blocking_allowed``.
 No server and no way to install one: such tests skip, loudly; with ``CI`` set they fail.
 """
 

@@ -18,7 +18,7 @@ from pamqp.base import Frame
 from pamqp.heartbeat import Heartbeat
 
 TIMEOUT = 10.0
-"""Seconds that one answer may take."""
+"""Seconds that one answer may take, if the test says nothing else."""
 
 _FRAME = 131072
 
@@ -44,9 +44,9 @@ class Got:
 class Probe:
     """One plain AMQP connection with one channel in confirm mode. Blocking; every answer has a deadline."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
         parts = urlsplit(url)
-        self._socket = socket.create_connection((parts.hostname or "localhost", parts.port or 5672), TIMEOUT)
+        self._socket = socket.create_connection((parts.hostname or "localhost", parts.port or 5672), timeout)
         self._input = self._socket.makefile("rb")
         try:
             self._handshake(
@@ -109,6 +109,16 @@ class Probe:
             body += self._expect(bodies.ContentBody).value
         return Got(body, content.properties)
 
+    def consume(self, queue: str) -> None:
+        """Consume ``queue`` with a prefetch of one, and never ack."""
+        self._call(commands.Basic.Qos(prefetch_count=1), commands.Basic.QosOk)
+        self._call(commands.Basic.Consume(queue=queue), commands.Basic.ConsumeOk)
+
+    def wait_closed(self) -> None:
+        """Read on until the broker closes the channel or the connection, and raise its `RefusedError`."""
+        while True:
+            self._expect(object)
+
     def _handshake(self, user: str, password: str, vhost: str) -> None:
         self._socket.sendall(b"AMQP\x00\x00\x09\x01")
         self._expect(commands.Connection.Start)
@@ -133,17 +143,19 @@ class Probe:
     def _expect(self, *answers: type[F]) -> F:
         while True:
             received = self._receive()
+            match received:
+                case commands.Channel.Close():
+                    # The channel is of use again at once: a refusal is an answer, not the end of the probe.
+                    self._send(1, commands.Channel.CloseOk())
+                    self._open_channel()
+                    raise RefusedError(received.reply_code or 0, received.reply_text)
+                case commands.Connection.Close():
+                    raise RefusedError(received.reply_code or 0, received.reply_text)
+                case Heartbeat():
+                    continue
             if isinstance(received, answers):
                 return received
-            if isinstance(received, commands.Channel.Close):
-                # The channel is of use again at once: a refusal is an answer, not the end of the probe.
-                self._send(1, commands.Channel.CloseOk())
-                self._open_channel()
-                raise RefusedError(received.reply_code or 0, received.reply_text)
-            if isinstance(received, commands.Connection.Close):
-                raise RefusedError(received.reply_code or 0, received.reply_text)
-            if not isinstance(received, Heartbeat):
-                raise ConnectionError(f"Expected {answers}, got {received!r}.")
+            raise ConnectionError(f"Expected {answers}, got {received!r}.")
 
     def _receive(self) -> object:
         start = self._read(7)

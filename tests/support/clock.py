@@ -58,7 +58,7 @@ class FakeClock:
         self._jump += by
 
     async def advance(self, seconds: float) -> None:
-        """Let ``seconds`` pass. A sleeper whose time comes runs, and may sleep again, before time moves on."""
+        """Let ``seconds`` pass. Each sleeper runs, and may sleep again, before time moves on."""
         goal = self._elapsed + seconds
         await _settle()
         while self._sleepers and self._sleepers[0][0] <= goal:

@@ -119,7 +119,7 @@ class PrivateRabbitMQ:
         return {q["name"]: q["messages"] for q in queues if q["name"].startswith(prefix)}
 
     def depth(self, queue: str) -> tuple[int, int] | None:
-        """(ready messages, consumers) of ``queue``; ``None``: it does not exist. Cheaper than `queue_depths`."""
+        """(ready messages, consumers) of ``queue``; ``None``: no such queue. Cheaper than `queue_depths`."""
         with Probe(self.url) as probe:
             return probe.depth(queue)
 

@@ -8,14 +8,10 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from jq_actors.clock import SystemClock
-
 T = TypeVar("T")
 
 POLL = 0.02
 """Seconds between two looks."""
-
-_clock = SystemClock()
 
 
 class NeverHappenedError(AssertionError):
@@ -33,24 +29,24 @@ async def eventually(
     Raises:
       NeverHappenedError: it was not within ``timeout`` seconds; names ``why`` and what was seen last.
     """
-    deadline = _clock.monotonic() + timeout
+    deadline = time.perf_counter() + timeout
     while True:
         seen = predicate()
         value = await seen if inspect.isawaitable(seen) else seen
         if value:
             return value
-        if _clock.monotonic() >= deadline:
+        if time.perf_counter() >= deadline:
             raise NeverHappenedError(why, timeout, value)
         await asyncio.sleep(POLL)
 
 
 def eventually_sync(predicate: Callable[[], T], timeout: float = 10.0, why: str = "the condition") -> T:
     """The same for tests without a loop; it blocks."""
-    deadline = _clock.monotonic() + timeout
+    deadline = time.perf_counter() + timeout
     while True:
         value = predicate()
         if value:
             return value
-        if _clock.monotonic() >= deadline:
+        if time.perf_counter() >= deadline:
             raise NeverHappenedError(why, timeout, value)
         time.sleep(POLL)

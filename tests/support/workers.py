@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 class WorkerProcess:
     """One process, from its start to `close`. Its output goes to a file, which the waiting reads.
 
-    ``command``: a console script of this environment with its arguments (``["jq-actors", "worker", "myjobs"]``),
-    or the interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over that of the tests; modules
-    are found in ``cwd`` and in the repository.
+    ``command``: a console script of this environment with arguments (``["jq-actors", "worker", "myjobs"]``)
+    or the interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over that of the tests;
+    modules are found in ``cwd`` and in the repository.
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> None:
@@ -54,7 +54,7 @@ class WorkerProcess:
         return re.compile(pattern, re.MULTILINE).search(self.text, since)
 
     def wait_for_line(self, pattern: str, timeout: float = 30.0, since: int = 0) -> re.Match[str]:
-        """Wait until ``pattern`` is printed. It blocks: async tests await ``eventually(lambda: worker.seen(…))``.
+        """Wait until ``pattern`` is printed. It blocks: in an async test, wait for `seen` with `eventually`.
 
         Raises:
           AssertionError: not in time, or the process ended before; with what it printed.
