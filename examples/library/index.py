@@ -16,22 +16,22 @@ SMALLEST_FOLDER = 2
 """A folder with fewer documents needs no summary."""
 
 
-def send_all(documents: Sequence[Path]) -> int:
+def send_all(documents: Sequence[Path], *, tags: Sequence[str] = ()) -> int:
     """Send a job for each document and each folder; returns how many.
 
     Each ``send_many`` is one transaction: all of its jobs are stored, or none.
     """
     folders = {folder: inside for folder, inside in by_folder(documents).items() if len(inside) >= SMALLEST_FOLDER}
-    index_document.send_many([((document,), {}) for document in documents])
-    summarize_folder.send_many([((folder, inside), {}) for folder, inside in folders.items()])
+    index_document.send_many([((document,), {}) for document in documents], tags=tags)
+    summarize_folder.send_many([((folder, inside), {}) for folder, inside in folders.items()], tags=tags)
     return len(documents) + len(folders)
 
 
-def write_index(target: Path) -> dict[str, Any]:
+def write_index(target: Path, *, tags: Sequence[str] = ()) -> dict[str, Any]:
     """Write what the succeeded jobs returned as JSON to ``target``, and return it."""
     index = {
-        "documents": _sorted_results("index_document"),
-        "folders": _sorted_results("summarize_folder"),
+        "documents": _sorted_results("index_document", tags),
+        "folders": _sorted_results("summarize_folder", tags),
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -49,6 +49,6 @@ def all_jobs(**where: Any) -> Iterator[Job]:
             return
 
 
-def _sorted_results(actor: str) -> list[Any]:
-    results = {job.result["path"]: job.result for job in all_jobs(state="succeeded", actor=actor)}
+def _sorted_results(actor: str, tags: Sequence[str]) -> list[Any]:
+    results = {job.result["path"]: job.result for job in all_jobs(state="succeeded", actor=actor, tags=tags)}
     return [results[path] for path in sorted(results)]

@@ -1,0 +1,181 @@
+"""``jq-actors demo``: the library of `examples/` on real documents, in one process, with progress and a summary."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dramatiq
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ..clock import SystemClock
+from ..errors import JobQueueError
+from ..events import JobFinished, escape
+from ..installed import configure, installed_broker
+from ..job import FINAL_STATES, Job, JobState, new_job_ids
+
+THREADS = 4
+SHOWN = 5
+"""How many of the slowest, and of the failures with one reason, the summary names."""
+LOOK_EVERY = 0.1
+"""Seconds between two looks of the progress bar."""
+
+
+class Demo:
+    """One run of the library: its jobs carry the run's tag, so that a second run continues an interrupted one."""
+
+    def __init__(self, app: str, folders: list[Path], home: Path, console: Console) -> None:
+        self._documents = importlib.import_module(f"{app}.documents")
+        self._index = importlib.import_module(f"{app}.index")
+        self._config = Path(self._documents.__file__ or "").with_name("library.yaml")
+        self._folders = folders or self._documents.default_folders()
+        self._home, self._console, self._clock = home, console, SystemClock()
+        self._run_file = home / "run"
+        self._stop = threading.Event()
+        self._done = 0
+
+    def run(self) -> int:
+        """Send, run, report; returns the exit code: 0, or 130 when it was interrupted."""
+        self._home.mkdir(parents=True, exist_ok=True)
+        logging.basicConfig(filename=self._home / "demo.log", level=logging.INFO, force=True)
+        configure(self._config)
+        tag, total = self._begin()
+        started = self._clock.monotonic()
+        with self._interruptible(), self._worker():
+            self._watch(tag, total)
+        seconds = self._clock.monotonic() - started
+        jobs = list(self._index.all_jobs(tags=[tag]))
+        self._report(jobs, seconds, tag)
+        installed_broker().close()
+        return 130 if self._stop.is_set() else 0
+
+    def _begin(self) -> tuple[str, int]:
+        """The run to go on with, or a new one; and how many of its jobs are unfinished."""
+        if self._run_file.exists():
+            tag = self._run_file.read_text().strip()
+            left = sum(not job.state.is_final for job in self._index.all_jobs(tags=[tag]))
+            if left:
+                self._console.print(f"Continuing an interrupted run: {left} jobs are left.")
+                return tag, left
+        tag = f"run-{new_job_ids(self._clock, 1)[0]}"
+        documents = self._documents.find_documents([*self._folders, self._broken_document()])
+        self._run_file.write_text(tag)
+        total: int = self._index.send_all(documents, tags=[tag])
+        self._console.print(f"{len(documents)} documents found, {total} jobs sent.")
+        return tag, total
+
+    def _broken_document(self) -> Path:
+        """A folder with a document that cannot be read, to show what becomes of a job that fails."""
+        folder = self._home / "broken"
+        folder.mkdir(exist_ok=True)
+        (folder / "broken.txt").write_bytes(b"This is no UTF-8: \xff\xfe")
+        return folder
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        before = signal.signal(signal.SIGINT, lambda *_: self._stop.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def _worker(self) -> Iterator[None]:
+        broker = installed_broker()
+        unsubscribe = broker.events.subscribe(JobFinished, self._count)
+        worker = dramatiq.Worker(broker, worker_threads=THREADS, worker_timeout=100)
+        worker.start()
+        try:
+            yield
+        finally:
+            if self._stop.is_set():
+                self._console.print("Draining: the jobs that run come to their end …")
+            worker.stop()
+            unsubscribe()
+
+    def _count(self, event: JobFinished) -> None:
+        self._done += event.state in FINAL_STATES
+
+    def _watch(self, tag: str, total: int) -> None:
+        columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console) as progress:
+            bar = progress.add_task("indexing", total=total)
+            while not self._stop.wait(LOOK_EVERY):
+                progress.update(bar, completed=self._done)
+                if self._done >= total and not self._unfinished(tag):
+                    return
+
+    def _unfinished(self, tag: str) -> bool:
+        states = [state.value for state in JobState if not state.is_final]
+        return next(iter(self._index.all_jobs(tags=[tag], state=states)), None) is not None
+
+    # -- the summary
+
+    def _report(self, jobs: list[Job], seconds: float, tag: str) -> None:
+        index = self._index.write_index(self._home / "index.json", tags=[tag])
+        states = Counter(job.state for job in jobs)
+        table = Table(title="Jobs", title_justify="left")
+        table.add_column("state")
+        table.add_column("jobs", justify="right")
+        for state, count in sorted(states.items()):
+            table.add_row(state.value, str(count))
+        self._console.print(table)
+        self._console.print(f"{self._done} jobs in {seconds:.1f} s: {self._done / max(seconds, 1e-9):.0f} jobs/s")
+        self._console.print(self._slowest(jobs))
+        self._print_failures([job for job in jobs if job.state is JobState.FAILED])
+        found = f"{len(index['documents'])} documents and {len(index['folders'])} folders"
+        self._console.print(f"{found} are in {self._home / 'index.json'}; the log is {self._home / 'demo.log'}")
+        if self._stop.is_set():
+            left = sum(not job.state.is_final for job in jobs)
+            self._console.print(f"Interrupted: {left} jobs are left; run it again and it continues.")
+
+    def _slowest(self, jobs: list[Job]) -> Table:
+        table = Table(title="Slowest", title_justify="left")
+        for heading in ("actor", "argument", "seconds"):
+            table.add_column(heading)
+        for job in sorted(jobs, key=_run_time, reverse=True)[:SHOWN]:
+            table.add_row(job.actor, _argument(job), f"{_run_time(job).total_seconds():.3f}")
+        return table
+
+    def _print_failures(self, failed: list[Job]) -> None:
+        if not failed:
+            return
+        table = Table(title=f"Failed: {len(failed)}", title_justify="left")
+        for heading in ("actor", "argument", "attempts", "reason"):
+            table.add_column(heading)
+        for job in failed[:SHOWN]:
+            table.add_row(job.actor, _argument(job), str(job.attempt), str(escape(job.reason or "")))
+        self._console.print(table)
+
+
+def _run_time(job: Job) -> timedelta:
+    return job.finished_at - job.started_at if job.finished_at and job.started_at else timedelta()
+
+
+def _argument(job: Job) -> str:
+    first: Any = job.args[0] if job.args else ""
+    text = str(escape(str(first)))
+    return text if len(text) <= 60 else f"…{text[-59:]}"
+
+
+def run_demo(folders: list[Path], home: Path, app: str = "examples.library") -> int:
+    """Run the demo; returns the exit code. Errors for people go to stderr, exit code 1."""
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        return Demo(app, folders, home, Console()).run()
+    except ModuleNotFoundError as error:
+        print(f"The demo runs {app}, which is in the source repository: {error}. Run it there.", file=sys.stderr)  # noqa: T201
+    except JobQueueError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+    return 1
