@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from urllib.parse import urlsplit
 
 import psycopg
@@ -30,7 +31,11 @@ def test_what_was_committed_survives_a_restart(private_postgres: PrivatePostgres
 
 def test_only_the_connections_of_that_database_are_dropped(postgres: PrivatePostgres | GivenPostgres) -> None:
     ours, theirs = postgres.create_database(), postgres.create_database()
-    with psycopg.connect(_own(ours)) as our_connection, psycopg.connect(_own(theirs)) as their_connection:
+    # Not the connection's own context: that would commit on a connection which is gone.
+    with (
+        closing(psycopg.connect(_own(ours))) as our_connection,
+        psycopg.connect(_own(theirs)) as their_connection,
+    ):
         assert postgres.drop_connections(ours) == 1
         with pytest.raises(psycopg.OperationalError, match="terminating connection"):
             our_connection.execute("SELECT 1")
