@@ -21,8 +21,8 @@ Things to use
       ``.url(url) -> url through it, .cut() .freeze() .thaw() .refuse() .accept() .connections``
   start_worker: StartWorker    ``start_worker("jq-actors", "worker", "myjobs", env={…}) -> WorkerProcess``,
       run in ``tmp_path`` (put ``myjobs.py`` there): ``.wait_for_line(regex, timeout, since)
-      .seen(regex, since) .mark() .text .pid .children() .running .wait(timeout) -> exit code, .terminate() .interrupt() .kill()
-      .kill_child() .stop_signal() .cont()``
+      .seen(regex, since) .mark() .text .pid .children() .running .wait(timeout) -> exit code, .terminate()
+      .interrupt() .kill() .kill_child() .stop_signal() .cont()``
   clock: FakeClock       ``await clock.advance(seconds)``, ``clock.jump(timedelta)``, ``clock.sleepers``
 Without fixtures
   ``tests.support.waiting``: ``await eventually(predicate, timeout, why)``, ``eventually_sync(…)``

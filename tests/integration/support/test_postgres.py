@@ -31,16 +31,12 @@ def test_what_was_committed_survives_a_restart(private_postgres: PrivatePostgres
 
 def test_only_the_connections_of_that_database_are_dropped(postgres: PrivatePostgres | GivenPostgres) -> None:
     ours, theirs = postgres.create_database(), postgres.create_database()
-    # Not the connection's own context: that would commit on a connection which is gone.
-    with (
-        closing(psycopg.connect(_own(ours))) as our_connection,
-        psycopg.connect(_own(theirs)) as their_connection,
-    ):
+    with closing(psycopg.connect(_own(ours))) as our_end, closing(psycopg.connect(_own(theirs))) as their_end:
         assert postgres.drop_connections(ours) == 1
         with pytest.raises(psycopg.OperationalError, match="terminating connection"):
-            our_connection.execute("SELECT 1")
-        assert their_connection.execute("SELECT 1").fetchone() == (1,)
-        postgres.drop_database(theirs)
+            our_end.execute("SELECT 1")
+        assert their_end.execute("SELECT 1").fetchone() == (1,)
+        postgres.drop_database(theirs)  # in use, as after a failed test
     postgres.drop_database(ours)
     with pytest.raises(psycopg.OperationalError, match="does not exist"):
         psycopg.connect(_own(ours))
