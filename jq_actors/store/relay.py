@@ -1,0 +1,263 @@
+"""The relay: moves rows to the broker, gives back the jobs of lost workers, deletes what is past its time.
+
+Every worker runs one. Several at once are safe: a row that a relay publishes is leased to it before. A *look*
+is one small method; `Relay.run` calls each when its time has come. By the numbers of DESIGN §11 they are:
+
+1. `publish_due`: scheduled and retrying rows whose time has come;
+2. `publish_unpublished`: rows that no producer brought to the broker (it died, or the broker was away);
+4. `recover_lost`: running rows whose worker's lease is over;
+5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has.
+
+Points 3 and 6 belong to groups.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Never, assert_never
+
+from jq_actors.clock import Clock
+from jq_actors.doorbell import Doorbell
+from jq_actors.events import Events, JobsPruned, Redispatched, TaskFailed, WorkerLost
+from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
+
+from .missing import MissingRows
+from .port import Dispatch, JobStore, Retention
+
+BATCH = 500
+"""Most rows that one look takes. After a full batch the next look comes at once."""
+STALE_AFTER = timedelta(seconds=30)
+"""A row that was published longer ago, and is still queued, should be found in the broker's counts."""
+RECOVER_EVERY = timedelta(seconds=5)
+COUNT_EVERY = timedelta(seconds=15)
+"""Further apart than a worker's heartbeats (10 s by default), which a count relies on: see `MissingRows`."""
+PRUNE_EVERY = timedelta(minutes=1)
+SHORTEST_PAUSE = 0.005
+"""Seconds. Rows that are due and locked by another relay must not keep this one running in circles."""
+PRUNE_PACE = timedelta(milliseconds=100)
+"""The pause after a full batch: deleting must keep up with what ends, and not crowd out what runs."""
+
+
+class Relay:
+    """The relay of one worker; everything here runs on the I/O loop.
+
+    Parameters:
+      queues: those that this worker serves; may grow later.
+      interval: the longest time between two looks for due and unpublished rows. Due rows whose time was known
+        before are published on time.
+      publish_lease: how long the rows of one batch are kept from other relays.
+      held: how many deliveries of each queue this worker holds now, as its heartbeat says it; given, it is
+        brought up to date before the broker's counts are compared.
+      stale_after: see `STALE_AFTER`.
+    """
+
+    def __init__(
+        self,
+        store: JobStore,
+        transport: Transport,
+        clock: Clock,
+        events: Events,
+        *,
+        queues: Sequence[str],
+        interval: timedelta = timedelta(seconds=1),
+        publish_lease: timedelta = timedelta(seconds=30),
+        retention: Retention | None = None,
+        held: Callable[[], Mapping[str, int]] | None = None,
+        stale_after: timedelta = STALE_AFTER,
+    ) -> None:
+        self._store, self._transport, self._clock, self._events = store, transport, clock, events
+        self._queues, self._interval, self._publish_lease = queues, interval, publish_lease
+        self._retention = retention or Retention()
+        self._missing = MissingRows(store, transport, queues, held, stale_after)
+        self._bell = Doorbell(clock)
+        self._next_due: datetime | None = None
+        self._at_wake = (
+            _Look("due", self.publish_due, self._until_due),
+            _Look("unpublished", self.publish_unpublished, self._until_next_look),
+        )
+        self._count = _Look("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
+        self._looks = (
+            *self._at_wake,
+            _Look("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
+            self._count,
+            _Look("missing", self.publish_missing, self._until_next_look),
+            _Look("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
+        )
+
+    async def run(self) -> Never:
+        """Look for ever. A look that fails is told (`TaskFailed`), and comes again at its time."""
+        while True:
+            for look in self._looks:
+                if look.next_at <= self._clock.monotonic():
+                    await self._take(look)
+            if self._missing.is_urgent:
+                soon = self._clock.monotonic() + self._until_next_look()
+                self._count.next_at = min(self._count.next_at, soon)
+            next_at = min(look.next_at for look in self._looks)
+            if await self._bell.wait(max(0.0, next_at - self._clock.monotonic())):
+                for look in self._at_wake:
+                    look.next_at = 0.0
+
+    def wake(self) -> None:
+        """Look for due and unpublished rows at once: a row was stored, or a full lane has room again."""
+        self._bell.ring()
+
+    # -- the looks; each returns how many rows it moved
+
+    async def publish_due(self) -> int:
+        """(1) Publish what has become due, as a new dispatch, and see when the next row will be."""
+        self._next_due = None
+        if not self._can_publish():
+            return 0
+        due = await self._store.take_due(BATCH, self._publish_lease)
+        await self._publish(due, "due")
+        self._next_due = await self._store.next_due()
+        return len(due)
+
+    async def publish_unpublished(self) -> int:
+        """(2) Publish what was never published, oldest first; where queues are not shared, what has room."""
+        room = None if self._transport.shared else self._rooms()
+        if room == {} or not self._can_publish():
+            return 0
+        unpublished = await self._store.take_unpublished(room, BATCH, self._publish_lease)
+        await self._publish(unpublished, "unpublished")
+        return len(unpublished)
+
+    async def recover_lost(self) -> int:
+        """(4) Give the running jobs of lost workers back."""
+        recovery = await self._store.recover(BATCH)
+        for worker_id in recovery.workers:
+            self._events.emit(WorkerLost(worker_id))
+        if recovery.queued:
+            self.wake()
+        if recovery.workers and not self._transport.shared:
+            self._missing.distrust()  # what waited in that worker's lanes is gone with it
+        return len(recovery.queued) + len(recovery.failed)
+
+    async def count_missing(self) -> int:
+        """(5) Find out what the broker no longer has."""
+        await self._missing.count()
+        return 0
+
+    async def publish_missing(self) -> int:
+        """(5) Publish what is missing once more, the same dispatch: a claim refuses what is too much."""
+        moved = 0
+        for queue, missing in tuple(self._missing.believed.items()):
+            if not self._can_publish():
+                break
+            wanted = min(missing.count, BATCH, self._transport.capacity(queue))
+            if wanted <= 0:
+                continue  # its lane is full, or nobody consumes it here any more
+            found = await self._store.take_missing(queue, missing.before, wanted, self._publish_lease)
+            await self._publish(found, "missing")
+            moved += len(found)
+            missing.count -= len(found)
+            if len(found) < wanted or missing.count <= 0:
+                del self._missing.believed[queue]
+        return moved
+
+    async def prune(self) -> int:
+        """Delete final rows that are past their retention."""
+        count = await self._store.prune(self._retention, BATCH)
+        if count:
+            self._events.emit(JobsPruned(count))
+        return count
+
+    # -- when
+
+    async def _take(self, look: _Look) -> None:
+        try:
+            pause = look.pace if await look.call() >= BATCH else look.pause()
+            look.error = None
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other looks have to go on
+            # Told once, not with each look while the database is away.
+            if repr(error) != look.error:
+                look.error = repr(error)
+                self._events.emit(TaskFailed(f"relay: {look.name}", look.error))
+            pause = self._until_next_look()
+        look.next_at = self._clock.monotonic() + pause
+
+    def _until_due(self) -> float:
+        pause = self._until_next_look()
+        if self._next_due is None:
+            return pause
+        return min(pause, max(SHORTEST_PAUSE, (self._next_due - self._store.now()).total_seconds()))
+
+    def _until_next_look(self) -> float:
+        return self._jittered(self._interval)
+
+    def _jittered(self, longest: timedelta) -> float:
+        # Workers that started together must not look together for ever.
+        return longest.total_seconds() * (0.8 + 0.2 * self._clock.random())
+
+    # -- publishing
+
+    def _can_publish(self) -> bool:
+        # Rows are better left alone while the broker is away: taking and returning them only makes writes.
+        health = self._transport.health
+        return health.connected and not health.publisher_blocked
+
+    def _rooms(self) -> dict[str, int]:
+        rooms = {queue: self._transport.capacity(queue) for queue in self._queues}
+        return {queue: room for queue, room in rooms.items() if room > 0}
+
+    async def _publish(self, dispatches: Sequence[Dispatch], reason: str) -> None:
+        fitting, returned = self._split(dispatches)
+        published: list[Dispatch] = []
+        results = await self._transport.publish([_outgoing(dispatch) for dispatch in fitting])
+        for dispatch, result in zip(fitting, results, strict=True):
+            match result:
+                case Published():
+                    published.append(dispatch)
+                case NotPublished() | Deferred():
+                    returned.append(dispatch)
+                case PublishUnknown():
+                    pass  # it may be there: its lease has to run out before anybody publishes it again
+                case _:
+                    assert_never(result)
+        if published:
+            await self._store.mark_published([(d.job_id, d.dispatch) for d in published])
+            self._events.emit(Redispatched(reason, len(published)))
+        if returned:
+            await self._store.release_publish_lease([(d.job_id, d.dispatch) for d in returned])
+
+    def _split(self, dispatches: Sequence[Dispatch]) -> tuple[list[Dispatch], list[Dispatch]]:
+        """What there is room for, and what not: due rows were taken whatever room their queues have."""
+        if self._transport.shared:
+            return list(dispatches), []
+        taken: Counter[str] = Counter()
+        parts: tuple[list[Dispatch], list[Dispatch]] = ([], [])
+        for dispatch in dispatches:
+            taken[dispatch.queue] += 1
+            parts[taken[dispatch.queue] > self._transport.capacity(dispatch.queue)].append(dispatch)
+        return parts
+
+
+@dataclass(slots=True)
+class _Look:
+    """One kind of look, and when it comes next."""
+
+    name: str
+    call: Callable[[], Awaitable[int]]
+    pause: Callable[[], float]
+    """Seconds to the next one."""
+    pace: float = 0.0
+    """Seconds to the next one after a full batch."""
+    next_at: float = 0.0
+    error: str | None = None
+    """What it failed with the last time."""
+
+
+def _outgoing(dispatch: Dispatch) -> Outgoing:
+    return Outgoing(
+        dispatch.job_id,
+        dispatch.dispatch,
+        dispatch.queue,
+        dispatch.body,
+        dispatch.priority,
+        group=dispatch.group,
+        relayed=True,
+    )
