@@ -1,0 +1,146 @@
+"""``jq-actors check``: everything that a worker would find out at start and later, without starting
+anything."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import typer
+
+from jq_actors.config import Config, find_config, load_config
+from jq_actors.config_problems import did_you_mean
+from jq_actors.errors import ConfigError, JobQueueError
+from jq_actors.installed import installed_broker
+from jq_actors.middleware import JobMiddleware
+from jq_actors.middleware_loading import build_middleware
+from jq_actors.runtime import Runtime
+from jq_actors.transport import open_transport
+
+from .configured import ConfigOption, ModulesArgument, PathOption, find_modules_in, use_config
+from .output import OK, PROBLEM, print_error, print_table
+
+EPILOG = "Exit codes: 0 all is well (there may be warnings); 1 problems were found; 2 wrong command line."
+
+
+class Kind(Enum):
+    """How bad a finding is."""
+
+    GOOD = "ok"
+    WARNING = "warning"
+    PROBLEM = "PROBLEM"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the result."""
+
+    part: str
+    kind: Kind
+    text: str
+
+
+def check(modules: ModulesArgument = None, path: PathOption = None, config_path: ConfigOption = None) -> None:
+    """Check configuration, imports, actors, broker, database and topology; start nothing."""
+    use_config(config_path)
+    find_modules_in(path or ["."])
+    findings = list(_findings(modules or []))
+    print_table(["", "part", "found"], [(found.kind.value, found.part, found.text) for found in findings])
+    problems = sum(found.kind is Kind.PROBLEM for found in findings)
+    if problems:
+        print_error(f"{problems} problem(s) found.")
+    raise typer.Exit(PROBLEM if problems else OK)
+
+
+def _findings(modules: Sequence[str]) -> Iterator[Finding]:
+    source = find_config()
+    try:
+        config = load_config()
+    except ConfigError as error:
+        yield from _problems("configuration", error)
+        return
+    yield Finding("configuration", Kind.GOOD, "built-in defaults" if source is None else str(source))
+    for module in (*config.imports, *modules):
+        yield _import(module)
+    try:
+        build_middleware(config)
+        installed_broker().resolve()
+    except ConfigError as error:
+        yield from _problems("configuration", error)
+        return
+    yield from _actors(config)
+    yield from _servers(config)
+
+
+def _import(module: str) -> Finding:
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # noqa: BLE001 - whatever a user's module raises is what is told
+        return Finding("imports", Kind.PROBLEM, f"{module}: {type(error).__name__}: {error}")
+    return Finding("imports", Kind.GOOD, module)
+
+
+def _actors(config: Config) -> Iterator[Finding]:
+    broker = installed_broker()
+    declared, queues = set(broker.actors), set(broker.queues)
+    kind = Kind.GOOD if declared else Kind.WARNING
+    yield Finding("actors", kind, ", ".join(sorted(declared)) or "there are none")
+    for name in config.actors.keys() - declared:
+        text = f"actors.{name}: no such actor is imported; {did_you_mean(name, declared)}"
+        yield Finding("actors", Kind.PROBLEM, text)
+    for name in config.queues.keys() - queues:
+        text = f"queues.{name}: no imported actor uses this queue; {did_you_mean(name, queues)}"
+        yield Finding("queues", Kind.WARNING, text)
+
+
+def _servers(config: Config) -> Iterator[Finding]:
+    """Broker and database, asked on an I/O loop as in a worker, but with nothing opened on it."""
+    runtime = Runtime(config, installed_broker())
+    has_store = any(isinstance(layer, JobMiddleware) and layer.brings_store for layer in runtime.chain)
+    if config.broker.url == "embedded://" and not has_store:
+        text = "embedded:// without persistence: jobs are in the memory of the process that sends them"
+        yield Finding("broker", Kind.WARNING, text)
+    runtime.io.start()
+    try:
+        yield from runtime.io.call(_broker(runtime, has_store))
+        yield from runtime.io.call(_database(runtime))
+    finally:
+        runtime.io.stop()
+
+
+async def _broker(runtime: Runtime, has_store: bool) -> list[Finding]:
+    transport = open_transport(runtime.config.broker, runtime.clock, runtime.events, has_store=has_store)
+    try:
+        report = await transport.check(sorted(installed_broker().queues))
+    except JobQueueError as error:
+        return [Finding("broker", Kind.PROBLEM, str(error))]
+    return [
+        Finding("broker", Kind.PROBLEM if report.problems else Kind.GOOD, report.description),
+        *(Finding("broker", Kind.PROBLEM, problem) for problem in report.problems),
+        *(Finding("broker", Kind.WARNING, warning) for warning in report.warnings),
+    ]
+
+
+async def _database(runtime: Runtime) -> list[Finding]:
+    findings: list[Finding] = []
+    for layer in runtime.chain:
+        store = layer.open_store(runtime) if isinstance(layer, JobMiddleware) else None
+        if store is None:
+            continue
+        try:
+            report = await store.check()
+        except JobQueueError as error:
+            findings.append(Finding("database", Kind.PROBLEM, str(error)))
+            continue
+        findings += [
+            Finding("database", Kind.GOOD, report.description),
+            *(Finding("database", Kind.PROBLEM, problem) for problem in report.problems),
+        ]
+    return findings
+
+
+def _problems(part: str, error: ConfigError) -> Iterator[Finding]:
+    for problem in error.problems:
+        yield Finding(part, Kind.PROBLEM, f"{error.source}: {problem}")

@@ -1,0 +1,56 @@
+"""``jq-actors db``: the tables of the jobs, brought to this version and looked at."""
+
+from __future__ import annotations
+
+import inspect
+
+import typer
+
+from jq_actors.config import load_config, mask_url
+from jq_actors.errors import RequiresPersistenceError
+from jq_actors.middleware import JobMiddleware
+from jq_actors.middleware_loading import build_middleware
+
+from .configured import ConfigOption, use_config
+from .output import PROBLEM
+
+EPILOG = (
+    "Exit codes: 0 success; 1 no persistence is configured, or (`current`) the tables are of another"
+    " version; 2 wrong command line or configuration; 3 the database cannot be reached."
+)
+
+app = typer.Typer(help="The tables of the jobs.", no_args_is_help=True, epilog=EPILOG)
+
+
+@app.command(epilog=EPILOG)
+def upgrade(config_path: ConfigOption = None) -> None:
+    """Make the tables, or bring them to this version. Several at once are safe."""
+    use_config(config_path)
+    url, jobs_table = _persistence()
+    from jq_actors.store import migrate  # here: Alembic takes a while, and other commands need none of it
+
+    migrate.upgrade(url, jobs_table)
+    typer.echo(f"{jobs_table} in {mask_url(url)} is at {migrate.current(url, jobs_table)}")
+
+
+@app.command(epilog=EPILOG)
+def current(config_path: ConfigOption = None) -> None:
+    """Print the version of the tables, and of this program."""
+    use_config(config_path)
+    url, jobs_table = _persistence()
+    from jq_actors.store import migrate  # here: Alembic takes a while, and other commands need none of it
+
+    found, wanted = migrate.current(url, jobs_table), migrate.head()
+    typer.echo(f"{jobs_table} in {mask_url(url)} is at {found or 'nothing'}; this version wants {wanted}")
+    if found != wanted:
+        raise typer.Exit(PROBLEM)
+
+
+def _persistence() -> tuple[str, str]:
+    """URL and table of the middleware that brings the store."""
+    config = load_config()
+    for spec, layer in zip(config.middleware, build_middleware(config), strict=True):
+        if isinstance(layer, JobMiddleware) and layer.brings_store:
+            default = inspect.signature(type(layer)).parameters["jobs_table"].default
+            return str(spec.options["url"]), str(spec.options.get("jobs_table", default))
+    raise RequiresPersistenceError("`jq-actors db`")
