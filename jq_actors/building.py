@@ -1,0 +1,158 @@
+"""How a command is made: the one place that puts ids, arguments and options into an envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import dramatiq
+
+from .actor_options import ACTOR_ONLY, check_known, checked_options
+from .clock import Clock
+from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
+from .errors import ActorOptionError, ArgumentError, CommandTooLargeError
+from .job import new_job_ids
+from .plain_json import MisfitError, check_plain
+
+if TYPE_CHECKING:
+    from .actor import JobActor
+    from .broker import JobBroker
+
+R = TypeVar("R")
+Call = tuple[Sequence[Any], Mapping[str, Any]]
+"""Positional and keyword arguments of one job."""
+
+_OWN = frozenset({"delay", "eta", "priority", "tags"})
+
+
+def build_commands(
+    actor: JobActor[..., R], calls: Iterable[Call], given: Mapping[str, Any], *, to_send: bool
+) -> list[JobCommand[R]]:
+    """Commands for ``calls``, all with the options ``given``, in their order.
+
+    Parameters:
+      to_send: they are sent at once: the arguments must be complete, and a delay counts from now. Otherwise
+        they are parts of a composition: a pipeline adds an argument, and reads a delay in ``options["delay"]``.
+
+    Raises:
+      ArgumentError: arguments do not bind, or have no JSON form.
+      ActorOptionError: an option is unknown, or its value impossible.
+    """
+    clock = actor.broker.clock
+    options, meta = _options(actor, given, to_send=to_send)
+    converted = [actor.arguments.to_json(args, kwargs, partial=not to_send) for args, kwargs in calls]
+    ids, timestamp = new_job_ids(clock, len(converted)), timestamp_millis(clock)
+    return [
+        JobCommand(
+            queue_name=actor.queue_name,
+            actor_name=actor.actor_name,
+            args=tuple(args),
+            kwargs=kwargs,
+            options={**options, "jq": {**meta}},  # of its own: a composition and hooks write into it
+            message_id=job_id,
+            message_timestamp=timestamp,
+        )
+        for job_id, (args, kwargs) in zip(ids, converted, strict=True)
+    ]
+
+
+def as_command(message: dramatiq.Message[R], delay: int | None, broker: JobBroker) -> JobCommand[R]:
+    """The command for a message that comes by Dramatiq's way: of a composition, or of a third party.
+
+    Parameters:
+      delay: milliseconds from now.
+
+    Raises:
+      ArgumentError: the actor is known here, and the arguments do not bind or have no JSON form.
+    """
+    args: Sequence[Any] = message.args
+    kwargs, meta = message.kwargs, _new_meta(broker, to_send=True)
+    actor: Any = broker.actors.get(message.actor_name)
+    if (arguments := getattr(actor, "arguments", None)) is not None:  # a plain dramatiq.Actor has none
+        args, kwargs = arguments.adopt(args, kwargs)
+        meta |= _actor_meta(actor)
+    meta |= message.options.get("jq", {})
+    if due := _due(f"A command for {message.actor_name!r}", delay, None, broker.clock):
+        meta["due"] = due.isoformat()
+    return JobCommand(
+        queue_name=message.queue_name,
+        actor_name=message.actor_name,
+        args=tuple(args),
+        kwargs=kwargs,
+        options={**message.options, "jq": meta},
+        message_id=message.message_id,
+        message_timestamp=message.message_timestamp,
+    )
+
+
+def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
+    """Encode ``commands`` and check that none has more than ``limit`` bytes.
+
+    Raises:
+      CommandTooLargeError: one has.
+      ArgumentError: one cannot be encoded; only possible for messages of third parties.
+    """
+    for command in commands:
+        try:
+            size = len(command.encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(
+                f"A command for {command.actor_name!r} cannot be encoded: {error}."
+            ) from error
+        if size > limit:
+            raise CommandTooLargeError(command.actor_name, size, limit)
+
+
+def _options(
+    actor: JobActor[..., Any], given: Mapping[str, Any], *, to_send: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What goes into ``options``, and what of it is ours."""
+    broker, meta = actor.broker, _new_meta(actor.broker, to_send=to_send) | _actor_meta(actor)
+    if not given:
+        return {}, meta
+    broker.resolve()  # only now the options of its middleware are known
+    owner = f"A command for {actor.actor_name!r}"
+    check_known(owner, given, (broker.actor_options | _OWN) - ACTOR_ONLY)
+    options = {name: value for name, value in checked_options(owner, given).items() if value is not None}
+    delay, eta = options.pop("delay", None), options.pop("eta", None)
+    if delay is not None and eta is not None:
+        raise ActorOptionError(f"{owner}: give delay or eta, not both.")
+    if delay is not None and not to_send:
+        options["delay"] = delay
+    elif due := _due(owner, delay, eta, broker.clock):
+        meta["due"] = due.isoformat()
+    meta |= {name: options.pop(name) for name in ("priority", "tags") if name in options}
+    for name, value in options.items():
+        _check_travels(owner, name, value)
+    return options, meta
+
+
+def _new_meta(broker: JobBroker, *, to_send: bool) -> dict[str, Any]:
+    # "row" promises the worker that the sending makes a row, so that a missing one means an ended job.
+    return {"v": SCHEMA_VERSION, "row": True} if to_send and broker.stores_rows else {"v": SCHEMA_VERSION}
+
+
+def _actor_meta(actor: JobActor[..., Any]) -> dict[str, Any]:
+    return {"priority": actor.priority} if actor.priority else {}
+
+
+def _due(owner: str, delay: int | None, eta: datetime | None, clock: Clock) -> datetime | None:
+    """When it may run; ``None``: now."""
+    if not delay and eta is None:
+        return None
+    now = clock.wall()
+    try:
+        due = eta.astimezone(UTC) if eta is not None else now + timedelta(milliseconds=delay or 0)
+    except OverflowError:
+        raise ActorOptionError(
+            f"{owner}: a delay of {delay} ms ends beyond the year {now.max.year}."
+        ) from None
+    return due if due > now else None
+
+
+def _check_travels(owner: str, name: str, value: Any) -> None:
+    try:
+        check_plain(value)
+    except MisfitError as misfit:
+        raise ActorOptionError(f"{owner}: option {name!r}{misfit.told}.") from misfit
