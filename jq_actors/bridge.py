@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from dramatiq.middleware import Shutdown
 
 from .current import RunningJob, running
 from .loops import LoopThread
+from .middleware import RunNext
 from .outcome import Interrupted, Outcome, outcome_of
 
-Run = Callable[[RunningJob], Awaitable[Outcome]]
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +36,7 @@ class Bridge:
     mark first and then takes everything. So nothing appended is ever left lying.
     """
 
-    def __init__(self, io: LoopThread, actors: LoopThread, run: Run) -> None:
+    def __init__(self, io: LoopThread, actors: LoopThread, run: RunNext) -> None:
         self._io, self._actors, self._run = io, actors, run
         self._out: deque[Crossing] = deque()
         self._out_woken = False

@@ -16,7 +16,8 @@ from typing import Any
 import dramatiq
 from dramatiq.middleware import SkipMessage
 
-from .actor import JobActor, as_command
+from .actor import JobActor
+from .building import as_command, check_sizes
 from .clock import Clock, SystemClock
 from .command import JobCommand
 from .config import Config, did_you_mean, load_config
@@ -169,6 +170,7 @@ class JobBroker(dramatiq.Broker):
           SendError: what is known of them then.
           RuntimeStateError: called on the I/O loop.
         """
+        check_sizes(commands, self.max_command_size)
         with self._hooked(commands):
             self.runtime.send(commands)
 
@@ -178,6 +180,7 @@ class JobBroker(dramatiq.Broker):
         Raises:
           SendError: what is known of them then.
         """
+        check_sizes(commands, self.max_command_size)
         with self._hooked(commands):
             await self.runtime.send_async(commands)
 

@@ -94,7 +94,11 @@ class _Handed:
         self.done: asyncio.Future[None] = loop.create_future()
 
     def finish(self) -> None:
-        self.loop.call_soon_threadsafe(lambda: self.done.done() or self.done.set_result(None))
+        self.loop.call_soon_threadsafe(self._finish)
+
+    def _finish(self) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
 
 
 class HandoffConsumer(dramatiq.Consumer):

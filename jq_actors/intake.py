@@ -125,6 +125,11 @@ class Intake:
         """How many deliveries are in progress, from their claim to their settling."""
         return len(self._lives)
 
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are here, in progress or not."""
+        return self.busy + sum(self.waiting().values())
+
     def _all_slots(self) -> list[_Slots]:
         return [self._threads, *self._coroutines.values()]
 

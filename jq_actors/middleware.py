@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "jq_actors.middleware"
 
-EnqueueNext = Callable[[Sequence[JobCommand]], Awaitable[None]]
-RunNext = Callable[["RunningJob"], Awaitable[Outcome]]
+EnqueueNext = Callable[[Sequence[JobCommand[Any]]], Coroutine[Any, Any, None]]
+RunNext = Callable[["RunningJob"], Coroutine[Any, Any, Outcome]]
 
 
 class JobMiddleware(dramatiq.Middleware):
@@ -42,7 +42,7 @@ class JobMiddleware(dramatiq.Middleware):
     brings_store: ClassVar[bool] = False
     """Whether it brings the store: only `persistence` does, and it has `leases`, `relay_interval`, `on_broker_down`."""
 
-    async def enqueue(self, commands: Sequence[JobCommand], call_next: EnqueueNext) -> None:
+    async def enqueue(self, commands: Sequence[JobCommand[Any]], call_next: EnqueueNext) -> None:
         """Around the sending of ``commands`` (a batch of ``send_many``, or one). Runs on the I/O loop: never block."""
         await call_next(commands)
 

@@ -5,7 +5,8 @@ A producer has the I/O loop alone; a worker (`serve`) adds the actor loop, the i
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -26,6 +27,8 @@ from .worker import identify
 if TYPE_CHECKING:
     from .actor import JobActor
 
+WORKER_ID_VARIABLE = "JQ_WORKER_ID"
+"""Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
 CLOSE_TIMEOUT = 10.0
 """Seconds that closing may take: due acks, outcomes and marks are written, then it is over."""
 
@@ -53,8 +56,6 @@ class Runtime:
         self.chain: tuple[dramatiq.Middleware, ...] = tuple(broker.middleware)
         self.store: JobStore | None = None
         self.serving: Serving | None = None
-        self.name: str | None = None
-        """What the operator calls this worker (``--id``)."""
 
     @property
     def actors(self) -> Mapping[str, JobActor[..., Any]]:
@@ -91,7 +92,7 @@ class Runtime:
 
     def serve(self, queues: Sequence[str], threads: int) -> Serving:
         """Become a worker: run jobs of ``queues``, sync ones in ``threads`` threads. Any thread, once."""
-        self.serving = Serving(self, identify(self.clock, self.name), threads)
+        self.serving = Serving(self, identify(self.clock, os.environ.get(WORKER_ID_VARIABLE)), threads)
         self.io.call(self.serving.start(queues))
         return self.serving
 
@@ -127,8 +128,7 @@ class Runtime:
             publish_lease=persistence.leases.publish if persistence else self.config.broker.confirm_timeout,
             on_broker_down=persistence.on_broker_down if persistence else "raise",
         )
-        self._enqueue: Callable[[Sequence[JobCommand[Any]]], Awaitable[None]]
-        self._enqueue = _as_coroutine(compose_enqueue(self.chain, self.sender.send))
+        self._enqueue = compose_enqueue(self.chain, self.sender.send)
         if self.store is not None:
             await self.store.open()
         await self.transport.start()
@@ -147,13 +147,4 @@ class Runtime:
 
     def _layers(self) -> list[JobMiddleware]:
         return [layer for layer in self.chain if isinstance(layer, JobMiddleware)]
-
-
-def _as_coroutine(
-    enqueue: Callable[[Sequence[JobCommand[Any]]], Awaitable[None]],
-) -> Callable[[Sequence[JobCommand[Any]]], Any]:
-    async def send(commands: Sequence[JobCommand[Any]]) -> None:
-        await enqueue(commands)
-
-    return send
 

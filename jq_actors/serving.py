@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .bridge import Bridge
@@ -15,6 +17,7 @@ from .executor import Executor
 from .handoff import Handoff
 from .intake import Intake
 from .ledger import BrokerLedger, Ledger, RowLedger
+from .limits import BOARD_VARIABLE, LimitReporter
 from .loops import LoopThread
 from .middleware import compose_run
 from .store.relay import Relay
@@ -57,6 +60,9 @@ class Serving:
         self._queues = list(queues)
         self._keep("watchdog", self.watchdog.run)
         self._keep("sweeper", self._sweep)
+        board = os.environ.get(BOARD_VARIABLE)
+        if board is not None:
+            self._report_limits(LimitReporter(self._events, Path(board), self._clock))
         self._keep("registration", self._begin)
 
     def add_queue(self, queue: str) -> None:
@@ -140,9 +146,21 @@ class Serving:
             interval=persistence.relay_interval,
             publish_lease=persistence.leases.publish,
             retention=persistence.leases.retention,
+            held=self.intake.waiting,
         )
         self._runtime.sender.on_stored = self._relay.wake
+        self._transport.on_room = self._relay.wake
         self._keep("relay", self._relay.run)
+
+    def _report_limits(self, reporter: LimitReporter) -> None:
+        self._reporter = reporter
+        if reporter.watches_empty:
+            self._keep(
+                "empty watch",
+                lambda: reporter.watch_empty(
+                    self._queues, store=self._store, transport=self._transport, in_hand=lambda: self.intake.in_hand
+                ),
+            )
 
     def _take(self, queue: str) -> None:
         limits = self._config.queues.get(queue, QueueConfig())

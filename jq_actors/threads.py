@@ -6,7 +6,7 @@ import ctypes
 import threading
 
 from dramatiq.middleware import Interrupt, TimeLimitExceeded
-from dramatiq.middleware.threading import raise_thread_exception
+from dramatiq.middleware import threading as dramatiq_threading
 
 
 class ThreadSeat:
@@ -53,5 +53,9 @@ class ThreadSeat:
             if self._ident is None:
                 return True
             if first:
-                raise_thread_exception(self._ident, self.interrupt_with)
+                _raise_in_thread(self._ident, self.interrupt_with)
             return False
+
+
+def _raise_in_thread(ident: int, exception: type[Interrupt]) -> None:
+    dramatiq_threading.raise_thread_exception(ident, exception)  # type: ignore[no-untyped-call]  # untyped in Dramatiq

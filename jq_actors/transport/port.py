@@ -187,6 +187,9 @@ class Transport(Protocol):
         """
         ...
 
+    on_room: Callable[[], None]
+    """Set by the worker: called when a full lane has room again (embedded). Does nothing until then."""
+
     @property
     def health(self) -> TransportHealth:
         """The state of the connections and consumers now."""
