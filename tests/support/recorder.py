@@ -41,12 +41,10 @@ class EventRecorder:
             return found if len(found) >= count else None
 
         try:
-            found = await eventually(enough, timeout, f"{count} {kind.__name__}")
+            return await eventually(enough, timeout, f"{count} {kind.__name__}")
         except AssertionError as error:
             error.add_note(f"Seen were: {self.seen}")
             raise
-        assert found is not None
-        return found
 
     def stop(self) -> None:
         """Record no more."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, overload
 
 T = TypeVar("T")
 
@@ -21,9 +21,19 @@ class NeverHappenedError(AssertionError):
         super().__init__(f"Waited {timeout:g} s in vain for: {why}. Last seen: {last!r}.")
 
 
+@overload
 async def eventually(
-    predicate: Callable[[], T | Awaitable[T]], timeout: float = 10.0, why: str = "the condition"
-) -> T:
+    predicate: Callable[[], Coroutine[Any, Any, T | None]], timeout: float = 10.0, why: str = "the condition"
+) -> T: ...
+
+
+@overload
+async def eventually(
+    predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition"
+) -> T: ...
+
+
+async def eventually(predicate: Callable[[], Any], timeout: float = 10.0, why: str = "the condition") -> Any:
     """Wait until ``predicate`` (plain or async) is truthy, and return what it returned.
 
     Raises:
@@ -32,7 +42,7 @@ async def eventually(
     deadline = time.perf_counter() + timeout
     while True:
         seen = predicate()
-        value = await seen if inspect.isawaitable(seen) else seen
+        value = await seen if inspect.iscoroutine(seen) else seen
         if value:
             return value
         if time.perf_counter() >= deadline:
@@ -40,7 +50,9 @@ async def eventually(
         await asyncio.sleep(POLL)
 
 
-def eventually_sync(predicate: Callable[[], T], timeout: float = 10.0, why: str = "the condition") -> T:
+def eventually_sync(
+    predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition"
+) -> T:
     """The same for tests without a loop; it blocks."""
     deadline = time.perf_counter() + timeout
     while True:

@@ -70,12 +70,10 @@ class WorkerProcess:
             return found
 
         try:
-            found = eventually_sync(look, timeout, f"{pattern!r} from {self}")
+            return eventually_sync(look, timeout, f"{pattern!r} from {self}")
         except AssertionError as error:
             error.add_note(self.text)
             raise
-        assert found is not None
-        return found
 
     def children(self) -> list[int]:
         """The pids of its living child processes, of all generations."""

@@ -1,0 +1,173 @@
+"""The envelope: the same JSON as Dramatiq's, both ways, and bodies that are none."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import dramatiq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jq_actors.command import SCHEMA_VERSION, JobCommand, decode_command, timestamp_millis
+from jq_actors.errors import DecodeError
+from jq_actors.job import is_job_id
+from tests.support.clock import FakeClock
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.fixed_dictionaries(
+    {
+        "queue_name": st.text(),
+        "actor_name": st.text(),
+        "args": st.lists(JSON, max_size=4),
+        "kwargs": st.dictionaries(st.text(), JSON, max_size=4),
+        "options": st.dictionaries(st.text().filter(lambda name: name != "jq"), JSON, max_size=3),
+        "message_id": st.text(),
+        "message_timestamp": st.integers(0, 2**53),
+    }
+)
+
+
+def _command(**changes: Any) -> JobCommand[Any]:
+    fields: dict[str, Any] = {
+        "queue_name": "mail",
+        "actor_name": "send_mail",
+        "args": [7],
+        "kwargs": {"template": "hello"},
+        "options": {},
+        "message_id": "0192f0e0-0000-7000-8000-000000000000",
+        "message_timestamp": 1_790_000_000_000,
+    }
+    return JobCommand(**{**fields, **changes})
+
+
+def _body(**changes: Any) -> bytes:
+    return json.dumps({**json.loads(_command().encode()), **changes}).encode()
+
+
+@given(FIELDS)
+def test_what_we_encode_dramatiq_decodes_and_the_other_way_round(fields: dict[str, Any]) -> None:
+    ours = JobCommand[Any](**fields)
+    theirs = dramatiq.Message[Any](**fields)
+    assert dramatiq.Message.decode(ours.encode()).asdict() == theirs.asdict()
+    assert decode_command(theirs.encode()) == ours
+    assert decode_command(ours.encode()) == ours
+
+
+@given(FIELDS)
+def test_a_received_body_is_passed_on_byte_for_byte(fields: dict[str, Any]) -> None:
+    body = dramatiq.Message[Any](**fields).encode()
+    assert decode_command(body).encode() == body
+
+
+def test_a_changed_copy_is_encoded_anew_and_stays_a_command() -> None:
+    command = decode_command(_command().encode())
+    copy = command.copy(queue_name="heavy", options={"jq": {"row": True}})
+    assert isinstance(copy, JobCommand)
+    assert decode_command(copy.encode()).queue_name == "heavy"
+    assert copy.promised
+    assert not command.promised
+
+
+def test_the_body_is_encoded_once() -> None:
+    command = _command()
+    assert command.encode() is command.encode()
+
+
+def test_a_command_is_told_without_its_arguments() -> None:
+    assert str(_command(args=["secret"])) == "send_mail[0192f0e0-0000-7000-8000-000000000000]"
+    assert "body" not in repr(decode_command(_command().encode()))
+
+
+def test_the_job_id_is_the_message_id_or_made_of_it() -> None:
+    assert _command().job_id == _command().message_id
+    foreign = _command(message_id="order-7")
+    assert is_job_id(foreign.job_id)
+    assert foreign.job_id == _command(message_id="order-7").job_id
+
+
+def test_what_is_ours_is_read_from_the_options() -> None:
+    due = datetime(2026, 11, 24, 12, 30, tzinfo=UTC)
+    meta = {"row": True, "attempt": 2, "due": due.isoformat(), "priority": 4, "tags": ["import", "eu"]}
+    command = decode_command(_command(options={"jq": meta}).encode())
+    assert command.promised
+    assert (command.attempt, command.priority, command.due_at) == (2, 4, due)
+    assert command.tags == ("import", "eu")
+
+
+@pytest.mark.parametrize("options", [{}, {"jq": None}, {"jq": "text"}, {"jq": []}])
+def test_a_message_of_plain_dramatiq_has_the_defaults(options: dict[str, Any]) -> None:
+    command = decode_command(_command(options=options).encode())
+    assert not command.promised
+    assert (command.attempt, command.priority, command.tags, command.due_at) == (0, 0, (), None)
+
+
+@pytest.mark.parametrize(("given_priority", "priority"), [(-1, 0), (0, 0), (9, 9), (10, 9), ("high", 0)])
+def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, priority: int) -> None:
+    assert _command(options={"jq": {"priority": given_priority}}).priority == priority
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe\x00", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\x80\x04\x95pickle", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1]", "expected a JSON object, got list"),
+        (b"null", "expected a JSON object, got NoneType"),
+        (
+            b"{}",
+            "fields missing: queue_name, actor_name, args, kwargs, options, message_id, message_timestamp",
+        ),
+        (_body(args={}), "field 'args' is a dict, expected list"),
+        (_body(kwargs=[]), "field 'kwargs' is a list, expected dict"),
+        (_body(options=None), "field 'options' is a NoneType, expected dict"),
+        (_body(message_id=7), "field 'message_id' is a int, expected str"),
+        (_body(message_timestamp="now"), "field 'message_timestamp' is a str, expected int"),
+        (_body(options={"jq": {"v": SCHEMA_VERSION + 2}}), "schema version 3; this release reads up to 2"),
+        (_body(options={"jq": {"v": "x"}}), "schema version 'x'"),
+    ],
+)
+def test_what_is_no_command_is_refused_with_the_reason(body: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match="^" + reason.replace("(", r"\(")):
+        decode_command(body)
+
+
+@pytest.mark.parametrize("version", [SCHEMA_VERSION - 1, SCHEMA_VERSION, SCHEMA_VERSION + 1])
+def test_the_neighbouring_schema_versions_are_read(version: int) -> None:
+    assert decode_command(_body(options={"jq": {"v": version}})).actor_name == "send_mail"
+
+
+@given(st.binary())
+def test_no_body_breaks_the_decoder(body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        decode_command(body)
+
+
+@given(FIELDS, st.data())
+def test_a_body_with_a_wrong_field_is_refused_never_crashes(
+    fields: dict[str, Any], data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(fields)))
+    fields[name] = data.draw(JSON)
+    try:
+        command = decode_command(json.dumps(fields).encode())
+    except DecodeError:
+        return
+    # It was accepted: then all that is read from it must be readable.
+    assert is_job_id(command.job_id)
+    assert command.promised in (True, False)
+    assert 0 <= command.priority <= 9
+
+
+def test_the_timestamp_is_in_milliseconds_like_dramatiqs() -> None:
+    clock = FakeClock(datetime(2026, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC))
+    assert timestamp_millis(clock) == 1_767_225_601_500
