@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from .config_problems import to_problems
+from .config_problems import did_you_mean, to_problems
 from .config_source import BUILT_IN, CONFIG_VARIABLE, expand, find_config, read_yaml
 from .durations import format_duration, parse_duration, parse_size
 from .errors import ConfigError, Problem
@@ -38,6 +38,7 @@ __all__ = [
     "Settings",
     "WorkerConfig",
     "check_name",
+    "did_you_mean",
     "find_config",
     "format_duration",
     "load_config",

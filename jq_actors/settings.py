@@ -23,6 +23,7 @@ BROKER_SCHEMES = ("embedded", "amqp", "amqps")
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _DOTTED_CLASS = re.compile(rf"{_MODULE.pattern}:[^\W\d]\w*")
+_MAX_NAMESPACE = 64  # of the 255 bytes that AMQP gives to a queue's name
 _DEFAULT_DATABASE = "sqlite+aiosqlite:///jq_actors.db"
 
 
@@ -34,6 +35,13 @@ def check_name(name: str) -> str:
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"the name {name!r} must be 1 to 128 of the characters A-Z a-z 0-9 _ . : -")
+    return name
+
+
+def _check_namespace(name: str) -> str:
+    if not _NAME.fullmatch(name) or len(name) > _MAX_NAMESPACE:
+        allowed = f"1 to {_MAX_NAMESPACE} of the characters A-Z a-z 0-9 _ . : -"
+        raise ValueError(f"{name!r} must be {allowed}")
     return name
 
 
@@ -101,7 +109,7 @@ class BrokerConfig(Settings):
     url: Annotated[str, AfterValidator(_check_broker_url)] = "embedded://"
     """``embedded://`` (lanes in this process, fed from the jobs table: one machine, no server), or RabbitMQ
     as ``amqp://user:password@host:5672/vhost`` or ``amqps://``. Default ``embedded://``."""
-    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:-]{1,64}$")] = "jq"
+    namespace: Annotated[str, AfterValidator(_check_namespace)] = "jq"
     """First part of the name of each queue of ours on the broker (``jq.mail``), so that several applications
     share one vhost. 1 to 64 of ``A-Z a-z 0-9 _ . : -``. Dramatiq's own broker has none: its queues are
     others. Default ``jq``."""
