@@ -377,6 +377,16 @@ class StoreFlushed(Event):
     text = "store: %(kind)s of %(rows)s row(s) in %(seconds).4f s"
 
 
+@dataclass(frozen=True, slots=True)
+class StoreRefused(Event):
+    """The database can never take this one write (``kind`` as in `StoreFlushed`); its caller gets the error."""
+
+    kind: str
+    error: str
+    level = logging.ERROR
+    text = "store: a %(kind)s was refused: %(error)s"
+
+
 # -- the process ------------------------------------------------------------------------------------------
 
 
