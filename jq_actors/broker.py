@@ -5,9 +5,11 @@ It reads no configuration until first need: the first sending, the boot of a wor
 
 from __future__ import annotations
 
+import atexit
 import importlib
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +51,7 @@ class JobBroker(dramatiq.Broker):
         self._from_config: list[dramatiq.Middleware] = []
         self._whitelist: set[str] | None = None
         self._lock = threading.RLock()
-        os.register_at_fork(after_in_child=self._forget_in_child)
+        _BROKERS.add(self)
 
     # -- configuration
 
@@ -154,9 +156,12 @@ class JobBroker(dramatiq.Broker):
         if runtime is not None:
             runtime.close()
 
-    def _forget_in_child(self) -> None:
-        # A forked child has none of the parent's threads, and must not touch its sockets: keep the parent's objects
-        # from being collected, which would close them, and start anew at first need.
+    def forget(self) -> None:
+        """Start anew at first need; for a forked child.
+
+        It has none of the parent's threads, and must not touch its sockets: the parent's objects are kept from being
+        collected, which would close them.
+        """
         _LEFT_BY_FORK.append(self._runtime)
         self._lock = threading.RLock()
         self._runtime = None
@@ -267,25 +272,22 @@ class JobBroker(dramatiq.Broker):
     def _import_actors(self) -> None:
         """The ``imports`` of the configuration; in a worker process, before the modules of the command line."""
         try:
-            for module in self.resolve().imports:
-                importlib.import_module(module)
+            config = self.resolve()
         except ConfigError as error:
             self.logger.critical("%s", error)
             raise SystemExit(EXIT_CONFIG) from error
+        for module in config.imports:
+            importlib.import_module(module)
 
     def _boot(self, worker: dramatiq.Worker) -> None:
         self._whitelist = worker.consumer_whitelist or None
-        try:
-            queues = [queue for queue in self.queues if self._serves(queue)]
-            self.runtime.serve(queues, worker.worker_threads)
-        except ConfigError as error:
-            self.logger.critical("%s", error)
-            raise SystemExit(EXIT_CONFIG) from error
+        self.runtime.serve([queue for queue in self.queues if self._serves(queue)], worker.worker_threads)
 
     def _serves(self, queue_name: str) -> bool:
         return self._whitelist is None or queue_name in self._whitelist
 
 
+_BROKERS: weakref.WeakSet[JobBroker] = weakref.WeakSet()
 _LEFT_BY_FORK: list[Runtime | None] = []
 
 EXIT_CONFIG = 2
@@ -295,3 +297,18 @@ EXIT_CONFIG = 2
 def _delay(command: JobCommand[Any]) -> int | None:
     due = command.due_at
     return None if due is None else max(int(due.timestamp() * 1000) - command.message_timestamp, 0)
+
+
+def _forget_all() -> None:
+    for broker in tuple(_BROKERS):
+        broker.forget()
+
+
+def _close_all() -> None:
+    for broker in tuple(_BROKERS):
+        broker.close()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+# Registered when this module is imported: what an application registers later runs before it, and can still send.
+atexit.register(_close_all)

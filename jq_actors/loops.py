@@ -32,10 +32,17 @@ class LoopThread:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread, and return when the loop turns."""
+        """Start the thread, and return when the loop turns.
+
+        Raises:
+          RuntimeStateError: the interpreter is ending; it starts no thread any more.
+        """
         turning = threading.Event()
         self.loop.call_soon(turning.set)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise RuntimeStateError(f"The {self.name} loop cannot start: {error}.") from error
         turning.wait()
 
     @property
