@@ -1,0 +1,117 @@
+"""Who runs: how each contestant's workers are started, what it uses of the servers, and its environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .settings import CONCURRENCY, PROCESSES, THREADS, Settings
+
+PROGRAMS = f"{__package__}.programs"
+NAMESPACE = "jq-bench"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One job queue in one configuration."""
+
+    name: str
+    module: str
+    """Of benchmarks.programs; has a PRODUCER."""
+    worker: tuple[str, ...]
+    """Arguments to `python -m` that start its workers."""
+    commands: int = 1
+    """How many of these commands make up PROCESSES worker processes."""
+    is_peer: bool = True
+    has_batch: bool = True
+    uses_database: bool = False
+    queues: tuple[str, ...] = ()
+    exchanges: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> str:
+        """The name of its own database."""
+        return f"jq_bench_{self.name.replace('-', '_')}"
+
+    def python(self, settings: Settings) -> Path:
+        """The interpreter of its environment."""
+        return settings.peers_python if self.is_peer else settings.our_python
+
+    def environment(self, settings: Settings, folder: Path, database_url: str) -> Mapping[str, str]:
+        """Variables for its programs; writes our configuration file into ``folder`` for us."""
+        variables = {
+            "JQ_BENCH_FOLDER": str(folder),
+            "JQ_BENCH_AMQP_URL": settings.amqp_url,
+            "JQ_BENCH_DATABASE_URL": database_url,
+            "JQ_BENCH_CONCURRENCY": str(CONCURRENCY),
+            **self.variables,
+        }
+        if not self.is_peer:
+            variables["JQ_CONFIG"] = str(_write_our_configuration(folder, database_url))
+        return variables
+
+
+def _write_our_configuration(folder: Path, database_url: str) -> Path:
+    middleware = []
+    if database_url:
+        middleware.append(
+            {"persistence": {"url": database_url.replace("postgresql://", "postgresql+asyncpg://", 1)}}
+        )
+    path = folder / "jq_actors.yaml"
+    configuration = {
+        # By variable, not by value: the memory benchmark gives its workers another way to the broker.
+        "broker": {"url": "${JQ_BENCH_AMQP_URL}", "namespace": NAMESPACE},
+        "queues": {"default": {"concurrency": CONCURRENCY}},
+        "middleware": middleware,
+    }
+    path.write_text(json.dumps(configuration, indent=2))  # JSON is YAML
+    return path
+
+
+DRAMATIQ = Contestant(
+    name="dramatiq",
+    module=f"{PROGRAMS}.dramatiq_peer",
+    worker=("dramatiq", f"{PROGRAMS}.dramatiq_peer", "-p", str(PROCESSES), "-t", str(THREADS)),
+    has_batch=False,
+    queues=("jq_bench_dramatiq", "jq_bench_dramatiq.DQ", "jq_bench_dramatiq.XQ"),
+)
+DRAMATIQ_PREFETCHING = replace(
+    DRAMATIQ, name="dramatiq-prefetching", variables={"dramatiq_queue_prefetch": str(CONCURRENCY)}
+)
+"""Dramatiq prefetches 2 × threads = 16 by default, far less than the others; this one has as much."""
+TASKIQ = Contestant(
+    name="taskiq",
+    module=f"{PROGRAMS}.taskiq_peer",
+    worker=(
+        *("taskiq", "worker", f"{PROGRAMS}.taskiq_peer:broker", "--workers", str(PROCESSES)),
+        *(
+            "--max-async-tasks",
+            str(CONCURRENCY),
+            "--max-threadpool-threads",
+            str(THREADS),
+            "--log-level",
+            "WARNING",
+        ),
+    ),
+    queues=("jq_bench_taskiq", "jq_bench_taskiq.dead"),
+    exchanges=("jq_bench_taskiq",),
+)
+PROCRASTINATE = Contestant(
+    name="procrastinate",
+    module=f"{PROGRAMS}.procrastinate_peer",
+    worker=(
+        *("procrastinate", "--app", f"{PROGRAMS}.procrastinate_peer.app", "--log-level", "warning"),
+        *("worker", "--concurrency", str(CONCURRENCY)),
+    ),
+    commands=PROCESSES,
+    uses_database=True,
+)
+OUR_WORKER = ("dramatiq", "jq_actors", f"{PROGRAMS}.ours", "-p", str(PROCESSES), "-t", str(THREADS))
+OURS = Contestant(name="ours", module=f"{PROGRAMS}.ours", worker=OUR_WORKER, is_peer=False)
+OURS_PERSISTENT = Contestant(
+    name="ours-persistent", module=f"{PROGRAMS}.ours", worker=OUR_WORKER, is_peer=False, uses_database=True
+)
+CONTESTANTS = (DRAMATIQ, DRAMATIQ_PREFETCHING, TASKIQ, PROCRASTINATE, OURS, OURS_PERSISTENT)

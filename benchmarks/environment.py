@@ -1,0 +1,26 @@
+"""The peers' virtual environment: made when missing, made again when the requirements change."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from .settings import FOLDER
+
+REQUIREMENTS = Path(__file__).with_name("peers-requirements.txt")
+
+
+def make_peers_environment(python: Path) -> None:
+    """Make the environment that ``python`` belongs to; needs a package index the first time."""
+    home = python.parent.parent
+    stamp = home / REQUIREMENTS.name
+    if stamp.exists() and stamp.read_text() == REQUIREMENTS.read_text():
+        return
+    print(f"making {home.relative_to(FOLDER.parent)} for the peers", file=sys.stderr)
+    venv.create(home, clear=True, with_pip=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "-r", REQUIREMENTS], check=True)
+    # Last, so that an interrupted installation is begun again.
+    shutil.copy(REQUIREMENTS, stamp)

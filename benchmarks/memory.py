@@ -1,0 +1,104 @@
+"""`python -m benchmarks.memory`: is a worker's memory flat over a million jobs and fifty cut connections?
+
+Slices of jobs flow through the workers; in the middle of each slice all their connections are cut. Resident
+memory is read at the end of each slice. What the first tenth adds is warm-up; then growth counts.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from statistics import median
+from typing import Annotated
+
+import psutil
+import typer
+
+from tests.support.proxy import TcpProxy
+
+from .contestants import CONTESTANTS, OURS
+from .environment import make_peers_environment
+from .measure import START_DEADLINE, Stage, stage
+from .programs.probe import read_all
+from .settings import Settings
+
+TARGET = 20.0
+"""MB that a worker process may grow (DESIGN §14: flat)."""
+FEWEST_SLICES = 20
+NEIGHBOURS = 3
+"""Samples at each end whose median is taken: one sample may catch a moment of garbage."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """After how many jobs (of all processes), the MB of each worker process, by pid."""
+
+    jobs: int
+    megabytes: dict[int, float]
+
+
+def main(
+    jobs: Annotated[int, typer.Option(min=1000, help="Jobs in all.")] = 1_000_000,
+    reconnects: Annotated[int, typer.Option(min=0, help="How often all connections are cut.")] = 50,
+    contestant: Annotated[str, typer.Option(help=", ".join(one.name for one in CONTESTANTS))] = OURS.name,
+    job: Annotated[str, typer.Option(help="A job of programs/jobs.py.")] = "noop",
+) -> None:
+    """Run no-op jobs while connections are cut, and print the growth of each worker process."""
+    settings = Settings()
+    chosen = {one.name: one for one in CONTESTANTS}[contestant]
+    if chosen.is_peer:
+        make_peers_environment(settings.peers_python)
+    slices = max(reconnects, FEWEST_SLICES)
+    with stage(chosen, settings) as the_stage, TcpProxy.to(settings.amqp_url) as proxy:
+        the_stage.produce(job, many=2 * slices)  # makes queues and tables before the workers look for them
+        with the_stage.workers(proxy.url(settings.amqp_url)):
+            the_stage.wait_for(2 * slices, START_DEADLINE)
+            samples = []
+            for number in range(1, slices + 1):
+                samples.append(
+                    _run_slice(the_stage, job, jobs // slices, proxy if number <= reconnects else None)
+                )
+                print(f"{samples[-1].jobs:>12,} jobs  {_shown(samples[-1])}", file=sys.stderr, flush=True)
+    growth = growth_by_process(samples)
+    for pid, megabytes in growth.items():
+        print(f"process {pid}: {megabytes:+.1f} MB")
+    verdict = "met" if max(growth.values()) < TARGET else "not met"
+    print(f"{chosen.name}, {samples[-1].jobs:,} jobs, {reconnects} cuts: target < {TARGET:.0f} MB {verdict}")
+
+
+def growth_by_process(samples: Sequence[Sample]) -> dict[int, float]:
+    """MB between the end of the warm-up and the end; a process that was replaced meanwhile is left out."""
+    warm = samples[len(samples) // 10 :]
+    return {
+        pid: median(sample.megabytes[pid] for sample in warm[-NEIGHBOURS:])
+        - median(sample.megabytes[pid] for sample in warm[:NEIGHBOURS])
+        for pid in warm[0].megabytes
+        if all(pid in sample.megabytes for sample in warm)
+    }
+
+
+def _run_slice(the_stage: Stage, job: str, jobs: int, proxy: TcpProxy | None) -> Sample:
+    before = _done(the_stage)
+    with ThreadPoolExecutor(1) as pool:
+        producing = pool.submit(the_stage.produce, job, many=jobs)
+        the_stage.wait_for(before + jobs // 2, the_stage.settings.deadline)
+        if proxy is not None:
+            proxy.cut()
+        producing.result()
+    the_stage.wait_for(before + jobs, the_stage.settings.deadline)
+    living = {pid: psutil.Process(pid) for pid in read_all(the_stage.folder) if psutil.pid_exists(pid)}
+    return Sample(_done(the_stage), {pid: process.memory_info().rss / 1e6 for pid, process in living.items()})
+
+
+def _done(the_stage: Stage) -> int:
+    return sum(reading.count for reading in read_all(the_stage.folder).values())
+
+
+def _shown(sample: Sample) -> str:
+    return "  ".join(f"{pid}: {megabytes:.1f} MB" for pid, megabytes in sample.megabytes.items())
+
+
+if __name__ == "__main__":
+    typer.run(main)

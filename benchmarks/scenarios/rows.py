@@ -1,0 +1,12 @@
+"""The rows' titles, one meaning each over all scenarios."""
+
+DRAMATIQ_SYNC = "Dramatiq, sync actor"
+DRAMATIQ_ASYNC = "Dramatiq, async actor"
+DRAMATIQ_SYNC_PREFETCHING = "Dramatiq, sync actor, prefetch 300"
+DRAMATIQ_ASYNC_PREFETCHING = "Dramatiq, async actor, prefetch 300"
+TASKIQ_ASYNC = "taskiq-aio-pika, async"
+PROCRASTINATE_ASYNC = "procrastinate (PostgreSQL), async"
+OURS_ASYNC = "jq_actors, async"
+OURS_SYNC = "jq_actors, sync"
+OURS_ASYNC_PERSISTENT = "jq_actors + PostgreSQL, async"
+OURS_SYNC_PERSISTENT = "jq_actors + PostgreSQL, sync"

@@ -1,0 +1,67 @@
+"""RabbitMQ and PostgreSQL as the benchmark keeps house with them: everything it makes, it removes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from typing import LiteralString
+
+import aio_pika
+import psycopg
+from aio_pika.exceptions import ChannelNotFoundEntity
+from psycopg import sql
+from sqlalchemy.engine import make_url
+
+
+def delete_queues(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str] = ()) -> None:
+    """Delete what exists of ``queues`` and ``exchanges``, with their messages."""
+    asyncio.run(_delete_queues(amqp_url, queues, exchanges))
+
+
+def broker_version(amqp_url: str) -> str:
+    """The product and version that the server tells at connection."""
+    return asyncio.run(_broker_version(amqp_url))
+
+
+def database_version(database_url: str) -> str:
+    """The server's version."""
+    with psycopg.connect(database_url) as connection:
+        return connection.info.parameter_status("server_version") or "unknown"
+
+
+def make_database(database_url: str, name: str) -> str:
+    """Make the empty database ``name`` anew and return its URL (``postgresql://``)."""
+    drop_database(database_url, name)
+    _execute(database_url, "CREATE DATABASE {}", name)
+    return make_url(database_url).set(database=name).render_as_string(hide_password=False)
+
+
+def drop_database(database_url: str, name: str) -> None:
+    """Drop it, whoever is still connected."""
+    _execute(database_url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
+
+
+async def _delete_queues(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str]) -> None:
+    async with await aio_pika.connect(amqp_url) as connection:
+        for queue in queues:
+            # To RabbitMQ since 3.2 it is no error to delete what is not there; others close the channel.
+            with suppress(ChannelNotFoundEntity):
+                async with connection.channel() as channel:
+                    await channel.queue_delete(queue)
+        for exchange in exchanges:
+            with suppress(ChannelNotFoundEntity):
+                async with connection.channel() as channel:
+                    await channel.exchange_delete(exchange)
+
+
+async def _broker_version(amqp_url: str) -> str:
+    async with await aio_pika.connect(amqp_url) as connection:
+        assert connection.transport is not None
+        told: Mapping[str, object] = connection.transport.connection.server_properties
+        return f"{told['product']} {told['version']}"
+
+
+def _execute(database_url: str, statement: LiteralString, name: str) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(sql.SQL(statement).format(sql.Identifier(name)))

@@ -1,0 +1,37 @@
+"""Where the servers are, and what is the same for every contestant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / ".bench"
+"""Everything that a run leaves behind: the peers' environment, logs of the last run. Not in git."""
+
+PROCESSES = 2
+THREADS = 8
+"""Worker threads a process: Dramatiq's own default, for it and for our sync actors."""
+CONCURRENCY = 300
+"""Async jobs at once and prefetched, a process, where a contestant lets one say."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The machine's servers, and limits."""
+
+    amqp_url: str = field(
+        default_factory=lambda: os.environ.get("JQ_BENCH_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
+    )
+    database_url: str = field(
+        default_factory=lambda: os.environ.get(
+            "JQ_BENCH_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
+        )
+    )
+    """A database of the server from which others may be created; nothing is written into it."""
+    deadline: float = 120.0
+    """Seconds that one drain may last; after that, the rate of what was done counts and the table says so."""
+    our_python: Path = Path(sys.executable)
+    peers_python: Path = FOLDER / "peers" / "bin" / "python"
