@@ -34,6 +34,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # an error is a line that can be searched for, not a box that wraps it
 )
 app.command("worker", epilog=worker.EPILOG)(worker.worker)
 app.command("check", epilog=check.EPILOG)(check.check)

@@ -55,20 +55,20 @@ def check(modules: ModulesArgument = None, path: PathOption = None, config_path:
 
 
 def _findings(modules: Sequence[str]) -> Iterator[Finding]:
-    source = find_config()
+    source = str(find_config() or "built-in defaults")
     try:
         config = load_config()
     except ConfigError as error:
-        yield from _problems("configuration", error)
+        yield from (Finding("configuration", Kind.PROBLEM, f"{source}: {found}") for found in error.problems)
         return
-    yield Finding("configuration", Kind.GOOD, "built-in defaults" if source is None else str(source))
+    yield Finding("configuration", Kind.GOOD, source)
     for module in (*config.imports, *modules):
         yield _import(module)
     try:
         build_middleware(config)
         installed_broker().resolve()
     except ConfigError as error:
-        yield from _problems("configuration", error)
+        yield from (Finding("configuration", Kind.PROBLEM, str(found)) for found in error.problems)
         return
     yield from _actors(config)
     yield from _servers(config)
@@ -99,9 +99,6 @@ def _servers(config: Config) -> Iterator[Finding]:
     """Broker and database, asked on an I/O loop as in a worker, but with nothing opened on it."""
     runtime = Runtime(config, installed_broker())
     has_store = any(isinstance(layer, JobMiddleware) and layer.brings_store for layer in runtime.chain)
-    if config.broker.url == "embedded://" and not has_store:
-        text = "embedded:// without persistence: jobs are in the memory of the process that sends them"
-        yield Finding("broker", Kind.WARNING, text)
     runtime.io.start()
     try:
         yield from runtime.io.call(_broker(runtime, has_store))
@@ -139,8 +136,3 @@ async def _database(runtime: Runtime) -> list[Finding]:
             *(Finding("database", Kind.PROBLEM, problem) for problem in report.problems),
         ]
     return findings
-
-
-def _problems(part: str, error: ConfigError) -> Iterator[Finding]:
-    for problem in error.problems:
-        yield Finding(part, Kind.PROBLEM, f"{error.source}: {problem}")

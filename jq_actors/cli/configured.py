@@ -21,7 +21,7 @@ ConfigOption = Annotated[
     ),
 ]
 ModulesArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="[MODULE]...", help="Modules with actors, besides `imports`.")
+    list[str] | None, typer.Argument(metavar="MODULE", help="Modules with actors, besides `imports`.")
 ]
 PathOption = Annotated[
     list[str] | None,

@@ -18,12 +18,10 @@ import typer
 from jq_actors.config import Config, check_name, load_config, parse_size
 from jq_actors.limits import BOARD_VARIABLE, Board, Limits
 from jq_actors.middleware_loading import build_middleware
+from jq_actors.runtime import WORKER_ID_VARIABLE
 
 from .configured import ConfigOption, ModulesArgument, PathOption, use_config
 from .limits import WATCH_FUNCTION
-
-WORKER_ID_VARIABLE = "JQ_WORKER_ID"
-"""Carries ``--id`` to the worker's processes."""
 
 EPILOG = (
     "Stop limits count over all processes; one that is reached drains the worker, which then ends with 0, for"
