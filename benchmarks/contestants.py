@@ -110,8 +110,12 @@ PROCRASTINATE = Contestant(
     uses_database=True,
 )
 OUR_WORKER = ("dramatiq", "jq_actors", f"{PROGRAMS}.ours", "-p", str(PROCESSES), "-t", str(THREADS))
-OURS = Contestant(name="ours", module=f"{PROGRAMS}.ours", worker=OUR_WORKER, is_peer=False)
-OURS_PERSISTENT = Contestant(
-    name="ours-persistent", module=f"{PROGRAMS}.ours", worker=OUR_WORKER, is_peer=False, uses_database=True
+OURS = Contestant(
+    name="ours",
+    module=f"{PROGRAMS}.ours",
+    worker=OUR_WORKER,
+    is_peer=False,
+    queues=(f"{NAMESPACE}.default", f"{NAMESPACE}.dead"),
 )
+OURS_PERSISTENT = replace(OURS, name="ours-persistent", uses_database=True)
 CONTESTANTS = (DRAMATIQ, DRAMATIQ_PREFETCHING, TASKIQ, PROCRASTINATE, OURS, OURS_PERSISTENT)
