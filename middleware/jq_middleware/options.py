@@ -1,0 +1,37 @@
+"""Checks of options: each raises ``ValueError`` that names the option and says what is allowed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from jq_actors.durations import format_duration, parse_duration
+
+
+def duration(name: str, value: object, *, at_least: timedelta = timedelta()) -> timedelta:
+    """``value`` as a time: a timedelta, an int in milliseconds, or text such as ``30s``, ``5m``, ``1d``."""
+    if not isinstance(value, str | int | timedelta):
+        raise ValueError(f"{name} must be a time such as 30s, not {value!r}")
+    try:
+        parsed = parse_duration(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if parsed < at_least:
+        raise ValueError(f"{name} must be at least {format_duration(at_least)}, not {value!r}")
+    return parsed
+
+
+def whole_number(name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
+    """``value``, if it is an int in this range."""
+    bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}")
+    if value < at_least or (at_most is not None and value > at_most):
+        raise ValueError(f"{name} must be a whole number {bounds}, not {value}")
+    return value
+
+
+def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
+    """``value``, if it is one of ``allowed``."""
+    if not isinstance(value, str) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
+    return value

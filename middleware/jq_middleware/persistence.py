@@ -1,0 +1,139 @@
+"""Persistence: every job has a row, and the rows are the truth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from jq_actors.middleware import JobMiddleware
+from jq_actors.store.port import JobStore, Leases, Retention
+from jq_actors.urls import mask_url
+
+from .options import duration, one_of, whole_number
+
+if TYPE_CHECKING:
+    from jq_actors.runtime import Runtime
+
+DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg")
+"""The databases and drivers that the store is tested with."""
+
+_TABLE = re.compile(r"[a-z_][a-z0-9_]{0,39}")
+_SECOND = timedelta(seconds=1)
+
+
+class Persistence(JobMiddleware):
+    """Keeps jobs, attempts and workers in a database: no accepted job is lost, and each can be looked up.
+
+    It does nothing in the chain itself: it brings the store, and the core works with that. Durations are text
+    such as ``30s``, ``5m``, ``1h``, ``1d``, an int in milliseconds, or a timedelta.
+
+    Parameters:
+      url: SQLAlchemy's URL of the database with one of the drivers in `DRIVERS`.
+      jobs_table: name of the jobs table; those of the other tables begin with it. 1 to 40 of a-z, 0-9, _.
+      retention: how long final rows stay, by state: ``succeeded`` (1 day), ``failed`` (30 days), ``cancelled``
+        and ``superseded`` (7 days); ``None``: for ever. States that are not given keep their default.
+      auto_migrate: make and migrate the tables at the start; else ``jq-actors db upgrade`` has to.
+      relay_interval: how often a worker's relay looks for rows to publish. At least 50 ms. What its own
+        process stores, and delays that it knows, do not wait for that.
+      publish_lease: how long a row stays with the process that is publishing it. At least 1 s. Must be longer
+        than ``broker.confirm_timeout``, or a slow broker gets second copies (which are refused, at a cost).
+      max_crashes: how many workers a job may take with it before it is failed.
+      on_broker_down: ``store``: a sending succeeds as soon as its row is stored; ``raise``: it raises
+        `StoredNotSentError` when the broker did not take it yet. The relay sends it either way.
+      pool_size: connections to the database in each process.
+    """
+
+    brings_store: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        jobs_table: str = "orm_jobs",
+        retention: Mapping[str, str | int | timedelta | None] | None = None,
+        auto_migrate: bool = True,
+        relay_interval: str | int | timedelta = "1s",
+        publish_lease: str | int | timedelta = "30s",
+        max_crashes: int = 3,
+        on_broker_down: str = "store",
+        pool_size: int = 2,
+    ) -> None:
+        self.url = _checked_url(url)
+        self.jobs_table = _checked_table(jobs_table)
+        self.auto_migrate = _checked_switch("auto_migrate", auto_migrate)
+        self.relay_interval = duration("relay_interval", relay_interval, at_least=timedelta(milliseconds=50))
+        self.on_broker_down = one_of("on_broker_down", on_broker_down, ("store", "raise"))
+        self.pool_size = whole_number("pool_size", pool_size, at_least=1, at_most=100)
+        self.leases = Leases(
+            publish=duration("publish_lease", publish_lease, at_least=_SECOND),
+            max_crashes=whole_number("max_crashes", max_crashes, at_least=1),
+            retention=_checked_retention(retention or {}),
+        )
+        """The times of the protocol; the worker's lease is the configuration's from `open_store` on."""
+
+    def open_store(self, runtime: Runtime) -> JobStore:
+        """The store, not yet opened."""
+        from jq_actors.store.sql import SqlStore
+
+        self.leases = replace(self.leases, worker=runtime.config.worker.lease)
+        return SqlStore(
+            self.url,
+            jobs_table=self.jobs_table,
+            leases=self.leases,
+            clock=runtime.clock,
+            events=runtime.events,
+            auto_migrate=self.auto_migrate,
+            pool_size=self.pool_size,
+        )
+
+
+def _checked_url(url: object) -> str:
+    if not isinstance(url, str):
+        raise ValueError(f"url must be a text such as sqlite+aiosqlite:///jobs.db, not {url!r}")
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The error's own text may hold a part of the password.
+        raise ValueError(f"url {mask_url(url)!r} is no database URL") from None
+    if parsed.drivername not in DRIVERS:
+        raise ValueError(
+            f"url {mask_url(url)!r} must begin with one of {', '.join(f'{d}://' for d in DRIVERS)}"
+        )
+    if parsed.database in (None, "", ":memory:"):
+        # SQLite in memory: each connection would have a database of its own, and nobody would keep the jobs.
+        raise ValueError(f"url {mask_url(url)!r} must name a database that outlives its connections")
+    return url
+
+
+def _checked_table(name: object) -> str:
+    if not isinstance(name, str) or not _TABLE.fullmatch(name):
+        raise ValueError(
+            f"jobs_table must be 1 to 40 of a-z, 0-9 and _, not beginning with a digit, not {name!r}"
+        )
+    return name
+
+
+def _checked_switch(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false, not {value!r}")
+    return value
+
+
+def _checked_retention(given: object) -> Retention:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"retention must be a mapping such as {{failed: 30d}}, not {given!r}")
+    allowed = [field.name for field in fields(Retention)]
+    for state in given:
+        if state not in allowed:
+            raise ValueError(f"retention has no state {state!r}; final states are {', '.join(allowed)}")
+    times = {
+        state: None if value is None else duration(f"retention.{state}", value)
+        for state, value in given.items()
+    }
+    return replace(Retention(), **times)

@@ -1,0 +1,103 @@
+"""Retry: a failed attempt runs again after a pause that grows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from jq_actors.clock import Clock, SystemClock
+from jq_actors.errors import JobQueueError
+from jq_actors.middleware import JobMiddleware
+from jq_actors.outcome import Failed, Outcome, Retrying
+
+from .options import duration, one_of, whole_number
+
+if TYPE_CHECKING:
+    from jq_actors.current import RunningJob
+    from jq_actors.middleware import RunNext
+    from jq_actors.runtime import Runtime
+
+RetryWhen = Callable[[int, BaseException], bool]
+"""Takes the number of retries so far and the exception; whether to try again."""
+
+
+class Retry(JobMiddleware):
+    """Turns a retryable failure into a retry, with exponential backoff and jitter.
+
+    Options of an actor, and of a single sending, override the middleware's: ``max_retries`` (``None``:
+    without end), ``min_backoff`` and ``max_backoff``. Only an actor can have ``throws`` (an exception class
+    or a tuple of them: such a failure is final) and ``retry_when`` (a `RetryWhen`, which decides instead of
+    ``max_retries``). An actor that raises ``Retry(delay=…)`` sets the pause itself.
+
+    Parameters:
+      max_retries: how often a job runs again after its first attempt; 0 is never.
+      min_backoff: shortest pause. A duration: ``1s``, an int in milliseconds, or a timedelta.
+      max_backoff: longest pause. The ceiling of a pause begins at twice ``min_backoff``, and doubles with
+        each retry up to here.
+      jitter: ``full``: the pause is drawn between ``min_backoff`` and its ceiling, so that jobs that failed
+        together do not come back together. ``none``: it is ``min_backoff``, doubled with each retry.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_retries: int = 3,
+        min_backoff: str | int | timedelta = "1s",
+        max_backoff: str | int | timedelta = "1h",
+        jitter: str = "full",
+    ) -> None:
+        self.max_retries = whole_number("max_retries", max_retries, at_least=0)
+        self.min_backoff = duration("min_backoff", min_backoff)
+        self.max_backoff = duration("max_backoff", max_backoff)
+        self.jitter = one_of("jitter", jitter, ("full", "none"))
+        if self.min_backoff > self.max_backoff:
+            raise ValueError(f"min_backoff must not be longer than max_backoff, which is {self.max_backoff}")
+        self._clock: Clock = SystemClock()
+
+    @property
+    def actor_options(self) -> set[str]:
+        """What an actor may set."""
+        return {"max_retries", "min_backoff", "max_backoff", "throws", "retry_when"}
+
+    async def on_start(self, runtime: Runtime) -> None:
+        """Draw from the runtime's chance."""
+        self._clock = runtime.clock
+
+    async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
+        """Decide about a failure; any other outcome stays what it is."""
+        outcome = await call_next(job)
+        if not isinstance(outcome, Failed) or not outcome.retryable or not self._allows(job, outcome):
+            return outcome
+        delay = self._backoff(job) if outcome.delay is None else max(outcome.delay, timedelta())
+        return Retrying(outcome.failure, delay)
+
+    def _allows(self, job: RunningJob, failed: Failed) -> bool:
+        retries = job.attempt - 1
+        exception = failed.failure.exception or JobQueueError(failed.failure.error)
+        of_actor = {} if job.actor is None else job.actor.options
+        if isinstance(exception, of_actor.get("throws") or ()):
+            return False
+        retry_when: RetryWhen | None = of_actor.get("retry_when")
+        if retry_when is not None:
+            return bool(retry_when(retries, exception))
+        max_retries: int | None = job.option("max_retries", self.max_retries)
+        return max_retries is None or retries < max_retries
+
+    def _backoff(self, job: RunningJob) -> timedelta:
+        retries = job.attempt - 1
+        shortest = duration("min_backoff", job.option("min_backoff", self.min_backoff))
+        longest = duration("max_backoff", job.option("max_backoff", self.max_backoff))
+        if self.jitter == "none":
+            return _doubled(shortest, retries, longest)
+        ceiling = _doubled(shortest, retries + 1, longest)
+        return shortest + self._clock.random() * (ceiling - shortest)
+
+
+def _doubled(shortest: timedelta, times: int, longest: timedelta) -> timedelta:
+    """``shortest`` doubled so often, but not over ``longest``; ``shortest`` itself always stands."""
+    # In floating point: 2**times of a job that retries without end is no timedelta any more.
+    grown = shortest.total_seconds() * 2.0 ** min(times, 64)
+    if grown >= longest.total_seconds():
+        return max(shortest, longest)
+    return timedelta(seconds=grown)

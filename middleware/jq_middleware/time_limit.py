@@ -1,0 +1,70 @@
+"""TimeLimit: an attempt that takes too long is stopped, and fails."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from math import inf
+from typing import TYPE_CHECKING
+
+from dramatiq.middleware import TimeLimitExceeded
+
+from jq_actors.durations import format_duration
+from jq_actors.middleware import JobMiddleware
+from jq_actors.outcome import Failed, Outcome, failure_of
+
+from .options import duration
+
+if TYPE_CHECKING:
+    from jq_actors.current import RunningJob
+    from jq_actors.middleware import RunNext
+
+SHORTEST = timedelta(milliseconds=1)
+
+
+class TimeLimit(JobMiddleware):
+    """Stops an attempt after a time; the failure is a `dramatiq.middleware.TimeLimitExceeded`, and retryable.
+
+    An async actor is cancelled: it sees ``asyncio.CancelledError``, and may clean up. In the thread of a sync
+    actor `TimeLimitExceeded` is raised; code that does not return to the interpreter (a C call, a long
+    ``sleep``) sees it only when it does, and until then the attempt is not over. An actor that comes to its
+    end all the same ends with its own outcome.
+
+    The option ``time_limit`` of an actor, and of a single sending, overrides the middleware's: an int in
+    milliseconds, a timedelta or text such as ``30s``; ``None`` or infinity: no limit.
+
+    Parameters:
+      limit: how long one attempt may take: a duration such as ``10m``; ``None``: for ever.
+    """
+
+    def __init__(self, *, limit: str | int | timedelta | None = "10m") -> None:
+        self.limit = None if limit is None else duration("limit", limit, at_least=SHORTEST)
+
+    @property
+    def actor_options(self) -> set[str]:
+        """What an actor may set."""
+        return {"time_limit"}
+
+    async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
+        """Run it under its limit."""
+        limit = self._limit_of(job)
+        if limit is None:
+            return await call_next(job)
+        scope = asyncio.timeout(limit.total_seconds())
+        try:
+            async with scope:
+                return await call_next(job)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise  # an inner layer's own
+            exceeded = TimeLimitExceeded(
+                f"The attempt took longer than its limit of {format_duration(limit)}."
+            )
+            exceeded.__cause__ = error  # its traceback shows where the actor was
+            return Failed(failure_of(exceeded))
+
+    def _limit_of(self, job: RunningJob) -> timedelta | None:
+        limit = job.option("time_limit", self.limit)
+        if limit is None or limit == inf:
+            return None
+        return duration("time_limit", limit, at_least=SHORTEST)
