@@ -8,6 +8,7 @@ table.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -82,7 +83,7 @@ class EmbeddedTransport:
             lane.stop()
 
     async def close(self) -> None:
-        """Put what is unacked back into its lane, and close; without persistence, tell of jobs that are left."""
+        """Put what is unacked back into its lane and close; without persistence, tell of jobs left."""
         await self.stop_intake()
         await self._delays.stop()
         self._is_open = False
@@ -93,7 +94,9 @@ class EmbeddedTransport:
             self._events.emit(MemoryJobsLost(left))
 
     def capacity(self, queue: str) -> int:
-        """The room in the lane of ``queue``; none where this process does not consume it."""
+        """With persistence, the room in the lane of ``queue``: none if nobody here consumes it."""
+        if not self._has_store:
+            return sys.maxsize
         lane = self._lanes.get(queue)
         return 0 if lane is None else lane.room
 

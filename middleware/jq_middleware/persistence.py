@@ -36,8 +36,8 @@ class Persistence(JobMiddleware):
     Parameters:
       url: SQLAlchemy's URL of the database with one of the drivers in `DRIVERS`.
       jobs_table: name of the jobs table; those of the other tables begin with it. 1 to 40 of a-z, 0-9, _.
-      retention: how long final rows stay, by state: ``succeeded`` (1 day), ``failed`` (30 days), ``cancelled``
-        and ``superseded`` (7 days); ``None``: for ever. States that are not given keep their default.
+      retention: how long final rows stay, by state: ``succeeded`` (1 day), ``failed`` (30 days),
+        ``cancelled`` and ``superseded`` (7 days); ``None``: for ever. What is not given keeps its default.
       auto_migrate: make and migrate the tables at the start; else ``jq-actors db upgrade`` has to.
       relay_interval: how often a worker's relay looks for rows to publish. At least 50 ms. What its own
         process stores, and delays that it knows, do not wait for that.
