@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
-from dramatiq.middleware import AsyncIO, CurrentMessage, ShutdownNotifications, SkipMessage, TimeLimit
+from dramatiq.middleware import AsyncIO, CurrentMessage, MiddlewareError, ShutdownNotifications, SkipMessage, TimeLimit
 
 from .current import RunningJob
 from .errors import ArgumentError
@@ -91,7 +91,7 @@ class Caller:
         for hook in self._hooks:
             try:
                 getattr(hook, f"before_{signal}")(self._broker, proxy)
-            except dramatiq.MiddlewareError:
+            except MiddlewareError:
                 raise
             except Exception:  # noqa: BLE001 - Dramatiq's contract: a failing hook is logged, the message goes on
                 self._broker.logger.critical("before_%s of %r failed.", signal, hook, exc_info=True)

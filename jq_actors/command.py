@@ -71,8 +71,8 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
         return None if due is None else datetime.fromisoformat(due)
 
     def asdict(self) -> dict[str, Any]:
-        """The fields of a Dramatiq message, nothing else."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        """The fields of a Dramatiq message, nothing else; plain JSON, so that it may itself be an argument."""
+        return {name: getattr(self, name) for name in _FIELDS} | {"args": list(self.args)}
 
     def encode(self) -> bytes:
         """The body; encoded once."""

@@ -439,5 +439,6 @@ class TaskFailed(Event):
 
     task: str
     error: str
+    traceback: str = ""
     level = logging.ERROR
-    text = "background task %(task)s failed and is started again: %(error)s"
+    text = "background task %(task)s failed and is started again: %(error)s\n%(traceback)s"

@@ -17,6 +17,7 @@ from .clock import Clock
 from .command import JobCommand
 from .events import Events, TaskFailed
 from .executor import Executor
+from .outcome import failure_of
 from .transport.port import Delivery
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ class Intake:
         try:
             await self._executor.live(in_hand.delivery, in_hand.command, self._holder(in_hand), ran)
         except Exception as error:  # noqa: BLE001 - ours, not the actor's: told, and looked at again
-            self._events.emit(TaskFailed(f"the life of job {in_hand.command.job_id}", repr(error)))
+            failure, life = failure_of(error), f"the life of job {in_hand.command.job_id}"
+            self._events.emit(TaskFailed(life, failure.error, failure.traceback))
             self._holder(in_hand)(AFTER_AN_ERROR)
         finally:
             self._free(in_hand)

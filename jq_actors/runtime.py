@@ -93,6 +93,7 @@ class Runtime:
     def serve(self, queues: Sequence[str], threads: int) -> Serving:
         """Become a worker: run jobs of ``queues``, sync ones in ``threads`` threads. Any thread, once."""
         self.serving = Serving(self, identify(self.clock, os.environ.get(WORKER_ID_VARIABLE)), threads)
+        self.serving.actor_loop.start()
         self.io.call(self.serving.start(queues))
         return self.serving
 

@@ -20,6 +20,7 @@ from .ledger import BrokerLedger, Ledger, RowLedger
 from .limits import BOARD_VARIABLE, LimitReporter
 from .loops import LoopThread
 from .middleware import compose_run
+from .outcome import failure_of
 from .store.relay import Relay
 from .watchdog import Watchdog
 from .worker import WorkerIdentity
@@ -56,7 +57,6 @@ class Serving:
 
     async def start(self, queues: Sequence[str]) -> None:
         """Start everything; jobs of ``queues`` come as soon as broker and database are there. Never waits for them."""
-        self.actor_loop.start()
         self._queues = list(queues)
         self._keep("watchdog", self.watchdog.run)
         self._keep("sweeper", self._sweep)
@@ -114,7 +114,8 @@ class Serving:
             try:
                 return await run()
             except Exception as error:  # noqa: BLE001 - no background task may end a worker
-                self._events.emit(TaskFailed(name, repr(error)))
+                failure = failure_of(error)
+                self._events.emit(TaskFailed(name, failure.error, failure.traceback))
                 await self._clock.sleep(RESTART_DELAY)
 
     async def _begin(self) -> None:

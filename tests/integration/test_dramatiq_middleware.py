@@ -13,6 +13,9 @@ from jq_actors.events import JobFinished
 from tests.support.application import Application
 
 
+pytestmark = pytest.mark.blocking_allowed  # Dramatiq's hooks send with its blocking call, on the actor loop
+
+
 class Notebook(dramatiq.Middleware):
     """A foreign class: notes the hooks that fire."""
 

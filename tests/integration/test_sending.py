@@ -18,6 +18,8 @@ from jq_actors.errors import NotStoredError, RuntimeStateError, SendUnknownError
 from jq_actors.events import SendDeferred
 from tests.support.application import Application, Place, running
 
+pytestmark = pytest.mark.blocking_allowed  # a blocking send inside of a loop is what is tested
+
 
 def test_send_from_a_plain_thread(app: Application) -> None:
     runs: list[str] = []
