@@ -7,7 +7,18 @@ import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,
+    Required,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    is_typeddict,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +87,18 @@ else:
         return Union[replaced] if origin in (Union, types.UnionType) else origin[replaced]  # noqa: UP007 - made here
 
     def _typed_dict(original: Any) -> Any:
-        fields = get_type_hints(original)  # without Required and NotRequired, which the key sets tell as well
-        return typing_extensions.TypedDict(  # type: ignore[operator]  # mypy knows only literal definitions
-            original.__name__,
-            {
-                name: for_pydantic(kind)
+        def field(name: str, kind: Any) -> Any:
+            if get_origin(kind) in (
+                Required,
+                NotRequired,
+            ):  # unseen by __required_keys__ when it was a string
+                return get_origin(kind)[for_pydantic(get_args(kind)[0])]
+            return (
+                Required[for_pydantic(kind)]
                 if name in original.__required_keys__
-                else typing_extensions.NotRequired[for_pydantic(kind)]
-                for name, kind in fields.items()
-            },
-        )
+                else NotRequired[for_pydantic(kind)]
+            )
+
+        hints = get_type_hints(original, include_extras=True)
+        fields = {name: field(name, kind) for name, kind in hints.items()}
+        return typing_extensions.TypedDict(original.__name__, fields)  # type: ignore[operator]  # made at run time

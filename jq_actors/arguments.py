@@ -70,6 +70,21 @@ class Arguments:
             {name: slots.of_name(name).to_json(value) for name, value in kwargs.items()},
         )
 
+    def adopt(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments of a message that somebody else made: JSON already, or partly not yet.
+
+        Dramatiq's pipelines add what an actor returned, as it is, to arguments that are JSON.
+
+        Raises:
+          ArgumentError: they do not bind, or one has no JSON form.
+        """
+        self._check_binding(args, kwargs, partial=False)
+        slots = self._slots
+        return (
+            [slot.adopt(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
+            {name: slots.of_name(name).adopt(value) for name, value in kwargs.items()},
+        )
+
     def from_json(
         self, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:

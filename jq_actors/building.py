@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ import dramatiq
 from .actor_options import ACTOR_ONLY, check_known, checked_options
 from .clock import Clock
 from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
-from .errors import ActorOptionError, ArgumentError, CommandTooLargeError
+from .errors import ActorOptionError, CommandTooLargeError
 from .job import new_job_ids
 from .plain_json import MisfitError, check_plain
 
@@ -33,7 +34,7 @@ def build_commands(
 
     Parameters:
       to_send: they are sent at once: the arguments must be complete, and a delay counts from now. Otherwise
-        they are parts of a composition: a pipeline adds an argument, and reads a delay in ``options["delay"]``.
+        they are parts of a composition: a pipeline adds an argument, and reads ``options["delay"]``.
 
     Raises:
       ArgumentError: arguments do not bind, or have no JSON form.
@@ -87,19 +88,14 @@ def as_command(message: dramatiq.Message[R], delay: int | None, broker: JobBroke
 
 
 def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
-    """Encode ``commands`` and check that none has more than ``limit`` bytes.
+    """Check that none of ``commands``, encoded, has more than ``limit`` bytes.
 
     Raises:
       CommandTooLargeError: one has.
-      ArgumentError: one cannot be encoded; only possible for messages of third parties.
     """
     for command in commands:
-        try:
-            size = len(command.encode())
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(
-                f"A command for {command.actor_name!r} cannot be encoded: {error}."
-            ) from error
+        # Of a copy: a command keeps its encoded form, and hooks of foreign middleware may still change it.
+        size = len(replace(command).encode())
         if size > limit:
             raise CommandTooLargeError(command.actor_name, size, limit)
 

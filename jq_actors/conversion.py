@@ -2,7 +2,7 @@
 
 Plain values pass by an exact check of their type. All else goes through pydantic, leniently (``"7"`` for
 an int is 7); then the JSON is read back and compared, because not all that can be written can be read:
-a ``datetime | str`` would arrive as a str, a secret as asterisks, a subclass as its base.
+a datetime sent as ``str | datetime`` would arrive as a str, a secret as asterisks, a subclass as its base.
 """
 
 from __future__ import annotations

@@ -87,7 +87,8 @@ def check_text(text: str) -> None:
 def a(kind: type) -> str:
     """The name of a type, with its article: ``a datetime``, ``an int``."""
     name = kind.__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    vowel = name[0].lower() in "aeiou" and not name.isupper()  # a UUID
+    return f"{'an' if vowel else 'a'} {name}"
 
 
 def _check_items(container: list[Any] | dict[Any, Any], depth: int) -> None:

@@ -1,0 +1,29 @@
+"""A real `JobBroker` whose last step is a list: what actors send, without a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from jq_actors.broker import JobBroker
+from jq_actors.command import JobCommand
+from tests.support.clock import FakeClock
+
+DRAMATIQ = [f"dramatiq.middleware:{name}" for name in ("Retries", "TimeLimit", "Callbacks", "Pipelines")]
+
+
+class RecordingBroker(JobBroker):
+    """Keeps in ``sent`` what is sent, batch by batch."""
+
+    def __init__(self, middleware: Sequence[str | dict[str, Any]] = DRAMATIQ, **broker: Any) -> None:
+        super().__init__(
+            {"broker": broker, "middleware": [{m: {}} if isinstance(m, str) else m for m in middleware]},
+            clock=FakeClock(),
+        )
+        self.sent: list[list[JobCommand[Any]]] = []
+
+    def send(self, commands: Sequence[JobCommand[Any]]) -> None:
+        self.sent.append(list(commands))
+
+    async def send_async(self, commands: Sequence[JobCommand[Any]]) -> None:
+        self.sent.append(list(commands))
