@@ -1,0 +1,63 @@
+# One command is the gate: `make test`. CI runs the same one (.ci/run).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Cheap and telling first; servers start with the first test that needs one.
+TESTS := $(wildcard tests/unit tests/simulation tests/conformance tests/integration tests/faults tests/packaging)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv lint format types imports fast tests test demo bench clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+venv: $(INSTALLED) ## .venv with the package (editable), all extras and the tools
+
+lint: venv ## ruff: rules and format
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: venv ## let ruff repair what it can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+types: venv ## mypy strict on everything; pyright strict on what users write against the public names
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typing
+
+imports: venv ## import-linter: the boundaries between the parts
+	$(BIN)/lint-imports
+
+fast: venv ## the unit tests: no server, seconds
+	$(BIN)/pytest tests/unit
+
+tests: venv ## all tests, without the checks before them
+	$(BIN)/pytest --durations=10 $(TESTS)
+
+test: lint types imports tests ## the whole gate
+
+demo: venv ## the README's one command
+	$(BIN)/jq-actors demo
+
+bench: venv ## we and our peers side by side (minutes)
+	$(BIN)/python -m benchmarks
+
+clean: ## what tools and builds left behind; .venv stays
+	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# pip of an old Python knows no dependency groups, so it is replaced first.
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed; call: make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && apt-get update -q && apt-get install -qy python3-venv; } || \
+		{ echo "$(PYTHON) cannot make virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group dev --editable ".[$$($(BIN)/python -c 'import tomllib; \
+		print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"], sep=",")')]"
+	@touch $@
