@@ -106,6 +106,9 @@ def _signature_problems(entry: _Entry) -> Iterator[Problem]:
 
 
 def _option_path(entry: _Entry, sentence: str) -> str:
-    """The path of the option that ``sentence`` speaks of, where it names just one of those given."""
-    named = [name for name in entry.spec.options if re.search(rf"\b{re.escape(str(name))}\b", sentence)]
+    """The path of the option that ``sentence`` begins with, or else names alone of those given."""
+    first = re.match(r"\w*", sentence)
+    if first is not None and first[0] in entry.spec.options:
+        return f"{entry.path}.{first[0]}"
+    named = [name for name in entry.spec.options if re.search(rf"\b{re.escape(name)}\b", sentence)]
     return f"{entry.path}.{named[0]}" if len(named) == 1 else entry.path

@@ -10,7 +10,7 @@ from enum import Enum
 
 import typer
 
-from jq_actors.config import Config, find_config, load_config
+from jq_actors.config import Config, find_config, format_duration, load_config
 from jq_actors.config_problems import did_you_mean
 from jq_actors.errors import ConfigError, JobQueueError
 from jq_actors.installed import installed_broker
@@ -117,7 +117,18 @@ async def _broker(runtime: Runtime, has_store: bool) -> list[Finding]:
         Finding("broker", Kind.PROBLEM if report.problems else Kind.GOOD, report.description),
         *(Finding("broker", Kind.PROBLEM, problem) for problem in report.problems),
         *(Finding("broker", Kind.WARNING, warning) for warning in report.warnings),
+        *_lease_warning(runtime),
     ]
+
+
+def _lease_warning(runtime: Runtime) -> Iterator[Finding]:
+    timeout = runtime.config.broker.confirm_timeout
+    if runtime.persistence is not None and runtime.persistence.leases.publish <= timeout:
+        text = (
+            f"broker.confirm_timeout ({format_duration(timeout)}) should be shorter than persistence.publish_lease"
+            f" ({format_duration(runtime.persistence.leases.publish)}): a slow broker gets second copies"
+        )
+        yield Finding("broker", Kind.WARNING, text)
 
 
 async def _database(runtime: Runtime) -> list[Finding]:
