@@ -123,10 +123,11 @@ async def _broker(runtime: Runtime, has_store: bool) -> list[Finding]:
 
 def _lease_warning(runtime: Runtime) -> Iterator[Finding]:
     timeout = runtime.config.broker.confirm_timeout
-    if runtime.persistence is not None and runtime.persistence.leases.publish <= timeout:
+    lease = runtime.persistence.leases.publish if runtime.persistence is not None else None
+    if lease is not None and lease <= timeout:
         text = (
-            f"broker.confirm_timeout ({format_duration(timeout)}) should be shorter than persistence.publish_lease"
-            f" ({format_duration(runtime.persistence.leases.publish)}): a slow broker gets second copies"
+            f"broker.confirm_timeout ({format_duration(timeout)}) should be shorter than publish_lease of"
+            f" persistence ({format_duration(lease)}): a slow broker gets second copies"
         )
         yield Finding("broker", Kind.WARNING, text)
 
