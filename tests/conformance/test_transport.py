@@ -143,16 +143,6 @@ async def test_check_describes_the_broker_without_its_secrets_and_finds_no_probl
     assert "guest:guest" not in report.description
 
 
-async def test_the_generation_grows_with_each_connection(world: World) -> None:
-    transport = await world.open()
-    first = transport.generation
-
-    await transport.close()
-    again = await world.reopen(transport)
-
-    assert again.generation >= first >= 1
-
-
 # -- publishing -------------------------------------------------------------------------------------------
 
 
@@ -586,7 +576,7 @@ async def test_a_broken_connection_is_made_anew_and_consumes_what_was_wanted(
     broker.proxy.cut()
 
     [_, again] = await hand.has(2, timeout=30)
-    assert transport.generation > before
+    assert transport.generation > before >= 1
     assert (again.body, again.redelivered) == (b"a", True)
     lost.ack()
     assert [event.queue for event in broker.recorder.of(AckLost)] == [queue]

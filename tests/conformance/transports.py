@@ -12,6 +12,7 @@ from jq_actors.events import AckLost, Events
 from jq_actors.job import new_job_ids
 from jq_actors.transport.embedded import EmbeddedTransport
 from jq_actors.transport.port import Delivery, Outgoing, Transport
+from jq_actors.transport.rabbitmq import RabbitTransport
 from tests.support.amqp import Probe
 from tests.support.proxy import TcpProxy
 from tests.support.recorder import EventRecorder
@@ -121,8 +122,6 @@ class RabbitWorld(World):
         self._exits.close()
 
     def _make(self, url: str, confirm_timeout: timedelta) -> Transport:
-        from jq_actors.transport.rabbitmq import RabbitTransport
-
         config = BrokerConfig(
             url=url,
             namespace=self.namespace,
