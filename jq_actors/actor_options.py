@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -10,7 +11,6 @@ from typing import Any
 
 import dramatiq
 
-from .config_problems import did_you_mean
 from .durations import parse_duration
 from .errors import ActorOptionError
 from .settings import check_name
@@ -62,9 +62,11 @@ def check_known(owner: str, names: Collection[str], allowed: Collection[str]) ->
     """
     for name in names:
         if name not in allowed:
-            meant = did_you_mean(name, allowed)
-            listed = "" if meant.startswith("allowed") else f" Allowed are {', '.join(sorted(allowed))}."
-            raise ActorOptionError(f"{owner}: unknown option {name!r}; {meant}{listed}")
+            near = difflib.get_close_matches(name, allowed, n=1)
+            meant = f"; did you mean {near[0]!r}?" if near else "."
+            raise ActorOptionError(
+                f"{owner}: unknown option {name!r}{meant} Allowed are {', '.join(sorted(allowed))}."
+            )
 
 
 def check_priority(value: Any) -> int:

@@ -125,20 +125,28 @@ def _signatures() -> list[Callable[..., Any]]:
 def test_binding_agrees_with_python(fn: Callable[..., Any], count: int, names: set[str]) -> None:
     arguments = Arguments("any", fn)
     args, kwargs = [0] * count, dict.fromkeys(names, 0)
-    try:
-        fn(*args, **kwargs)
-    except TypeError as error:
+    refusal = _refusal_of_python(fn, args, kwargs)
+    if not refusal:
+        assert arguments.to_json(args, kwargs) == (args, kwargs)
+    else:
         with pytest.raises(ArgumentError) as refused:
             arguments.to_json(args, kwargs)
         if "missing argument" in str(refused.value):
-            assert "missing" in str(error)
-            assert arguments.to_json(args, kwargs, partial=True) == (args, kwargs)
-        else:
-            with pytest.raises(ArgumentError):
-                arguments.to_json(args, kwargs, partial=True)
-    else:
-        assert arguments.to_json(args, kwargs) == (args, kwargs)
+            assert "missing" in refusal
+            refusal = ""  # as a part of a pipeline it may pass
+    if not refusal:
         assert arguments.to_json(args, kwargs, partial=True) == (args, kwargs)
+    else:
+        with pytest.raises(ArgumentError):
+            arguments.to_json(args, kwargs, partial=True)
+
+
+def _refusal_of_python(fn: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> str:
+    try:
+        fn(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return ""
 
 
 def test_a_part_of_a_pipeline_may_lack_arguments_but_not_have_wrong_ones() -> None:
