@@ -15,7 +15,7 @@ from dramatiq.logging import get_logger
 
 from .actor_options import check_identity, checked_options
 from .arguments import Arguments
-from .building import Call, as_command, build_commands, check_sizes
+from .building import Call, as_command, build_commands
 from .command import JobCommand
 from .errors import ActorOptionError
 
@@ -177,18 +177,13 @@ class JobActor(dramatiq.Actor[P, R]):
         return await self._send_async(calls, options)
 
     def _send(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
-        commands = self._to_send(calls, options)
+        commands = self._build(calls, options, to_send=True)
         self.broker.send(commands)
         return commands
 
     async def _send_async(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
-        commands = self._to_send(calls, options)
-        await self.broker.send_async(commands)
-        return commands
-
-    def _to_send(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
         commands = self._build(calls, options, to_send=True)
-        check_sizes(commands, self.broker.max_command_size)
+        await self.broker.send_async(commands)
         return commands
 
     def _build(

@@ -12,7 +12,7 @@ import dramatiq
 from .actor_options import ACTOR_ONLY, check_known, checked_options
 from .clock import Clock
 from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
-from .errors import ActorOptionError, CommandTooLargeError
+from .errors import ActorOptionError, ArgumentError, CommandTooLargeError
 from .job import new_job_ids
 from .plain_json import MisfitError, check_plain
 
@@ -92,10 +92,14 @@ def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
 
     Raises:
       CommandTooLargeError: one has.
+      ArgumentError: one cannot be encoded; only possible for a message of a third party.
     """
     for command in commands:
         # Of a copy: a command keeps its encoded form, and hooks of foreign middleware may still change it.
-        size = len(replace(command).encode())
+        try:
+            size = len(replace(command).encode())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ArgumentError(f"A command for {command.actor_name!r} is no JSON: {error}.") from error
         if size > limit:
             raise CommandTooLargeError(command.actor_name, size, limit)
 

@@ -253,15 +253,13 @@ def test_many_are_sent_as_one_batch_and_none_when_one_is_wrong(broker: Recording
 
 
 def test_a_command_that_is_too_large_is_not_sent() -> None:
-    broker = RecordingBroker(max_command_size=1024)
+    broker = JobBroker({"broker": {"max_command_size": 1024}})
 
     @actor(broker=broker)
     def store(text: str) -> None: ...
 
-    store.send("x" * 500)
     with pytest.raises(CommandTooLargeError, match="the limit is 1024"):
         store.send_many([(("x",), {}), (("x" * 1024,), {})])
-    assert len(broker.sent) == 1
 
 
 def test_what_the_broker_raises_reaches_the_caller(

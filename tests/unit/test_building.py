@@ -217,6 +217,14 @@ def test_a_command_above_the_limit_is_refused_with_both_numbers() -> None:
         check_sizes([command], size - 1)
 
 
+def test_a_message_of_a_third_party_that_is_no_json_is_refused() -> None:
+    command = as_command(_message(actor_name="elsewhere", args=(NOW,)), None, RecordingBroker())
+    with pytest.raises(
+        ArgumentError, match="'elsewhere' is no JSON: Object of type datetime is not JSON serial"
+    ):
+        check_sizes([command], 10_000)
+
+
 def test_checking_the_size_does_not_fix_the_encoded_form() -> None:
     command = _build(_mail(RecordingBroker()))
     check_sizes([command], 10_000)
