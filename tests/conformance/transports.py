@@ -110,9 +110,9 @@ class RabbitWorld(World):
         return await self.open()
 
     def dead_letters(self, queue: str) -> list[tuple[bytes, str]]:
-        found = []
+        found, dead = [], f"{self.namespace}.dead"
         with Probe(self.url) as probe:
-            while (got := probe.get(f"{self.namespace}.dead")) is not None:
+            while probe.depth(dead) is not None and (got := probe.get(dead)) is not None:
                 found.append((got.body, str(got.properties.headers)))
         return found
 
