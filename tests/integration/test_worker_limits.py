@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 
 from jq_actors import actor, jobs
 from tests.conftest import StartWorker
-from tests.support.application import Place, running
+from tests.support.application import Application, Place, running
 from tests.support.workers import WorkerProcess
 
 MODULE = """
@@ -54,24 +55,41 @@ def _no_board_is_left(folder_for_boards: Path) -> Iterator[None]:
     assert list(folder_for_boards.iterdir()) == []
 
 
-def send_fine(count: int) -> None:
-    @actor
-    async def fine(number: int) -> None: ...
+class Sender:
+    """The application that sends what MODULE runs."""
 
-    fine.send_many([((number,), {}) for number in range(count)])
+    def __init__(self, application: Application) -> None:
+        @actor
+        async def fine(number: int) -> None: ...
+
+        @actor(max_retries=0)
+        def wrong() -> None: ...
+
+        self._fine, self._wrong, self.application = fine, wrong, application
+
+    def fine(self, count: int) -> None:
+        """Send jobs that succeed."""
+        self._fine.send_many([((number,), {}) for number in range(count)])
+
+    def later(self) -> str:
+        """Send one that is due in an hour; returns its id."""
+        return self._fine.send_with_options(args=(0,), delay=3_600_000).job_id
+
+    def wrong(self, count: int) -> None:
+        """Send jobs that fail."""
+        self._wrong.send_many([((), {})] * count)
 
 
-def send_wrong(count: int) -> None:
-    @actor(max_retries=0)
-    def wrong() -> None: ...
-
-    wrong.send_many([((), {})] * count)
+@contextmanager
+def sending(place: Place) -> Iterator[Sender]:
+    with running(place.configuration) as application:
+        yield Sender(application)
 
 
 @pytest.mark.parametrize("how", ["fork", "--use-spawn"])
 def test_the_jobs_of_all_processes_count(rabbit_alone: Place, start: Start, how: str) -> None:
-    with running(rabbit_alone.configuration):
-        send_fine(100)
+    with sending(rabbit_alone) as send:
+        send.fine(100)
     worker = start(rabbit_alone, "-p", "2", "--limit", "100", *([how] if how != "fork" else []))
     worker.wait_for_line(r"stop limit reached, draining: 100 of 100 jobs")
     assert worker.wait() == 0
@@ -79,9 +97,9 @@ def test_the_jobs_of_all_processes_count(rabbit_alone: Place, start: Start, how:
 
 def test_failures_count_and_successes_do_not(rabbit_alone: Place, start: Start) -> None:
     worker = start(rabbit_alone, "-p", "1", "--failure-limit", "3")
-    with running(rabbit_alone.configuration):
-        send_fine(20)
-        send_wrong(3)
+    with sending(rabbit_alone) as send:
+        send.fine(20)
+        send.wrong(3)
     worker.wait_for_line(r"stop limit reached, draining: 3 of 3 failed jobs")
     assert worker.wait() == 0
 
@@ -99,40 +117,37 @@ def test_memory_is_a_limit(rabbit_alone: Place, start: Start) -> None:
 
 
 def test_it_stops_when_nothing_is_left_to_do(rabbit_alone: Place, start: Start) -> None:
-    with running(rabbit_alone.configuration) as sender:
-        send_fine(100)
+    with sending(rabbit_alone) as send:
+        send.fine(100)
         worker = start(rabbit_alone, "-p", "2", "--stop-when-empty")
         worker.wait_for_line(r"stop limit reached, draining: the queues are empty")
         assert worker.wait() == 0
-        depth = sender.broker.runtime.io.call(sender.broker.runtime.transport.depth("default"))
+        runtime = send.application.broker.runtime
+        depth = runtime.io.call(runtime.transport.depth("default"))
     assert depth is not None
     assert depth.ready == 0
 
 
 def test_jobs_for_later_do_not_hold_it(place_with_rows: Place, start: Start) -> None:
-    with running(place_with_rows.configuration):
-        send_fine(20)
-
-        @actor
-        async def fine(number: int) -> None: ...
-
-        later = fine.send_with_options(args=(1,), delay=3_600_000)
+    with sending(place_with_rows) as send:
+        send.fine(20)
+        later = send.later()
         worker = start(place_with_rows, "-p", "2", "--stop-when-empty")
         worker.wait_for_line(r"stop limit reached, draining: the queues are empty")
         assert worker.wait() == 0
         assert len(jobs.find(state="succeeded").jobs) == 20
-        assert [job.id for job in jobs.find(state="scheduled").jobs] == [later.job_id]
+        assert [job.id for job in jobs.find(state="scheduled").jobs] == [later]
 
 
 def test_a_limit_counts_anew_after_a_reload(rabbit_alone: Place, start: Start) -> None:
     worker = start(rabbit_alone, "-p", "1", "--limit", "20")
-    with running(rabbit_alone.configuration):
+    with sending(rabbit_alone) as send:
         worker.wait_for_line(r"ready for action")
-        send_fine(10)
+        send.fine(10)
         reloaded = worker.mark()
         os.kill(worker.pid, signal.SIGHUP)
         worker.wait_for_line(r"is booting up", since=reloaded)
-        send_fine(20)
+        send.fine(20)
     worker.wait_for_line(r"stop limit reached, draining: 2\d of 20 jobs", since=reloaded)
     assert worker.wait() == 0
 
