@@ -283,7 +283,7 @@ def _body(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose signature counts. A class-based actor's own takes anything and calls ``perform``."""
     if isinstance(fn, dramatiq.GenericActor):
         return fn.perform
-    return fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__.__get__(fn)
+    return fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else fn.__call__
 
 
 def _given(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:
