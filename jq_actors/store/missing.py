@@ -31,6 +31,8 @@ class MissingRows:
     heartbeat is nowhere at first. So two counts have to be further apart than two heartbeats; but not after a
     reconnect, when every worker says anew what it holds.
 
+    Where queues are not shared there is nothing to count: what is in the memory of a worker is marked so.
+
     Parameters:
       queues: those to count; may grow.
       held: how many deliveries of each queue this worker holds now; written as a heartbeat before a count.
@@ -56,17 +58,15 @@ class MissingRows:
     def is_urgent(self) -> bool:
         """Whether the next count should come soon: the broker is a new one, or was, and may be empty."""
         in_doubt = any(suspected.at_once for suspected in self._suspected.values())
-        return in_doubt or self._generation != self._transport.generation
-
-    def distrust(self) -> None:
-        """Count like after a reconnect the next time."""
-        self._generation = None
+        return in_doubt or (self._generation != self._transport.generation and self._transport.shared)
 
     async def count(self) -> None:
         """Compare queued rows with what the broker has ready and what the workers say they hold.
 
         After a reconnect to a broker whose queue is empty, it does not matter when the rows were published.
         """
+        if not self._transport.shared:
+            return
         generation = self._transport.generation
         reconnected = generation != self._generation
         if self._held is not None:
@@ -78,7 +78,7 @@ class MissingRows:
     async def _count(self, queue: str, reconnected: bool) -> None:
         suspected, now = self._suspected.pop(queue, None), self._store.now()
         depth = await self._transport.depth(queue)
-        ready = depth.ready if depth is not None and self._transport.shared else 0
+        ready = 0 if depth is None else depth.ready
         # What moves on while we count moves from here to there, and is counted twice rather than not at all.
         there = ready + await self._store.held_deliveries(queue)
         found = Missing(now - self._stale_after, 0)

@@ -172,8 +172,12 @@ class JobStore(Protocol):
         """Write an outcome; ``False``: the claim was lost meanwhile and nothing was written. Batched."""
         ...
 
-    async def mark_published(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
-        """The broker has confirmed these."""
+    async def mark_published(self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False) -> None:
+        """The broker has confirmed these.
+
+        ``lane_owner``: they wait in the memory of this worker (a transport that is not ``shared``); when it leaves
+        or is lost, they are unpublished again.
+        """
         ...
 
     async def release_publish_lease(self, dispatches: Sequence[tuple[JobId, int]]) -> None:

@@ -131,10 +131,8 @@ class Relay:
         recovery = await self._store.recover(BATCH)
         for worker_id in recovery.workers:
             self._events.emit(WorkerLost(worker_id))
-        if recovery.queued:
-            self.wake()
-        if recovery.workers and not self._transport.shared:
-            self._missing.distrust()  # what waited in that worker's lanes is gone with it
+        if recovery.queued or recovery.workers:
+            self.wake()  # also what only waited in a lost worker's memory is unpublished again
         return len(recovery.queued) + len(recovery.failed)
 
     async def count_missing(self) -> int:
@@ -148,9 +146,7 @@ class Relay:
         for queue, missing in tuple(self._missing.believed.items()):
             if not self._can_publish():
                 break
-            wanted = min(missing.count, BATCH, self._transport.capacity(queue))
-            if wanted <= 0:
-                continue  # its lane is full, or nobody consumes it here any more
+            wanted = min(missing.count, BATCH)
             found = await self._store.take_missing(queue, missing.before, wanted, self._publish_lease)
             await self._publish(found, "missing")
             moved += len(found)
@@ -219,7 +215,9 @@ class Relay:
                 case _:
                     assert_never(result)
         if published:
-            await self._store.mark_published([(d.job_id, d.dispatch) for d in published])
+            await self._store.mark_published(
+                [(d.job_id, d.dispatch) for d in published], lane_owner=not self._transport.shared
+            )
             self._events.emit(Redispatched(reason, len(published)))
         if returned:
             await self._store.release_publish_lease([(d.job_id, d.dispatch) for d in returned])

@@ -182,8 +182,8 @@ class Transport(Protocol):
     def shared(self) -> bool:
         """Whether all processes see the same queues.
 
-        ``False`` (embedded): each has its own, bounded by `capacity`. Then what waits in them is in the hand of this
-        process, like its deliveries: its heartbeat counts both as held, and nobody adds up depths.
+        ``False`` (embedded): each has its own, in its memory, bounded by `capacity`. What was published there is
+        marked as this worker's (`JobStore.mark_published`), and is lost and found again with it.
         """
         ...
 
