@@ -113,10 +113,24 @@ def decode_command(body: bytes) -> JobCommand[Any]:
         if not isinstance(fields[name], kind):
             raise DecodeError(f"field {name!r} is a {type(fields[name]).__name__}, expected {kind.__name__}")
     command: JobCommand[Any] = JobCommand(**{name: fields[name] for name in _FIELDS}, body=body)
-    version = command.meta.get("v", SCHEMA_VERSION)
+    _check_meta(command.meta)
+    return command
+
+
+def _check_meta(meta: dict[str, Any]) -> None:
+    # Here, once: what is read from the meta later lies beyond the place where a delivery can be buried.
+    version = meta.get("v", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION + 1:
         raise DecodeError(f"schema version {version!r}; this release reads up to {SCHEMA_VERSION + 1}")
-    return command
+    attempt, due = meta.get("attempt", 0), meta.get("due")
+    if not isinstance(attempt, int) or attempt < 0:
+        raise DecodeError(f"attempt {attempt!r} is no count")
+    try:
+        aware = due is None or datetime.fromisoformat(due).tzinfo is not None
+    except (TypeError, ValueError):
+        aware = False
+    if not aware:
+        raise DecodeError(f"due {due!r} is no ISO time with an offset")
 
 
 _KINDS: dict[str, type] = {

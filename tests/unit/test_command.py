@@ -134,6 +134,11 @@ def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, prio
         (_body(message_timestamp="now"), "field 'message_timestamp' is a str, expected int"),
         (_body(options={"jq": {"v": SCHEMA_VERSION + 2}}), "schema version 3; this release reads up to 2"),
         (_body(options={"jq": {"v": "x"}}), "schema version 'x'"),
+        (_body(options={"jq": {"attempt": "2"}}), "attempt '2' is no count"),
+        (_body(options={"jq": {"attempt": -1}}), "attempt -1 is no count"),
+        (_body(options={"jq": {"due": "soon"}}), "due 'soon' is no ISO time with an offset"),
+        (_body(options={"jq": {"due": 7}}), "due 7 is no ISO time with an offset"),
+        (_body(options={"jq": {"due": "2026-11-24T12:00:00"}}), "due '2026-11-24T12:00:00' is no ISO time"),
     ],
 )
 def test_what_is_no_command_is_refused_with_the_reason(body: bytes, reason: str) -> None:
@@ -152,20 +157,36 @@ def test_no_body_breaks_the_decoder(body: bytes) -> None:
         decode_command(body)
 
 
-@given(FIELDS, st.data())
-def test_a_body_with_a_wrong_field_is_refused_never_crashes(
-    fields: dict[str, Any], data: st.DataObject
-) -> None:
-    name = data.draw(st.sampled_from(sorted(fields)))
-    fields[name] = data.draw(JSON)
+META = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("v", "row", "attempt", "due", "priority", "tags"), JSON)
+)
+
+
+@given(FIELDS, META | JSON)
+def test_whatever_is_accepted_can_be_read(fields: dict[str, Any], meta: object) -> None:
+    fields["options"]["jq"] = meta
     try:
         command = decode_command(json.dumps(fields).encode())
     except DecodeError:
         return
-    # It was accepted: then all that is read from it must be readable.
     assert is_job_id(command.job_id)
     assert command.promised in (True, False)
+    assert command.attempt >= 0
     assert 0 <= command.priority <= 9
+    assert all(isinstance(tag, str) for tag in command.tags)
+    assert command.due_at is None or command.due_at.tzinfo is not None
+
+
+@given(FIELDS, st.sampled_from(["queue_name", "actor_name", "args", "kwargs", "options", "message_id"]), JSON)
+def test_a_field_of_another_kind_is_refused(fields: dict[str, Any], name: str, value: object) -> None:
+    was = type(fields[name])
+    fields[name] = value
+    body = json.dumps(fields).encode()
+    if isinstance(value, was):
+        decode_command(body)
+    else:
+        with pytest.raises(DecodeError, match=f"field '{name}' is a"):
+            decode_command(body)
 
 
 def test_the_timestamp_is_in_milliseconds_like_dramatiqs() -> None:
