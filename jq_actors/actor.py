@@ -283,7 +283,9 @@ def _body(fn: Callable[..., Any]) -> Callable[..., Any]:
     """The function whose signature counts. A class-based actor's own takes anything and calls ``perform``."""
     if isinstance(fn, dramatiq.GenericActor):
         return fn.perform
-    return fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else fn.__call__
+    if inspect.isroutine(fn) or isinstance(fn, functools.partial):
+        return fn
+    return types.MethodType(type(fn).__call__, fn)
 
 
 def _given(options: Mapping[str, Any], **own: Any) -> dict[str, Any]:

@@ -183,6 +183,28 @@ def test_a_decorated_coroutine_function_keeps_its_signature(broker: RecordingBro
         add.send("x", date(2026, 1, 1))
 
 
+async def test_an_object_with_an_async_call_is_an_async_actor(broker: RecordingBroker) -> None:
+    class Adder:
+        async def __call__(self, x: int) -> int:
+            return x + 1
+
+    add: Any = actor(actor_name="add")(Adder())
+    assert add.is_async
+    assert await add(1) == 2
+    with pytest.raises(ArgumentError, match="argument 'x': expected int"):
+        add.send("x")
+
+
+def test_a_partial_takes_what_is_left(broker: RecordingBroker) -> None:
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    add_one: Any = actor(actor_name="add_one")(functools.partial(add, 1))
+    assert add_one(2) == 3
+    with pytest.raises(ArgumentError, match="argument 'y': expected int"):
+        add_one.send("x")
+
+
 def test_a_class_based_actor_of_dramatiq_is_checked_by_its_perform(broker: RecordingBroker) -> None:
     class Add(dramatiq.GenericActor):
         class Meta:
