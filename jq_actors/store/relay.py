@@ -22,6 +22,7 @@ from typing import Never, assert_never
 from jq_actors.clock import Clock
 from jq_actors.doorbell import Doorbell
 from jq_actors.events import Events, JobsPruned, Redispatched, TaskFailed, WorkerLost
+from jq_actors.outcome import failure_of
 from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
 
 from .missing import MissingRows
@@ -170,9 +171,10 @@ class Relay:
             look.error = None
         except Exception as error:  # noqa: BLE001 - whatever it is, the other looks have to go on
             # Told once, not with each look while the database is away.
-            if repr(error) != look.error:
-                look.error = repr(error)
-                self._events.emit(TaskFailed(f"relay: {look.name}", look.error))
+            failure = failure_of(error)
+            if failure.error != look.error:
+                look.error = failure.error
+                self._events.emit(TaskFailed(f"relay ({look.name})", failure.error, failure.traceback))
             pause = self._until_next_look()
         look.next_at = self._clock.monotonic() + pause
 

@@ -99,8 +99,8 @@ def _checked_url(url: object) -> str:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # The error's own text may hold a part of the password.
-        raise ValueError(f"url {mask_url(url)!r} is no database URL") from None
+        # Not shown, and neither is the error's text: who knows where in it the password is.
+        raise ValueError("url must be a database URL such as sqlite+aiosqlite:///jobs.db") from None
     if parsed.drivername not in DRIVERS:
         raise ValueError(
             f"url {mask_url(url)!r} must begin with one of {', '.join(f'{d}://' for d in DRIVERS)}"
