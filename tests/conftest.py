@@ -57,7 +57,7 @@ from tests.support.proxy import TcpProxy
 from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
 from tests.support.workers import WorkerProcess
 
-_not_tested: set[str] = set()
+not_tested: set[str] = set()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,7 +67,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for what in sorted(_not_tested):
+    for what in sorted(not_tested):
         terminalreporter.write_line(f"NOT TESTED: {what}", red=True, bold=True)
 
 
@@ -210,7 +210,7 @@ def _running(make: Callable[[], _S]) -> Iterator[_S]:
     try:
         server = make()
     except MissingProgramError as error:
-        _cannot_test(str(error))
+        cannot_test(str(error))
     try:
         server.start()
         yield server
@@ -218,10 +218,10 @@ def _running(make: Callable[[], _S]) -> Iterator[_S]:
         server.close()
 
 
-def _cannot_test(why: str) -> NoReturn:
+def cannot_test(why: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(why)
-    _not_tested.add(why)
+    not_tested.add(why)
     pytest.skip(why)
 
 
