@@ -20,6 +20,9 @@ from .protocol import Verdict, attempt_counts, state_after
 from .store.port import Claim, ClaimRequest, JobStore, NewJob, Settlement
 from .transport.port import Delivery, Outgoing, Published, PublishResult
 
+PUBLISH_AGAIN = 1.0
+"""Seconds between two tries to publish a job that has to run again."""
+
 Publish = Callable[[Sequence[Outgoing]], Awaitable[list[PublishResult]]]
 
 
@@ -151,13 +154,11 @@ class BrokerLedger:
         command, dispatch = claimed.command, claimed.delivery.dispatch + 1
         attempts = claimed.claim.attempt if attempt_counts(outcome) else claimed.claim.attempt - 1
         again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
-        sent = await self._publish(
-            [Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)]
-        )
-        if isinstance(sent[0], Published):
-            claimed.delivery.ack()
-        else:  # the old copy is still there: it runs again, sooner than wanted, and nothing is lost
-            claimed.delivery.requeue()
+        outgoing = Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)
+        while not isinstance((await self._publish([outgoing]))[0], Published):
+            # The old copy stays unacked meanwhile. Giving it back would run it again without any delay.
+            await self._clock.sleep(PUBLISH_AGAIN)
+        claimed.delivery.ack()
 
 
 def new_row(command: JobCommand[Any], queue: str, now: datetime) -> NewJob:

@@ -21,7 +21,7 @@ from .middleware import JobMiddleware, compose_enqueue
 from .sending import Sender
 from .serving import Serving
 from .store.port import JobStore
-from .transport import open_transport
+from .transport import MakeTransport, adapter_for
 from .worker import identify
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class Runtime:
 
     def start(self) -> None:
         """Start the I/O loop, and begin to connect. Any thread."""
+        make_transport = adapter_for(self.config.broker.url)
         self.io.start()
-        self.io.call(self._start())
+        self.io.call(self._start(make_transport))
 
     def send(self, commands: Sequence[JobCommand[Any]]) -> None:
         """Send through the enqueue chain, and wait. Any thread but the I/O loop's."""
@@ -114,11 +115,11 @@ class Runtime:
                 self.serving.actor_loop.stop()
             self.io.stop()
 
-    async def _start(self) -> None:
+    async def _start(self, make_transport: MakeTransport) -> None:
         for layer in self._layers():
             if self.store is None:
                 self.store = layer.open_store(self)
-        self.transport = open_transport(self.config.broker, self.clock, self.events, has_store=self.store is not None)
+        self.transport = make_transport(self.config.broker, self.clock, self.events, has_store=self.store is not None)
         persistence = self.persistence
         self.sender = Sender(
             self.transport,

@@ -17,7 +17,8 @@ from jq_actors.installed import installed_broker
 from jq_actors.middleware import JobMiddleware
 from jq_actors.middleware_loading import build_middleware
 from jq_actors.runtime import Runtime
-from jq_actors.transport import open_transport
+from jq_actors.transport import adapter_for
+from jq_actors.transport.port import Transport
 
 from .configured import ConfigOption, ModulesArgument, PathOption, find_modules_in, use_config
 from .output import OK, PROBLEM, print_error, print_table
@@ -99,16 +100,20 @@ def _servers(config: Config) -> Iterator[Finding]:
     """Broker and database, asked on an I/O loop as in a worker, but with nothing opened on it."""
     runtime = Runtime(config, installed_broker())
     has_store = any(isinstance(layer, JobMiddleware) and layer.brings_store for layer in runtime.chain)
+    make_transport = adapter_for(config.broker.url)
     runtime.io.start()
     try:
-        yield from runtime.io.call(_broker(runtime, has_store))
+        yield from runtime.io.call(
+            _broker(
+                runtime, make_transport(config.broker, runtime.clock, runtime.events, has_store=has_store)
+            )
+        )
         yield from runtime.io.call(_database(runtime))
     finally:
         runtime.io.stop()
 
 
-async def _broker(runtime: Runtime, has_store: bool) -> list[Finding]:
-    transport = open_transport(runtime.config.broker, runtime.clock, runtime.events, has_store=has_store)
+async def _broker(runtime: Runtime, transport: Transport) -> list[Finding]:
     try:
         report = await transport.check(sorted(installed_broker().queues))
     except JobQueueError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from .port import Transport
 
@@ -12,12 +12,20 @@ if TYPE_CHECKING:
     from ..events import Events
 
 
-def open_transport(config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool) -> Transport:
-    """The adapter for the URL of ``config``; on the I/O loop, not yet started."""
-    if config.url.startswith("embedded:"):
+class MakeTransport(Protocol):
+    """Makes an adapter; on the I/O loop. It is not yet started."""
+
+    def __call__(self, config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool) -> Transport:
+        """Make it."""
+        ...
+
+
+def adapter_for(url: str) -> MakeTransport:
+    """The adapter for a broker's URL. Imports it, which takes its time: not on a loop."""
+    if url.startswith("embedded:"):
         from .embedded import EmbeddedTransport
 
-        return EmbeddedTransport(config, clock, events, has_store=has_store)
+        return EmbeddedTransport
     from .rabbitmq import RabbitTransport
 
-    return RabbitTransport(config, clock, events)
+    return lambda config, clock, events, *, has_store: RabbitTransport(config, clock, events)
