@@ -5,9 +5,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Cheap and telling first; servers start with the first test that needs one.
-TESTS := $(wildcard tests/unit tests/simulation tests/conformance tests/integration tests/faults tests/packaging)
-
 .DEFAULT_GOAL := help
 .PHONY: help venv lint format types imports fast tests test demo bench clean
 
@@ -35,7 +32,7 @@ fast: venv ## the unit tests: no server, seconds
 	$(BIN)/pytest tests/unit
 
 tests: venv ## all tests, without the checks before them
-	$(BIN)/pytest --durations=10 $(TESTS)
+	$(BIN)/pytest --durations=10
 
 test: lint types imports tests ## the whole gate
 

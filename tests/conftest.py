@@ -57,6 +57,9 @@ from tests.support.proxy import TcpProxy
 from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
 from tests.support.workers import WorkerProcess
 
+CHEAP_FIRST = ("unit", "typing", "simulation", "conformance", "integration", "packaging")
+"""The order of the folders in a run; others come last. Servers start with the first test that needs one."""
+
 not_tested: set[str] = set()
 
 
@@ -64,6 +67,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("JQ_") and not name.startswith("JQ_TEST_")]:
         del os.environ[name]
     sweep()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return CHEAP_FIRST.index(folder) if folder in CHEAP_FIRST else len(CHEAP_FIRST)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
