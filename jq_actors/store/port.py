@@ -172,7 +172,9 @@ class JobStore(Protocol):
         """Write an outcome; ``False``: the claim was lost meanwhile and nothing was written. Batched."""
         ...
 
-    async def mark_published(self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False) -> None:
+    async def mark_published(
+        self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False
+    ) -> None:
         """The broker has confirmed these.
 
         ``lane_owner``: they wait in the memory of this worker (a transport that is not ``shared``); when it leaves
@@ -190,14 +192,18 @@ class JobStore(Protocol):
         """Scheduled and retrying rows that are due become queued with dispatch+1, leased to the caller."""
         ...
 
-    async def take_unpublished(self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+    async def take_unpublished(
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
         """Queued rows that were never published and that nobody leases, oldest first.
 
         ``room``: at most so many of each queue, and no other queues; ``None``: any.
         """
         ...
 
-    async def take_missing(self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+    async def take_missing(
+        self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
         """Queued rows of ``queue`` published before that time: the *same* dispatch again, backing off per row."""
         ...
 

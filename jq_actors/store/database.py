@@ -1,0 +1,172 @@
+"""The connection pool: transactions that no caller can tear, errors translated, each outage told once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from jq_actors.clock import Clock
+from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.events import Events, StoreBack, StoreLost
+from jq_actors.urls import mask_url
+
+from .dialect import WRITES, Fault, dialect_of
+
+T = TypeVar("T")
+Work = Callable[[AsyncConnection], Awaitable[T]]
+"""What to do within one transaction. It may be called again after a conflict: no effects but in the database."""
+
+MAX_CONFLICTS = 20
+"""How often a transaction that lost against others is repeated."""
+
+
+class Database:
+    """One database, by a pool of connections; everything on one loop.
+
+    Each transaction runs in a task of its own: a cancelled caller neither tears it nor leaves a connection checked
+    out or dirty (A60).
+
+    Raises (the constructor):
+      ValueError: a URL that is not of a known kind.
+    """
+
+    def __init__(self, url: str, *, pool_size: int, clock: Clock, events: Events) -> None:
+        self._url, self.dialect = dialect_of(url)
+        self.description = self.dialect.describe(self._url)
+        self._pool_size = pool_size
+        self._clock, self._events = clock, events
+        self._engine: AsyncEngine | None = None
+        self._writing_engine: AsyncEngine | None = (
+            None  # the same pool; its transactions begin as writing ones
+        )
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._away_since: float | None = None
+        self._ready = False
+
+    async def write(self, work: Work[T], *, unready: bool = False) -> T:
+        """Commit ``work``, all or nothing. What makes the database ready may take its time: it has no deadline.
+
+        Raises:
+          StoreUnavailableError: the database cannot be reached; whether it committed is not known.
+          StoreError: it refuses these values.
+        """
+        return await self._in_own_task(self._write(work, unready=unready))
+
+    async def read(self, work: Work[T], *, unready: bool = False) -> T:
+        """Do ``work``, which changes nothing. Raises as `write` does."""
+        engine = self._connected(writes=False, unready=unready)
+        return await self._in_own_task(self._transact(engine, work, self.dialect.deadline))
+
+    async def measure(self) -> timedelta:
+        """How far the server's clock is ahead of this machine's."""
+        if self.dialect.server_time is None:
+            return timedelta()
+        query = sa.select(self.dialect.server_time)
+        before = self._clock.wall()
+        server = (await self.read(lambda connection: connection.scalar(query), unready=True)) or before
+        return server - before - (self._clock.wall() - before) / 2
+
+    def make_ready(self) -> None:
+        """The tables are as this release wants them: from here on all work is done. Before, only `unready` work is."""
+        self._ready = True
+        self._back()
+
+    def lost(self, reason: str) -> None:
+        """The database does not do its work; told once until it is back."""
+        if self._away_since is None:
+            self._away_since = self._clock.monotonic()
+            self._events.emit(StoreLost(reason))
+
+    async def close(self, timeout: float) -> None:
+        """Let transactions end, for at most ``timeout`` seconds; then disconnect."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        if self._engine is not None:
+            await self._engine.dispose()
+            self._engine = None
+
+    @property
+    def checked_out(self) -> int:
+        """Connections in use now."""
+        pool = None if self._engine is None else self._engine.pool
+        return pool.checkedout() if isinstance(pool, sa.pool.QueuePool) else 0
+
+    # -- one transaction
+
+    async def _in_own_task(self, work: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, work: Work[T], *, unready: bool) -> T:
+        engine = self._connected(writes=True, unready=unready)
+        for conflicts in range(MAX_CONFLICTS):
+            try:
+                async with self.dialect.write_lock():
+                    return await self._transact(engine, work, None if unready else self.dialect.deadline)
+            except _Conflict:
+                # Two that met once must not meet for ever.
+                await self._clock.sleep(self._clock.random() * 0.01 * 2 ** min(conflicts, 5))
+        raise StoreUnavailableError(
+            f"{self.description}: rolled back {MAX_CONFLICTS} times because of other transactions."
+        )
+
+    async def _transact(self, engine: AsyncEngine, work: Work[T], deadline: float | None) -> T:
+        try:
+            async with asyncio.timeout(deadline), engine.begin() as connection:
+                answer = await work(connection)
+        except sa.exc.StatementError as error:
+            raise self._translated(error) from error
+        except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
+            raise self._unavailable(str(error) or f"no answer within {deadline} s") from error
+        if self._ready:
+            self._back()
+        return answer
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            seconds, self._away_since = self._clock.monotonic() - self._away_since, None
+            self._events.emit(StoreBack(seconds))
+
+    def _connected(self, *, writes: bool, unready: bool) -> AsyncEngine:
+        if not (self._ready or unready):
+            raise StoreUnavailableError(f"{self.description} has not been reached yet.")
+        if self._engine is None:
+            self._engine = create_async_engine(
+                self._url,
+                hide_parameters=True,  # they hold jobs' arguments
+                enable_from_linting=False,  # an UPDATE from a batch and the worker's row multiplies nothing
+                **self.dialect.engine_options(self._url, self._pool_size),
+            )
+            self.dialect.configure(self._engine)
+            self._writing_engine = self._engine.execution_options(**{WRITES: True})
+        return self._writing_engine if writes and self._writing_engine else self._engine
+
+    def _translated(self, error: sa.exc.StatementError) -> Exception:
+        reason = str(error.orig or error).strip().partition("\n")[0]
+        match self.dialect.fault_of(error):
+            case Fault.AWAY:
+                return self._unavailable(reason)
+            case Fault.CONFLICT:
+                return _Conflict(reason)
+            case Fault.REFUSED:
+                return StoreError(f"{self.description} refuses this: {mask_url(reason)}")
+
+    def _unavailable(self, reason: str) -> StoreUnavailableError:
+        message = f"{self.description}: {mask_url(reason)}"
+        self.lost(message)
+        return StoreUnavailableError(message)
+
+
+class _Conflict(Exception):
+    """Rolled back because of another transaction; nothing was written."""

@@ -1,0 +1,275 @@
+"""What PostgreSQL and SQLite say differently; nothing else in the store asks which of the two it talks to.
+
+A batch travels as ONE JSON parameter, so that a statement's text is constant: it is compiled and prepared once,
+whatever the number of rows. `Dialect.rows` turns that parameter into something to select from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from .tables import iso_utc
+
+ColumnTypes = Mapping[str, sa.types.TypeEngine[Any]]
+
+BATCH = sa.bindparam("batch", type_=sa.Text)
+"""The JSON parameter of every batch statement; `encode_rows` makes its value."""
+
+WRITES = "jq_writes"
+"""Execution option of the engine whose transactions write."""
+
+
+class Fault(Enum):
+    """What a database error means to the one who has something to write."""
+
+    AWAY = auto()
+    """The database cannot take it now, whatever it is: keep it and try again."""
+    CONFLICT = auto()
+    """Rolled back because of another transaction: try again at once."""
+    REFUSED = auto()
+    """These very values cannot be stored; trying again is in vain."""
+
+
+class Dialect(ABC):
+    """One kind of database."""
+
+    name: ClassVar[str]
+    """What SQLAlchemy calls it."""
+    deadline: ClassVar[float]
+    """Seconds after which a transaction is given up, so that a half-open connection stops nobody for ever."""
+    server_time: ClassVar[sa.ColumnElement[datetime] | None]
+    """The server's clock; ``None``: it is this machine's."""
+
+    def write_lock(self) -> AbstractAsyncContextManager[Any]:
+        """Held around each write transaction of this process."""
+        return nullcontext()
+
+    @abstractmethod
+    def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:
+        """Arguments of ``create_async_engine``."""
+
+    @abstractmethod
+    def configure(self, engine: AsyncEngine) -> None:
+        """Set up the engine's connections and transactions."""
+
+    @abstractmethod
+    def describe(self, url: sa.URL) -> str:
+        """The database in words, without a secret."""
+
+    @abstractmethod
+    def rows(self, columns: ColumnTypes) -> sa.FromClause:
+        """The rows of the parameter ``batch`` as a table ``b`` with these columns."""
+
+    @abstractmethod
+    def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        """An INSERT that knows ON CONFLICT."""
+
+    @abstractmethod
+    def has_tags(self, column: sa.ColumnElement[Any], tags: Sequence[str]) -> sa.ColumnElement[bool]:
+        """Whether the JSON array in ``column`` holds all of ``tags``."""
+
+    @abstractmethod
+    async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
+        """Let no other process migrate these tables until the transaction ends."""
+
+    @abstractmethod
+    def fault_of(self, error: sa.exc.StatementError) -> Fault:
+        """What ``error`` means."""
+
+
+def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The value of the parameter ``batch``. ASCII, so that no text can be one that a driver cannot encode."""
+    return json.dumps(rows, default=_encode, separators=(",", ":"))
+
+
+def _encode(value: object) -> str:
+    if isinstance(value, datetime):
+        return iso_utc(value)
+    raise TypeError(f"{type(value).__name__} has no form in a batch")
+
+
+def dialect_of(url: str) -> tuple[sa.URL, Dialect]:
+    """The parsed ``url`` and its dialect.
+
+    Raises:
+      ValueError: not a URL of a database and driver that the store knows; says which are.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError as error:
+        raise ValueError(f"The database URL cannot be read; expected for example {_EXAMPLES}.") from error
+    match parsed.drivername:
+        case "postgresql+asyncpg" | "postgresql+psycopg":
+            return parsed, PostgreSQL()
+        case "sqlite+aiosqlite" if parsed.database and ":memory:" not in parsed.database:
+            return parsed, SQLite()
+        case "sqlite+aiosqlite":
+            raise ValueError(
+                "SQLite in memory cannot be shared by connections; give a file: sqlite+aiosqlite:///jobs.db."
+            )
+        case other:
+            raise ValueError(f"The database driver {other!r} is not supported; use {_EXAMPLES}.")
+
+
+_EXAMPLES = "postgresql+asyncpg://user@host/database, postgresql+psycopg://user@host/database or sqlite+aiosqlite:///file"
+
+
+class PostgreSQL(Dialect):
+    """PostgreSQL, by asyncpg or psycopg."""
+
+    name = "postgresql"
+    deadline = 20.0
+    server_time = sa.func.clock_timestamp(type_=sa.TIMESTAMP(timezone=True))
+
+    _SESSION = (
+        # A plan that was made for an empty table would scan a full one until the next ANALYZE; planning anew costs
+        # a flush some 0.2 ms.
+        "SET plan_cache_mode = force_custom_plan",
+        # A process that is stopped (SIGSTOP, a frozen host) within a transaction must not keep its rows locked.
+        "SET idle_in_transaction_session_timeout = '15s'",
+    )
+
+    def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:
+        """See Dialect."""
+        if url.drivername.endswith("asyncpg"):
+            connect = {"timeout": 10, "server_settings": {"application_name": "jq_actors"}}
+        else:
+            connect = {"connect_timeout": 10, "application_name": "jq_actors"}
+        return {"pool_size": pool_size, "max_overflow": 2, "pool_pre_ping": True, "connect_args": connect}
+
+    def configure(self, engine: AsyncEngine) -> None:
+        """See Dialect."""
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def set_up(connection: Any, _record: Any) -> None:
+            cursor = connection.cursor()
+            for statement in self._SESSION:
+                cursor.execute(statement)
+            cursor.close()
+            connection.commit()
+
+    def describe(self, url: sa.URL) -> str:
+        """See Dialect."""
+        return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+
+    def rows(self, columns: ColumnTypes) -> sa.FromClause:
+        """See Dialect."""
+        typed: list[sa.ColumnClause[Any]] = [sa.column(name, kind) for name, kind in columns.items()]
+        records = sa.func.json_to_recordset(sa.cast(BATCH, postgresql.JSON))
+        return records.table_valued(*typed, name="b").render_derived(with_types=True)
+
+    def insert(self, table: sa.Table) -> postgresql.Insert:
+        """See Dialect."""
+        return postgresql.insert(table)
+
+    def has_tags(self, column: sa.ColumnElement[Any], tags: Sequence[str]) -> sa.ColumnElement[bool]:
+        """See Dialect."""
+        return column.op("@>", is_comparison=True)(
+            sa.cast(sa.literal(list(tags), postgresql.JSONB), postgresql.JSONB)
+        )
+
+    async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
+        """See Dialect."""
+        key = zlib.crc32(f"jq_actors:{jobs_table}".encode())
+        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+    def fault_of(self, error: sa.exc.StatementError) -> Fault:
+        """See Dialect."""
+        if not isinstance(error, sa.exc.DBAPIError):
+            return Fault.REFUSED
+        match getattr(error.orig, "sqlstate", None):
+            case "40001" | "40P01":
+                return Fault.CONFLICT
+            case str(state) if state[:2] in ("22", "23"):
+                return Fault.REFUSED
+            case None if isinstance(getattr(error.orig, "__cause__", None), ValueError):
+                return Fault.REFUSED  # asyncpg could not encode a parameter
+            case _:
+                # Also a missing table or right: an operator puts it in order, and no outcome is thrown away meanwhile.
+                return Fault.AWAY
+
+
+class SQLite(Dialect):
+    """SQLite, by aiosqlite: one file, many processes."""
+
+    name = "sqlite"
+    deadline = 60.0
+    server_time = None
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+
+    def write_lock(self) -> AbstractAsyncContextManager[Any]:
+        """See Dialect."""
+        # SQLite's own wait for its write lock sleeps up to 100 ms at a time; among our own tasks this one is at once.
+        return self._lock
+
+    def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:
+        """See Dialect."""
+        return {"pool_size": pool_size, "max_overflow": 2}
+
+    def configure(self, engine: AsyncEngine) -> None:
+        """See Dialect."""
+
+        @event.listens_for(engine.sync_engine, "connect")
+        def set_up(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver's own BEGIN is a deferred one
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout = 30000")
+            cursor.execute("PRAGMA journal_mode = WAL")
+            cursor.close()
+
+        @event.listens_for(engine.sync_engine, "begin")
+        def begin(connection: sa.Connection) -> None:
+            # A deferred transaction that turns into a writing one fails at once, without waiting, when another
+            # process wrote since it began (A61).
+            writes = connection.get_execution_options().get(WRITES)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    def describe(self, url: sa.URL) -> str:
+        """See Dialect."""
+        return f"SQLite file {url.database}"
+
+    def rows(self, columns: ColumnTypes) -> sa.FromClause:
+        """See Dialect."""
+        each = sa.func.json_each(BATCH).table_valued("value", name="each")
+        fields = [
+            sa.type_coerce(sa.func.json_extract(each.c.value, sa.literal_column(f"'$.{name}'")), kind).label(
+                name
+            )
+            for name, kind in columns.items()
+        ]
+        return sa.select(*fields).select_from(each).subquery("b")
+
+    def insert(self, table: sa.Table) -> sqlite.Insert:
+        """See Dialect."""
+        return sqlite.insert(table)
+
+    def has_tags(self, column: sa.ColumnElement[Any], tags: Sequence[str]) -> sa.ColumnElement[bool]:
+        """See Dialect."""
+        each = sa.func.json_each(column).table_valued("value")
+        return sa.and_(*(sa.exists(sa.select(each.c.value).where(each.c.value == tag)) for tag in tags))
+
+    async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
+        """Nothing to do: the transaction began IMMEDIATE, so it is the only one that writes."""
+
+    def fault_of(self, error: sa.exc.StatementError) -> Fault:
+        """See Dialect."""
+        # sqlite3.OperationalError is all that the file, the disk and its locks can say.
+        refused = not isinstance(error, sa.exc.DBAPIError) or isinstance(
+            error, sa.exc.IntegrityError | sa.exc.DataError | sa.exc.ProgrammingError | sa.exc.InterfaceError
+        )
+        return Fault.REFUSED if refused else Fault.AWAY

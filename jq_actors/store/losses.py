@@ -1,0 +1,168 @@
+"""Runs whose worker is lost: how they end, whoever finds them (a claim that takes over, or a relay)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.events import Event, JobFailed, JobTakenOver
+from jq_actors.job import JobId, JobState
+
+from .dialect import Dialect, encode_rows
+from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
+
+LOST = "lost"
+"""The outcome of such a run, in its attempt's row."""
+
+
+@dataclass(frozen=True, slots=True)
+class LostRun:
+    """A run that its worker will not end."""
+
+    job_id: JobId
+    run_token: int
+    actor: str
+    queue: str
+    attempt: int
+    crashes: int
+    """With this one."""
+    worker_id: str
+    where: str
+    """``host:pid`` of the worker, else its id."""
+    started_at: datetime
+
+    @property
+    def error(self) -> str:
+        """What happened, in a line."""
+        return f"worker lost ({self.where})"
+
+    @property
+    def reason(self) -> str:
+        """Why the job is failed, if this was one loss too many."""
+        return f"{self.error} {self.crashes} times"
+
+
+class Losses:
+    """The compare-and-sets that end lost runs, each under the token of the run."""
+
+    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+        jobs, attempts, payloads = tables.jobs, tables.attempts, tables.payloads
+        self._now = sa.bindparam("now", type_=UtcDateTime)
+        lost = dialect.rows({"id": JOB_ID, "run_token": BIGINT, "reason": sa.Text()})
+        ended = (
+            sa.update(jobs)
+            .where(
+                jobs.c.id == lost.c.id,
+                jobs.c.run_token == lost.c.run_token,
+                jobs.c.state == JobState.RUNNING.value,
+            )
+            .values(crashes=jobs.c.crashes + 1)
+            .returning(jobs.c.run_token)
+        )
+        self._queue = ended.values(
+            state=JobState.QUEUED.value, published_at=None, publish_at=jobs.c.due_at, lane_owner=None
+        )
+        self._fail = ended.values(
+            state=JobState.FAILED.value,
+            final_state=JobState.FAILED.value,
+            finished_at=self._now,
+            reason=lost.c.reason,
+        )
+        run = dialect.rows({column.name: column.type for column in attempts.columns})
+        self._record = sa.insert(attempts).from_select(
+            [column.name for column in attempts.columns], sa.select(*run.columns)
+        )
+        self._explain = (
+            sa.update(payloads)
+            .where(payloads.c.job_id == lost.c.id)
+            .values(error=lost.c.reason, traceback=None)
+        )
+
+    async def queue(
+        self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime
+    ) -> list[LostRun]:
+        """Queue the jobs again, unpublished, the same dispatch. Returns those that were still running so."""
+        return await self._end(connection, self._queue, {}, runs, now)
+
+    async def fail(
+        self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime
+    ) -> list[LostRun]:
+        """Fail the jobs. Returns those that were still running so."""
+        failed = await self._end(connection, self._fail, {"now": now}, runs, now)
+        if failed:
+            await connection.execute(self._explain, {"batch": encode_rows([_row(run) for run in failed])})
+        return failed
+
+    async def record(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> None:
+        """Write the attempts of runs that were ended."""
+        rows = [
+            {
+                "job_id": run.job_id,
+                "run_token": run.run_token,
+                "number": run.attempt,
+                "worker_id": run.worker_id,
+                "started_at": run.started_at,
+                "finished_at": now,
+                "outcome": LOST,
+                "error": run.error,
+            }
+            for run in runs
+        ]
+        if rows:
+            await connection.execute(self._record, {"batch": encode_rows(rows)})
+
+    async def _end(
+        self,
+        connection: AsyncConnection,
+        statement: sa.Update,
+        parameters: dict[str, Any],
+        runs: Sequence[LostRun],
+        now: datetime,
+    ) -> list[LostRun]:
+        if not runs:
+            return []
+        result = await connection.execute(
+            statement, {"batch": encode_rows([_row(run) for run in runs]), **parameters}
+        )
+        tokens = set(result.scalars())
+        ended = [run for run in runs if run.run_token in tokens]
+        await self.record(connection, ended, now)
+        return ended
+
+
+def lost_run(row: sa.Row[Any]) -> LostRun:
+    """The run that ``row`` (of `run_columns`) says is going on, as one that is lost."""
+    return LostRun(
+        job_id=row.id,
+        run_token=row.run_token,
+        actor=row.actor,
+        queue=row.queue,
+        attempt=row.attempt,
+        crashes=row.crashes + 1,
+        worker_id=row.worker_id,
+        where=row.worker_id if row.host is None else f"{row.host.partition('/')[0]}:{row.pid}",
+        started_at=row.started_at,
+    )
+
+
+def run_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
+    """What `lost_run` reads, of jobs joined with their workers."""
+    c, w = tables.jobs.c, tables.workers.c
+    of_job = [c.id, c.run_token, c.actor, c.queue, c.attempt, c.crashes, c.worker_id, c.started_at]
+    return [*of_job, w.host, w.pid]
+
+
+def events_of(queued: Sequence[LostRun], failed: Sequence[LostRun]) -> list[Event]:
+    """What to tell once it is committed."""
+    events: list[Event] = [JobTakenOver(run.job_id, run.crashes) for run in (*queued, *failed)]
+    events += [JobFailed(run.job_id, run.actor, run.queue, run.attempt, run.reason) for run in failed]
+    return events
+
+
+def _row(run: LostRun) -> dict[str, Any]:
+    return {"id": run.job_id, "run_token": run.run_token, "reason": run.reason}

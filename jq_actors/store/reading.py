@@ -1,0 +1,173 @@
+"""Reading jobs: one with its attempts, pages by keyset, counts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.job import Attempt, Job, JobId, JobState, is_job_id
+
+from .database import Database
+from .port import JobFilter, JobPage
+from .tables import Tables
+
+Row = sa.Row[Any]
+
+
+class Reading:
+    """Reads; locks nothing."""
+
+    def __init__(self, database: Database, tables: Tables) -> None:
+        self._database, self._tables = database, tables
+
+    async def get(self, job_id: JobId) -> Job | None:
+        """See JobStore."""
+        return await self._database.read(lambda c: self._get(c, job_id)) if is_job_id(job_id) else None
+
+    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
+        """See JobStore."""
+        before = None if after is None else decode_cursor(after)
+        return await self._database.read(lambda c: self._find(c, where, limit, before))
+
+    async def count_by_state(self) -> dict[JobState, int]:
+        """See JobStore."""
+        return await self._database.read(self._count_by_state)
+
+    async def _get(self, connection: AsyncConnection, job_id: JobId) -> Job | None:
+        row = (await connection.execute(self._select().where(self._tables.jobs.c.id == job_id))).one_or_none()
+        if row is None:
+            return None
+        c = self._tables.attempts.c
+        runs = sa.select(c.number, c.worker_id, c.started_at, c.finished_at, c.outcome, c.error)
+        runs = runs.where(c.job_id == job_id).order_by(c.started_at, c.finished_at)
+        attempts = [Attempt(*run) for run in await connection.execute(runs)]
+        return job_of(row, tuple(attempts))
+
+    async def _find(
+        self, connection: AsyncConnection, where: JobFilter, limit: int, before: int | None
+    ) -> JobPage:
+        # One more than wanted tells whether there is a next page.
+        seqs = self._page(where, limit + 1, before)
+        query = (
+            self._select().where(self._tables.jobs.c.seq.in_(seqs)).order_by(self._tables.jobs.c.seq.desc())
+        )
+        rows = (await connection.execute(query)).all()
+        jobs = tuple(job_of(row) for row in rows[:limit])
+        return JobPage(jobs, encode_cursor(rows[limit - 1].seq) if len(rows) > limit else None)
+
+    async def _count_by_state(self, connection: AsyncConnection) -> dict[JobState, int]:
+        state = self._tables.jobs.c.state
+        counted = await connection.execute(sa.select(state, sa.func.count()).group_by(state))
+        return {JobState(name): count for name, count in counted}
+
+    def _select(self) -> sa.Select[Any]:
+        jobs, payloads = self._tables.jobs, self._tables.payloads
+        kept = [payloads.c[name] for name in ("body", "result", "error", "traceback")]
+        return sa.select(jobs, *kept).outerjoin(payloads, payloads.c.job_id == jobs.c.id)
+
+    def _page(self, where: JobFilter, limit: int, before: int | None) -> sa.Select[int]:
+        c = self._tables.jobs.c
+        conditions = [
+            column == wanted
+            for column, wanted in ((c.actor, where.actor), (c.queue, where.queue), (c.group_key, where.group))
+            if wanted is not None
+        ]
+        if where.tags:
+            conditions.append(self._database.dialect.has_tags(c.tags, where.tags))
+        if before is not None:
+            conditions.append(c.seq < before)
+        # A page of each shelf by its own index, then the newest of all: no index gives several final states in the
+        # order of `seq`.
+        pages = [
+            sa.select(c.seq).where(*conditions, shelf).order_by(c.seq.desc()).limit(limit).subquery()
+            for shelf in self._shelves(where.states)
+        ]
+        union = sa.union_all(*(sa.select(page.c.seq) for page in pages)).subquery()
+        return sa.select(union.c.seq).order_by(union.c.seq.desc()).limit(limit)
+
+    def _shelves(self, states: frozenset[JobState]) -> list[sa.ColumnElement[bool]]:
+        c = self._tables.jobs.c
+        if not states:
+            return [sa.true()]
+        shelves = [c.final_state == state.value for state in states if state.is_final]
+        unfinished = [state.value for state in states if not state.is_final]
+        if unfinished:
+            shelves.append(c.final_state.is_(None) & c.state.in_(unfinished))
+        return shelves
+
+
+def encode_cursor(seq: int) -> str:
+    """The cursor that continues after the row ``seq``."""
+    return base64.urlsafe_b64encode(f"seq:{seq}".encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str) -> int:
+    """The number in ``cursor``.
+
+    Raises:
+      ValueError: it is none of ours.
+    """
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    kind, _, number = text.partition(":")
+    if kind != "seq" or not number.isdecimal() or int(number) >= 1 << 63:
+        raise ValueError(f"{cursor!r} is not a cursor of a page of jobs.")
+    return int(number)
+
+
+def job_of(row: Row, attempts: tuple[Attempt, ...] = ()) -> Job:
+    """The job in ``row``. What cannot be decoded is left empty, and ``reason`` says so: a page never breaks (A42)."""
+    problems: list[str] = []
+    args, kwargs = _arguments(row.body, problems)
+    result = _result(row.result, problems)
+    state = JobState(row.state)
+    return Job(
+        id=JobId(row.id),
+        actor=row.actor,
+        queue=row.queue,
+        state=state,
+        group=row.group_key,
+        position=row.position,
+        priority=row.priority,
+        tags=tuple(row.tags),
+        dispatch=row.dispatch,
+        attempt=row.attempt,
+        crashes=row.crashes,
+        args=args,
+        kwargs=kwargs,
+        reason="; ".join([*([row.reason] if row.reason else []), *problems]) or None,
+        result=result,
+        # That of an earlier attempt stays in the payload; it is not why the job is as it is.
+        error=None if state is JobState.SUCCEEDED else row.error,
+        traceback=None if state is JobState.SUCCEEDED else row.traceback or None,
+        worker_id=row.worker_id,
+        enqueued_at=row.enqueued_at,
+        due_at=row.due_at,
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        attempts=attempts,
+    )
+
+
+def _arguments(body: str | None, problems: list[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        command = json.loads(body or "")
+        return tuple(command["args"]), dict(command["kwargs"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        problems.append(f"its arguments cannot be read ({type(error).__name__}: {error})")
+        return (), {}
+
+
+def _result(result: str | None, problems: list[str]) -> Any:
+    try:
+        return None if result is None else json.loads(result)
+    except (ValueError, RecursionError) as error:
+        problems.append(f"its result cannot be read ({error})")
+        return None

@@ -1,0 +1,137 @@
+"""Giving back what a worker had: after its loss, or when it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.events import Event
+from jq_actors.job import JobState
+from jq_actors.outcome import Interrupted
+from jq_actors.protocol import Owner, owner_is_lost, survives_crash
+
+from .database import Database
+from .losses import Losses, LostRun, events_of, lost_run, run_columns
+from .port import Leases, Settlement
+from .settles import Settles
+from .tables import Tables
+from .workers import known_dead
+
+_WORKER = sa.bindparam("worker", type_=sa.Text)
+_LIMIT = sa.bindparam("limit", type_=sa.Integer)
+_ALL = 1_000_000
+"""More than one process can run."""
+
+
+@dataclass(slots=True)
+class Recovered:
+    """What was given back."""
+
+    queued: list[LostRun] = field(default_factory=list)
+    failed: list[LostRun] = field(default_factory=list)
+    workers: list[str] = field(default_factory=list)
+    """Lost workers of which nothing is left."""
+
+    @property
+    def events(self) -> list[Event]:
+        """What to tell."""
+        return events_of(self.queued, self.failed)
+
+
+class Recovering:
+    """Finds lost workers, and gives back their jobs."""
+
+    def __init__(
+        self, database: Database, tables: Tables, leases: Leases, losses: Losses, settles: Settles
+    ) -> None:
+        jobs, workers = tables.jobs, tables.workers
+        self._database, self._leases = database, leases
+        self._losses, self._settles = losses, settles
+        self._all = sa.select(
+            workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started, workers.c.lease_until
+        )
+        self._lock = (
+            sa.select(workers.c.lease_until).where(workers.c.id == _WORKER).with_for_update(skip_locked=True)
+        )
+        self._remove = sa.delete(workers).where(workers.c.id == _WORKER)
+        # Unfinished rows are what an index of them is for; there is none of running ones, since each claim would have
+        # to write to it, and a worker is lost seldom.
+        self._running = (
+            sa.select(*run_columns(tables))
+            .outerjoin(workers, workers.c.id == jobs.c.worker_id)
+            .where(
+                jobs.c.final_state.is_(None),
+                jobs.c.state == JobState.RUNNING.value,
+                jobs.c.worker_id == _WORKER,
+            )
+            .limit(_LIMIT)
+            .with_for_update(of=jobs)
+        )
+        self._unlane = (
+            sa.update(jobs)
+            .where(jobs.c.lane_owner == _WORKER, jobs.c.state == JobState.QUEUED.value)
+            .values(lane_owner=None, published_at=None, publish_at=jobs.c.due_at)
+        )
+
+    async def recover(self, limit: int, now: datetime) -> Recovered:
+        """Give back up to ``limit`` running jobs of lost workers, and all that waited in their memory."""
+        recovered = Recovered()
+        for owner in await self._database.read(lambda c: self._lost(c, now)):
+            left = limit - len(recovered.queued) - len(recovered.failed)
+            if left <= 0:
+                break
+            part = await self._give_back(owner, left, now)
+            recovered.queued += part.queued
+            recovered.failed += part.failed
+            recovered.workers += part.workers
+        return recovered
+
+    async def leave(self, worker: str, now: datetime) -> None:
+        """Remove a worker that has drained. What it still has is queued again, and counts as interrupted."""
+        await self._database.write(lambda c: self._leave(c, worker, now))
+
+    async def _lost(self, connection: AsyncConnection, now: datetime) -> list[Owner]:
+        rows = (await connection.execute(self._all)).all()
+        dead = await known_dead({row.id: (row.host, row.pid, row.process_started) for row in rows})
+        owners = [Owner(row.id, row.lease_until, known_dead=row.id in dead) for row in rows]
+        return [owner for owner in owners if owner_is_lost(owner, now)]
+
+    async def _give_back(self, owner: Owner, limit: int, now: datetime) -> Recovered:
+        async def work(connection: AsyncConnection) -> Recovered:
+            recovered = Recovered()
+            worker = {"worker": owner.worker_id}
+            # Whoever has this lock recovers the worker. A claim that it makes just now is either over, and its row
+            # is found below, or finds no worker to claim for.
+            lease_until = await connection.scalar(self._lock, worker)
+            if lease_until is None or not owner_is_lost(replace(owner, lease_until=lease_until), now):
+                return recovered  # another relay is at it, or it came back to life
+            runs = await self._runs(connection, owner.worker_id, limit)
+            alive = [run for run in runs if survives_crash(run.crashes, self._leases.max_crashes)]
+            recovered.queued = await self._losses.queue(connection, alive, now)
+            doomed = [run for run in runs if run not in alive]
+            recovered.failed = await self._losses.fail(connection, doomed, now)
+            await connection.execute(self._unlane, worker)
+            if len(runs) < limit:
+                await connection.execute(self._remove, worker)
+                recovered.workers.append(owner.worker_id)
+            return recovered
+
+        return await self._database.write(work)
+
+    async def _leave(self, connection: AsyncConnection, worker: str, now: datetime) -> None:
+        await connection.execute(self._remove, {"worker": worker})
+        await connection.execute(self._unlane, {"worker": worker})
+        runs = await self._runs(connection, worker, _ALL)
+        if runs:
+            interrupted = [
+                Settlement(run.job_id, run.run_token, Interrupted(), run.started_at, now, republish=True)
+                for run in runs
+            ]
+            await self._settles.write(connection, interrupted, now, again=False)
+
+    async def _runs(self, connection: AsyncConnection, worker: str, limit: int) -> list[LostRun]:
+        parameters = {"worker": worker, "limit": limit}
+        return [lost_run(row) for row in await connection.execute(self._running, parameters)]

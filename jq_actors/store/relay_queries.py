@@ -1,0 +1,170 @@
+"""What the relay asks: which rows have to be published, and to whom they are leased meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.job import JobId, JobState
+
+from .database import Database
+from .dialect import encode_rows
+from .port import Dispatch
+from .tables import JOB_ID, Tables, UtcDateTime
+
+FIRST_BACKOFF = timedelta(seconds=30)
+MAX_DOUBLINGS = 6
+"""A row that was published again n times is missing only after 30 s · 2ⁿ; from n = 6 on, 32 minutes."""
+
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+_LEASE = sa.bindparam("lease", type_=UtcDateTime)
+_LIMIT = sa.bindparam("limit", type_=sa.Integer)
+_QUEUE = sa.bindparam("wanted_queue", type_=sa.Text)
+
+
+class RelayQueries:
+    """Takes rows for a relay. Several relays at once never take the same row."""
+
+    def __init__(self, database: Database, tables: Tables) -> None:
+        self._database, self._tables = database, tables
+        c = tables.jobs.c
+        queued = c.state == JobState.QUEUED.value
+        unpublished = (c.publish_at <= _NOW, queued)
+        order = (c.publish_at, c.seq)
+        leased = {"publish_at": _LEASE, "lane_owner": None}
+        self._take_due = self._take(
+            (c.wake_at <= _NOW,),
+            (c.wake_at, c.seq),
+            leased
+            | {
+                "state": JobState.QUEUED.value,
+                "dispatch": c.dispatch + 1,
+                "wake_at": None,
+                "published_at": None,
+                "redispatches": 0,
+                "reason": None,
+            },
+        )
+        self._take_any = self._take(unpublished, order, leased)
+        self._take_of_queue = self._take((c.queue == _QUEUE, *unpublished), order, leased)
+        in_broker = (c.queue == _QUEUE, c.final_state.is_(None), queued, c.publish_at.is_(None))
+        self._take_missing = self._take(
+            # The second condition is the first without its row's back-off: the one that the index can answer.
+            (*in_broker, c.published_at <= _missing_since(c.redispatches), c.published_at <= _since(0)),
+            (c.published_at,),
+            leased | {"published_at": _NOW, "redispatches": c.redispatches + 1},
+        )
+        before = sa.bindparam("before", type_=UtcDateTime)
+        published = sa.select(c.seq).where(*in_broker, c.published_at <= before).limit(_LIMIT)
+        self._count_published = sa.select(sa.func.count()).select_from(published.subquery())
+        self._next_due = sa.select(sa.func.min(c.wake_at))
+        ids = database.dialect.rows({"job_id": JOB_ID})
+        payloads = tables.payloads.c
+        self._bodies = sa.select(payloads.job_id, payloads.body).join(ids, ids.c.job_id == payloads.job_id)
+
+    async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
+        """See JobStore."""
+        parameters = {"now": now, "lease": now + lease, "limit": limit}
+        return await self._database.write(lambda c: self._taken(c, self._take_due, parameters))
+
+    async def take_unpublished(
+        self, room: Mapping[str, int] | None, limit: int, now: datetime, lease: timedelta
+    ) -> list[Dispatch]:
+        """See JobStore."""
+        times = {"now": now, "lease": now + lease}
+        if room is None:
+            return await self._database.write(
+                lambda c: self._taken(c, self._take_any, {**times, "limit": limit})
+            )
+        return await self._database.write(lambda c: self._taken_by_queue(c, room, limit, times))
+
+    async def take_missing(
+        self, queue: str, published_before: datetime, limit: int, now: datetime, lease: timedelta
+    ) -> list[Dispatch]:
+        """See JobStore."""
+        parameters = {"wanted_queue": queue, "limit": limit, "now": now, "lease": now + lease}
+        parameters |= _backoffs(published_before, now)
+        return await self._database.write(lambda c: self._taken(c, self._take_missing, parameters))
+
+    async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
+        """See JobStore."""
+        parameters = {"wanted_queue": queue, "before": published_before, "limit": limit}
+        return (await self._database.read(lambda c: c.scalar(self._count_published, parameters))) or 0
+
+    async def next_due(self) -> datetime | None:
+        """See JobStore."""
+        return await self._database.read(lambda c: c.scalar(self._next_due))
+
+    def _take(
+        self,
+        where: Sequence[sa.ColumnElement[bool]],
+        order: Sequence[sa.ColumnElement[Any]],
+        values: Mapping[str, Any],
+    ) -> sa.UpdateBase:
+        jobs = self._tables.jobs
+        # A table expression, for only that is evaluated once: as a subquery of IN, PostgreSQL may evaluate it again
+        # for other rows, and then lock and take more than LIMIT.
+        picked = (
+            sa.select(jobs.c.seq)
+            .where(*where)
+            .order_by(*order)
+            .limit(_LIMIT)
+            .with_for_update(skip_locked=True)
+            .cte("picked")
+        )
+        c = jobs.c
+        return (
+            sa.update(jobs)
+            .where(c.seq == picked.c.seq)
+            .values(**values)
+            .returning(c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key)
+        )
+
+    async def _taken(
+        self, connection: AsyncConnection, statement: sa.UpdateBase, parameters: Mapping[str, Any]
+    ) -> list[Dispatch]:
+        return await self._dispatches(connection, (await connection.execute(statement, parameters)).all())
+
+    async def _taken_by_queue(
+        self, connection: AsyncConnection, room: Mapping[str, int], limit: int, times: Mapping[str, Any]
+    ) -> list[Dispatch]:
+        taken: list[sa.Row[Any]] = []
+        for queue, places in room.items():
+            wanted = min(places, limit - len(taken))
+            if wanted > 0:
+                parameters = {**times, "limit": wanted, "wanted_queue": queue}
+                taken += (await connection.execute(self._take_of_queue, parameters)).all()
+        return await self._dispatches(connection, taken)
+
+    async def _dispatches(self, connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Dispatch]:
+        if not rows:
+            return []
+        batch = encode_rows([{"job_id": row.id} for row in rows])
+        bodies = dict((await connection.execute(self._bodies, {"batch": batch})).tuples().all())
+        # In the order in which they were sent: RETURNING has none.
+        return [
+            Dispatch(
+                JobId(row.id), row.dispatch, row.queue, bodies[row.id].encode(), row.priority, row.group_key
+            )
+            for row in sorted(rows, key=lambda row: row.seq)
+        ]
+
+
+def _missing_since(redispatches: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:
+    return sa.case(
+        *((redispatches == n, _since(n)) for n in range(MAX_DOUBLINGS)), else_=_since(MAX_DOUBLINGS)
+    )
+
+
+def _since(redispatches: int) -> sa.BindParameter[datetime]:
+    return sa.bindparam(f"since_{redispatches}", type_=UtcDateTime)
+
+
+def _backoffs(published_before: datetime, now: datetime) -> dict[str, datetime]:
+    # The first time is the caller's to judge: after a wiped broker it is at once.
+    waits = [timedelta(), *(FIRST_BACKOFF * 2**n for n in range(1, MAX_DOUBLINGS + 1))]
+    return {f"since_{n}": min(published_before, now - wait) for n, wait in enumerate(waits)}

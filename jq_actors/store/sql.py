@@ -1,0 +1,256 @@
+"""The store on SQL: one face over the modules that hold the statements.
+
+Claims, settlements, insertions and marks are written by natural group commit, each kind with a flusher of its own: two
+kinds then overlap on two connections, which measured faster than one transaction for both (docs/decisions.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from jq_actors.clock import Clock
+from jq_actors.events import Events
+from jq_actors.job import Job, JobId, JobState
+from jq_actors.outcome import Interrupted
+from jq_actors.protocol import Verdict
+from jq_actors.worker import WorkerIdentity
+
+from .batching import GroupCommit
+from .claims import Claims
+from .database import Database
+from .inserts import Insertion, Inserts
+from .losses import Losses
+from .marks import Mark, Marks
+from .port import (
+    Claim,
+    ClaimRequest,
+    Dispatch,
+    JobFilter,
+    JobPage,
+    Leases,
+    NewJob,
+    Recovery,
+    Retention,
+    Settlement,
+    StoreReport,
+)
+from .readiness import Readiness
+from .reading import Reading
+from .recovery import Recovering
+from .relay_queries import RelayQueries
+from .retention import Pruning
+from .settles import Settles
+from .tables import tables_for
+from .workers import Workers
+
+CLOSE_TIMEOUT = 5.0
+"""Seconds that `close` gives to each kind of write that waits."""
+
+
+class SqlStore:
+    """A `JobStore` on PostgreSQL or SQLite.
+
+    Parameters:
+      url: ``postgresql+asyncpg://``, ``postgresql+psycopg://`` or ``sqlite+aiosqlite:///file``.
+      jobs_table: the name of the hot table; those of the others begin with it.
+      auto_migrate: make or upgrade the tables in `open`.
+      pool_size: connections that are kept; two more are opened when all are in use.
+
+    Raises:
+      ValueError: a URL or a table name that cannot be used; the sentence says what can.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        jobs_table: str,
+        leases: Leases,
+        clock: Clock,
+        events: Events,
+        auto_migrate: bool = True,
+        pool_size: int = 2,
+    ) -> None:
+        self._clock, self._events = clock, events
+        self._db = Database(url, pool_size=pool_size, clock=clock, events=events)
+        self._readiness = Readiness(url, jobs_table, self._db, clock, auto_migrate=auto_migrate)
+        tables, dialect = tables_for(jobs_table), self._db.dialect
+        self._workers = Workers(tables, dialect)
+        self._inserts = Inserts(tables, dialect)
+        losses = Losses(tables, dialect)
+        self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses)
+        self._settles = Settles(tables, dialect)
+        self._relay = RelayQueries(self._db, tables)
+        self._marks = Marks(self._db, tables)
+        self._recovering = Recovering(self._db, tables, leases, losses, self._settles)
+        self._pruning = Pruning(self._db, tables)
+        self._reading = Reading(self._db, tables)
+        self._claiming = GroupCommit(
+            "claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back
+        )
+        self._settling = GroupCommit("settle", self._write_settlements, clock=clock, events=events)
+        self._inserting = GroupCommit("insert", self._write_jobs, clock=clock, events=events, patient=False)
+        self._marking = GroupCommit("mark", self._write_marks, clock=clock, events=events, patient=False)
+
+    # -- open and close
+
+    async def open(self) -> None:
+        """See JobStore. A server that refuses us (password, database name) is waited for, too."""
+        await self._readiness.open()
+
+    async def close(self) -> None:
+        """See JobStore."""
+        await self._readiness.close()
+        # Claims first: one that nobody waits for any more is given back by a settlement.
+        for group in (self._claiming, self._settling, self._inserting, self._marking):
+            await group.close(CLOSE_TIMEOUT)
+        await self._db.close(CLOSE_TIMEOUT)
+
+    def now(self) -> datetime:
+        """See JobStore."""
+        return self._clock.wall() + self._readiness.ahead
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections are checked out; none when nothing is under way."""
+        return self._db.checked_out
+
+    # -- the life of a job
+
+    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
+        """See JobStore. Insertions of several callers share a commit; each stays all or none."""
+        await self._inserting.add((jobs, publish_lease))
+
+    async def claim(self, request: ClaimRequest) -> Claim:
+        """See JobStore. A caller that is cancelled gives back what it was granted."""
+        return await self._claiming.add(request)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """See JobStore. It is written even when the caller is cancelled."""
+        return await self._settling.add(settlement)
+
+    async def mark_published(
+        self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False
+    ) -> None:
+        """See JobStore."""
+        await self._marking.add((dispatches, lane_owner))
+
+    async def release_publish_lease(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        """See JobStore."""
+        await self._marks.released(dispatches)
+
+    async def _write_claims(self, requests: Sequence[ClaimRequest], _again: bool) -> list[Claim]:
+        now = self.now()
+        claimed = await self._db.write(lambda connection: self._claims.write(connection, requests, now))
+        for event in claimed.events:
+            self._events.emit(event)
+        return [claimed.answers[request.run_token] for request in requests]
+
+    async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[bool]:
+        now = self.now()
+        return await self._db.write(
+            lambda connection: self._settles.write(connection, settlements, now, again=again)
+        )
+
+    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[None]:
+        now = self.now()
+        await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
+        return [None] * len(insertions)
+
+    async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
+        now = self.now()
+        me = self._workers.my_id if any(in_memory for _, in_memory in marks) else None
+        await self._db.write(lambda connection: self._marks.published(connection, marks, me, now))
+        return [None] * len(marks)
+
+    def _give_back(self, request: ClaimRequest, claim: Claim) -> None:
+        if claim.verdict is Verdict.GRANT:
+            now = self.now()
+            self._settling.add(Settlement(request.job_id, request.run_token, Interrupted(), now, now))
+
+    # -- the relay
+
+    async def take_due(self, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+        """See JobStore."""
+        return await self._relay.take_due(limit, self.now(), publish_lease)
+
+    async def take_unpublished(
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
+        """See JobStore."""
+        return await self._relay.take_unpublished(room, limit, self.now(), publish_lease)
+
+    async def take_missing(
+        self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
+        """See JobStore."""
+        return await self._relay.take_missing(queue, published_before, limit, self.now(), publish_lease)
+
+    async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
+        """See JobStore."""
+        return await self._relay.count_published(queue, published_before, limit)
+
+    async def next_due(self) -> datetime | None:
+        """See JobStore."""
+        return await self._relay.next_due()
+
+    async def recover(self, limit: int) -> Recovery:
+        """See JobStore."""
+        recovered = await self._recovering.recover(limit, self.now())
+        for event in recovered.events:
+            self._events.emit(event)
+        return Recovery(
+            tuple(run.job_id for run in recovered.queued),
+            tuple(run.job_id for run in recovered.failed),
+            tuple(recovered.workers),
+        )
+
+    async def offer_unhandled(self, actors: Sequence[str]) -> list[JobId]:
+        """See JobStore."""
+        return await self._marks.offered(actors, self.now())
+
+    async def prune(self, retention: Retention, limit: int) -> int:
+        """See JobStore."""
+        return await self._pruning.prune(retention, limit, self.now())
+
+    # -- workers
+
+    async def register(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
+        """See JobStore. Remembered even while the database is away: the first claim or heartbeat makes the row."""
+        self._workers.enrol(worker, queues, lease)
+        await self.heartbeat({})
+
+    async def heartbeat(self, held: Mapping[str, int]) -> None:
+        """See JobStore."""
+        await self._readiness.measure()
+        now = self.now()
+        await self._db.write(lambda connection: self._workers.renew(connection, now, held))
+
+    async def leave(self) -> None:
+        """See JobStore."""
+        await self._recovering.leave(self._workers.my_id, self.now())
+        self._workers.forget()
+
+    async def held_deliveries(self, queue: str) -> int:
+        """See JobStore."""
+        now = self.now()
+        return await self._db.read(lambda connection: self._workers.held(connection, queue, now))
+
+    # -- reading
+
+    async def get(self, job_id: JobId) -> Job | None:
+        """See JobStore."""
+        return await self._reading.get(job_id)
+
+    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
+        """See JobStore."""
+        return await self._reading.find(where, limit, after)
+
+    async def count_by_state(self) -> dict[JobState, int]:
+        """See JobStore."""
+        return await self._reading.count_by_state()
+
+    async def check(self) -> StoreReport:
+        """See JobStore. Needs no `open`, and changes nothing."""
+        return await self._readiness.check()

@@ -1,0 +1,206 @@
+"""The tables, as SQLAlchemy Core knows them. What makes them in a database is ``migrations/``; a test compares the two."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+REVISION = "0001"
+"""The newest revision of ``migrations/``; a test compares the two. Here, so that an open needs no Alembic."""
+
+MAX_TABLE_NAME = 40
+"""PostgreSQL cuts identifiers at 63 characters; the longest suffix of ours must still fit."""
+
+
+class UtcDateTime(sa.types.TypeDecorator[datetime]):
+    """An aware time in UTC: ``timestamptz`` on PostgreSQL, elsewhere ISO text of one width, which sorts as time does."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
+        """See TypeDecorator."""
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(sa.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(sa.Text())
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | str | None:
+        """See TypeDecorator."""
+        return value if value is None or dialect.name == "postgresql" else iso_utc(value)
+
+    def process_result_value(self, value: datetime | str | None, dialect: sa.Dialect) -> datetime | None:
+        """See TypeDecorator."""
+        if value is None:
+            return None
+        # psycopg answers in the session's time zone.
+        return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
+
+
+def iso_utc(moment: datetime) -> str:
+    """``moment`` as text that PostgreSQL reads as a timestamp and that sorts as time does."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+JOB_ID = sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+"""SQLite numbers rows by itself only in a column that is exactly INTEGER; it holds 64 bits all the same."""
+JSON_VALUE = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one installation."""
+
+    metadata: sa.MetaData
+    jobs: sa.Table
+    payloads: sa.Table
+    attempts: sa.Table
+    workers: sa.Table
+
+
+def tables_for(jobs_table: str) -> Tables:
+    """The tables whose names begin with ``jobs_table``.
+
+    Raises:
+      ValueError: it is no plain lower-case identifier of at most ``MAX_TABLE_NAME`` characters.
+    """
+    if not re.fullmatch(r"[a-z_][a-z0-9_]*", jobs_table) or len(jobs_table) > MAX_TABLE_NAME:
+        raise ValueError(
+            f"jobs_table {jobs_table!r}: expected a lower-case identifier of at most {MAX_TABLE_NAME} characters"
+        )
+    metadata = sa.MetaData()
+    return Tables(
+        metadata,
+        jobs=_jobs(jobs_table, metadata),
+        payloads=_payloads(jobs_table, metadata),
+        attempts=_attempts(jobs_table, metadata),
+        workers=_workers(jobs_table, metadata),
+    )
+
+
+def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
+    jobs = sa.Table(
+        name,
+        metadata,
+        sa.Column("seq", BIGINT, sa.Identity(), primary_key=True),
+        sa.Column("id", JOB_ID, nullable=False),
+        sa.Column("actor", sa.Text, nullable=False),
+        sa.Column("queue", sa.Text, nullable=False),
+        sa.Column("group_key", sa.Text),
+        sa.Column("position", BIGINT),
+        sa.Column("priority", sa.SmallInteger, nullable=False),
+        sa.Column("state", sa.Text, nullable=False),
+        # Equal to `state` once that is final, else NULL: what indexes name instead of it (see below).
+        sa.Column("final_state", sa.Text),
+        sa.Column("reason", sa.Text),
+        sa.Column("dispatch", sa.Integer, nullable=False),
+        sa.Column("published_at", UtcDateTime),
+        # From when on a relay may publish this queued row; NULL: the broker has it, or it is not queued.
+        sa.Column("publish_at", UtcDateTime),
+        # The worker in whose memory the published command lies (embedded transport only).
+        sa.Column("lane_owner", sa.Text),
+        sa.Column("redispatches", sa.Integer, nullable=False),
+        sa.Column("due_at", UtcDateTime, nullable=False),
+        # Equal to `due_at` while the row is scheduled or retrying, else NULL.
+        sa.Column("wake_at", UtcDateTime),
+        sa.Column("attempt", sa.Integer, nullable=False),
+        sa.Column("crashes", sa.Integer, nullable=False),
+        sa.Column("run_token", BIGINT),
+        sa.Column("worker_id", sa.Text),
+        sa.Column("enqueued_at", UtcDateTime, nullable=False),
+        sa.Column("started_at", UtcDateTime),
+        sa.Column("finished_at", UtcDateTime),
+        sa.Column("tags", JSON_VALUE, nullable=False),
+        # A HOT update needs room on the row's own page.
+        postgresql_with={"fillfactor": 50},
+        # Without it SQLite gives the number of a pruned newest row again, and a cursor would skip rows.
+        sqlite_autoincrement=True,
+    )
+    _index_jobs(jobs)
+    return jobs
+
+
+def _index_jobs(jobs: sa.Table) -> None:
+    # No index may name a column that a claim changes (state, attempt, run_token, worker_id, started_at), not even in
+    # its condition: on PostgreSQL that would end HOT updates, and each claim would write to every index (A58).
+    # A final settle writes to them all once; that is the price of finding a failed job among millions of others.
+    c = jobs.c
+    unfinished, final = c.final_state.is_(None), c.final_state.is_not(None)
+    _index(jobs, "id", c.id, unique=True)
+
+    # The relay's questions. Each of these holds only the rows that the question is about.
+    _index(jobs, "wake", c.wake_at, where=c.wake_at.is_not(None))
+    _index(jobs, "publish", c.publish_at, c.seq, where=c.publish_at.is_not(None))
+    _index(jobs, "publish_queue", c.queue, c.publish_at, c.seq, where=c.publish_at.is_not(None))
+    _index(jobs, "published", c.queue, c.published_at, where=unfinished & c.published_at.is_not(None))
+    _index(jobs, "lane", c.lane_owner, where=c.lane_owner.is_not(None))
+    _index(jobs, "expiry", c.final_state, c.finished_at, where=final)
+
+    # `find`: newest first, by one field at a time; a second field is filtered on the way. Tags alone have none.
+    _index(jobs, "unfinished", c.seq, where=unfinished)
+    _index(jobs, "final", c.final_state, c.seq, where=final)
+    _index(jobs, "actor", c.actor, c.seq)
+    _index(jobs, "queue", c.queue, c.seq)
+    _index(jobs, "group", c.group_key, c.seq, where=c.group_key.is_not(None))
+
+
+def _index(
+    table: sa.Table,
+    suffix: str,
+    *columns: sa.Column[object],
+    unique: bool = False,
+    where: sa.ColumnElement[bool] | None = None,
+) -> None:
+    sa.Index(f"{table.name}_{suffix}", *columns, unique=unique, postgresql_where=where, sqlite_where=where)
+
+
+def _payloads(name: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        f"{name}_payloads",
+        metadata,
+        sa.Column("job_id", JOB_ID, primary_key=True),
+        sa.Column("body", sa.Text, nullable=False),
+        sa.Column("result", sa.Text),
+        sa.Column("error", sa.Text),
+        sa.Column("traceback", sa.Text),
+    )
+
+
+def _attempts(name: str, metadata: sa.MetaData) -> sa.Table:
+    # The token, not the number, tells runs apart: a snoozed or interrupted run gives its number to the next one.
+    return sa.Table(
+        f"{name}_attempts",
+        metadata,
+        sa.Column("job_id", JOB_ID, primary_key=True),
+        sa.Column("run_token", BIGINT, primary_key=True, autoincrement=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("worker_id", sa.Text, nullable=False),
+        sa.Column("started_at", UtcDateTime, nullable=False),
+        sa.Column("finished_at", UtcDateTime, nullable=False),
+        sa.Column("outcome", sa.Text, nullable=False),
+        sa.Column("error", sa.Text),
+    )
+
+
+def _workers(name: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        f"{name}_workers",
+        metadata,
+        sa.Column("id", sa.Text, primary_key=True),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("process_started", sa.Double, nullable=False),
+        sa.Column("lease_until", UtcDateTime, nullable=False),
+        sa.Column("heartbeat_at", UtcDateTime, nullable=False),
+        sa.Column("queues", JSON_VALUE, nullable=False),
+        sa.Column("held", JSON_VALUE, nullable=False),
+        sa.Column("version", sa.Text, nullable=False),
+        # Renewed with every heartbeat: keep the versions on one page.
+        postgresql_with={"fillfactor": 50},
+    )
