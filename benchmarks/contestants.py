@@ -57,9 +57,8 @@ class Contestant:
 def _write_our_configuration(folder: Path, database_url: str) -> Path:
     middleware = []
     if database_url:
-        middleware.append(
-            {"persistence": {"url": database_url.replace("postgresql://", "postgresql+asyncpg://", 1)}}
-        )
+        url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+        middleware.append({"persistence": {"url": url}})
     path = folder / "jq_actors.yaml"
     configuration = {
         # By variable, not by value: the memory benchmark gives its workers another way to the broker.
@@ -87,14 +86,8 @@ TASKIQ = Contestant(
     module=f"{PROGRAMS}.taskiq_peer",
     worker=(
         *("taskiq", "worker", f"{PROGRAMS}.taskiq_peer:broker", "--workers", str(PROCESSES)),
-        *(
-            "--max-async-tasks",
-            str(CONCURRENCY),
-            "--max-threadpool-threads",
-            str(THREADS),
-            "--log-level",
-            "WARNING",
-        ),
+        *("--max-async-tasks", str(CONCURRENCY), "--max-threadpool-threads", str(THREADS)),
+        *("--log-level", "WARNING"),
     ),
     queues=("jq_bench_taskiq", "jq_bench_taskiq.dead"),
     exchanges=("jq_bench_taskiq",),
