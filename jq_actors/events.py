@@ -349,6 +349,15 @@ class PublisherBlocked(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class StockFrameReader(Event):
+    """The fast frame reader does not fit the installed aiormq; all works, slower."""
+
+    reason: str
+    level = logging.WARNING
+    text = "the fast frame reader is off, aiormq's own is used: %(reason)s"
+
+
+@dataclass(frozen=True, slots=True)
 class StoreLost(Event):
     """The database cannot be reached; what has to be written waits."""
 

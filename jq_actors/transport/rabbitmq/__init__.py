@@ -1,0 +1,7 @@
+"""The transport on RabbitMQ."""
+
+from __future__ import annotations
+
+from .transport import RabbitTransport
+
+__all__ = ["RabbitTransport"]

@@ -1,0 +1,91 @@
+"""The acks of one consuming channel: gathered in a turn of the loop, and as few as possible."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+
+from jq_actors.events import AckLost, Events
+
+from . import wire
+
+
+class Acks:
+    """Which deliveries of a channel are open, and which of their endings are still to be sent.
+
+    All acks below the oldest open delivery go as one ``multiple`` ack, the others one by one: a job that
+    takes an hour makes those behind it dearer, not later. Once the channel is gone its tags mean nothing any
+    more; they are counted (`AckLost`) and never sent to another channel (A6).
+    """
+
+    def __init__(self, channel: int, write: Callable[[bytes], None], events: Events) -> None:
+        self._channel, self._write, self._events = channel, write, events
+        # In the order of the tags; an OrderedDict finds its oldest entry at once, also after many were
+        # removed.
+        self._open: OrderedDict[int, str] = OrderedDict()
+        self._acked: dict[int, str] = {}
+        self._requeued: dict[int, str] = {}
+        self.is_dead = False
+        """Whether the channel is gone, and the broker has all that was open."""
+        self._flush_is_due = False
+
+    def opened(self, tag: int, queue: str) -> None:
+        """A delivery of ``queue`` came with ``tag``."""
+        self._open[tag] = queue
+
+    def ack(self, tag: int) -> None:
+        """Ack it with the next flush."""
+        self._end(tag, self._acked)
+
+    def requeue(self, tag: int) -> None:
+        """Give it back with the next flush, in the order of the calls."""
+        self._end(tag, self._requeued)
+
+    def flush(self) -> None:
+        """Send what is due."""
+        self._flush_is_due = False
+        if self.is_dead:
+            return
+        # Requeues first: what they end must not be open any more when an ack of several is counted out.
+        frames = [wire.requeue(self._channel, tag) for tag in self._requeued]
+        self._requeued.clear()
+        frames += self._ack_frames()
+        self._acked.clear()
+        if frames:
+            self._write(b"".join(frames))
+
+    def die(self) -> None:
+        """The channel is gone."""
+        self.is_dead = True
+        unsent = [*self._acked.values(), *self._requeued.values()]
+        self._acked.clear()
+        self._requeued.clear()
+        for queue in unsent:
+            self._events.emit(AckLost(queue))
+
+    def _end(self, tag: int, ending: dict[int, str]) -> None:
+        # A second ending of one delivery must not reach the broker: it closes the channel, with all that is
+        # on it.
+        queue = self._open.pop(tag, None)
+        if queue is None:
+            return
+        if self.is_dead:
+            self._events.emit(AckLost(queue))
+            return
+        ending[tag] = queue
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def _ack_frames(self) -> list[bytes]:
+        if not self._acked:
+            return []
+        oldest_open = next(iter(self._open), None)
+        if oldest_open is None:
+            return [wire.ack(self._channel, max(self._acked), multiple=True)]
+        prefix = [tag for tag in self._acked if tag < oldest_open]
+        frames = [wire.ack(self._channel, max(prefix), multiple=True)] if prefix else []
+        return frames + [
+            wire.ack(self._channel, tag, multiple=False) for tag in self._acked if tag > oldest_open
+        ]

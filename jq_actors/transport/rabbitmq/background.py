@@ -1,0 +1,56 @@
+"""Tasks that nobody waits for: kept running, or carried to their end, and always told of when they fail."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from jq_actors.clock import Clock
+from jq_actors.events import Events, TaskFailed
+
+RESTART_DELAY = 1.0
+"""Seconds before a task that failed is started again."""
+
+
+class Background:
+    """The tasks of one component. An error in one of them ends neither it nor the process."""
+
+    def __init__(self, events: Events, clock: Clock) -> None:
+        self._events, self._clock = events, clock
+        self._kept: list[asyncio.Task[None]] = []
+        self._errands: set[asyncio.Task[None]] = set()
+
+    def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run ``run`` until `stop`; start it again when it raises."""
+        self._kept.append(asyncio.get_running_loop().create_task(self._supervise(name, run), name=name))
+
+    def send(self, name: str, errand: Coroutine[Any, Any, None]) -> None:
+        """Carry ``errand`` to its end. It is never cancelled."""
+        task = asyncio.get_running_loop().create_task(self._told(name, errand), name=name)
+        self._errands.add(task)
+        task.add_done_callback(self._errands.discard)
+
+    async def errands(self, timeout: float) -> None:
+        """Wait until all errands are done, at most ``timeout`` seconds."""
+        if self._errands:
+            await asyncio.wait(self._errands, timeout=timeout)
+
+    async def stop(self) -> None:
+        """End what is kept; errands go on."""
+        kept, self._kept = self._kept, []
+        for task in kept:
+            task.cancel()
+        if kept:
+            await asyncio.wait(kept)
+
+    async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._told(name, run())
+            await self._clock.sleep(RESTART_DELAY)
+
+    async def _told(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a mistake of ours, whatever it is
+            self._events.emit(TaskFailed(name, repr(error)))

@@ -1,0 +1,257 @@
+"""Consuming: which queues this process wants, which the broker has confirmed, and the repair of the
+difference.
+
+The topology is ours: aiormq restores nothing. One loop compares wanted with confirmed after each change and
+every ``broker.reconcile_interval``; what is missing is declared on a throw-away channel and consumed, many at
+once, each for itself, so that a queue with a fault harms no other (A7 to A10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jq_actors.clock import Clock
+from jq_actors.config import BrokerConfig
+from jq_actors.doorbell import Doorbell
+from jq_actors.errors import TransportError
+from jq_actors.events import ConsumerConfirmed, ConsumerLost, Events, QueueBroken
+from jq_actors.transport.port import Deliver
+
+from .background import Background
+from .connection import Connection
+from .consuming import Bury, ConsumingChannel, RabbitDelivery
+from .link import Link, RefusedError
+from .topology import NOT_FOUND, Topology
+
+CHANNELS = 16
+"""Up to so many queues have a channel each; more share them (A24). The broker closes a channel for one fault
+in it."""
+AT_ONCE = 16
+"""Queues that are restored at the same time."""
+FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
+"""Bounds, in seconds, of the pause before a queue is tried again; it doubles."""
+CONSUMER_TIMEOUT_SINCE = (4, 3)
+"""First version with ``x-consumer-timeout`` for a single consumer, on quorum queues only. From 3.12 to 4.2 a
+policy or an argument of the queue can say it, never the consumer; an argument would be a 406 whenever it
+changes."""
+
+
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """One queue that this process wants to consume."""
+
+    queue: str
+    prefetch: int
+    deliver: Deliver
+    channel: ConsumingChannel | None = None
+    tag: str = ""
+    broken: str | None = None
+    is_suspect: bool = False
+    """Its last consume closed the channel: next time it gets one of its own."""
+    is_in_work: bool = False
+    last_error: str = ""
+    failures: int = 0
+    not_before: float = 0.0
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether the broker has confirmed it, and not ended it since."""
+        return self.channel is not None and self.channel.has(self.tag)
+
+
+class Consumer:
+    """The consuming side of the transport."""
+
+    def __init__(
+        self, config: BrokerConfig, topology: Topology, clock: Clock, events: Events, bury: Bury
+    ) -> None:
+        self.connection = Connection("consumer", config, clock, events, self._on_up, self._on_down)
+        self._config, self._topology = config, topology
+        self._clock, self._events = clock, events
+        self._bury = bury
+        self._wanted: dict[str, _Wanted] = {}
+        self._channels: list[ConsumingChannel] = []
+        self._opening = asyncio.Lock()
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._background = Background(events, clock)
+        self._bell = Doorbell(clock)
+        self._tags = itertools.count(1)
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything is wanted: only then there is a connection."""
+        return bool(self._wanted)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Wanted, not broken, and not confirmed."""
+        return tuple(w.queue for w in self._wanted.values() if not w.is_confirmed and w.broken is None)
+
+    @property
+    def broken(self) -> Mapping[str, str]:
+        """Wanted and refused by the broker, with its reason."""
+        return {w.queue: w.broken for w in self._wanted.values() if w.broken is not None}
+
+    def start(self) -> None:
+        """Begin to connect, and to repair."""
+        self.connection.start()
+        self._background.keep("consumer reconciler", self._reconcile)
+
+    def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
+        """See `Transport.want`. For a queue that is wanted already, ``prefetch`` holds from its next restore
+        on."""
+        wanted = self._wanted.get(queue)
+        if wanted is None:
+            self._wanted[queue] = _Wanted(queue, prefetch, deliver)
+        else:
+            wanted.prefetch, wanted.deliver = prefetch, deliver
+        self._bell.ring()
+
+    async def stop_intake(self, timeout: float) -> None:
+        """Want nothing any more. What comes after ``timeout`` seconds, because the broker is mute, is given
+        back."""
+        unwanted, self._wanted = self._wanted, {}
+        await self._background.errands(timeout)
+        cancels = [
+            asyncio.ensure_future(self._cancel(wanted.channel, wanted.tag))
+            for wanted in unwanted.values()
+            if wanted.channel is not None and wanted.is_confirmed
+        ]
+        if cancels:
+            await asyncio.wait(cancels, timeout=timeout)
+        for channel in self._channels:
+            channel.refuse()
+
+    async def close(self) -> None:
+        """Send the acks that are due, and close the connection."""
+        await self._background.stop()
+        for channel in self._channels:
+            channel.flush()
+        await self.connection.close()
+
+    # -- wanted against confirmed
+
+    async def _reconcile(self) -> None:
+        while True:
+            pause = self._config.reconcile_interval.total_seconds()
+            link, now = self.connection.link, self._clock.monotonic()
+            for wanted in self._wanted.values():
+                if link is None or wanted.is_confirmed or wanted.is_in_work:
+                    continue
+                if wanted.not_before > now:
+                    pause = min(pause, wanted.not_before - now)
+                    continue
+                wanted.is_in_work = True
+                self._background.send(f"restoring {wanted.queue}", self._restore(wanted, link))
+            await self._bell.wait(pause)
+
+    async def _restore(self, wanted: _Wanted, link: Link) -> None:
+        try:
+            async with self._at_once:
+                if self._is_current(wanted, link):
+                    await self._declare_and_consume(wanted, link)
+        except (TransportError, TimeoutError) as error:
+            self._again(wanted, str(error) or "the broker does not answer")
+        finally:
+            wanted.is_in_work = False
+            self._bell.ring()
+
+    def _is_current(self, wanted: _Wanted, link: Link) -> bool:
+        return link is self.connection.link and self._wanted.get(wanted.queue) is wanted
+
+    async def _declare_and_consume(self, wanted: _Wanted, link: Link) -> None:
+        jobs = self._topology.jobs(wanted.queue)
+        try:
+            await self._topology.declare(link, jobs)
+        except RefusedError as error:
+            self._break(wanted, str(error))
+            return
+        if not self._is_current(wanted, link):
+            return
+        channel = await self._take_seat(wanted, link)
+        tag = f"{wanted.queue}.{next(self._tags)}"
+        try:
+            await channel.consume(jobs.name, wanted, tag, self._consumer_arguments(link))
+        except RefusedError as error:
+            # On a shared channel it may have been for another's fault; alone there is no doubt.
+            if wanted.is_suspect and error.code != NOT_FOUND:
+                self._break(wanted, str(error))
+                return
+            wanted.is_suspect = True
+            raise
+        wanted.channel, wanted.tag = channel, tag
+        wanted.broken, wanted.is_suspect, wanted.failures = None, False, 0
+        self._events.emit(ConsumerConfirmed(wanted.queue))
+
+    async def _take_seat(self, wanted: _Wanted, link: Link) -> ConsumingChannel:
+        async with self._opening:
+            alive = [channel for channel in self._channels if channel.is_alive]
+            channel = min(alive, key=lambda channel: channel.seats, default=None)
+            if channel is None or wanted.is_suspect or (channel.seats > 0 and len(alive) < CHANNELS):
+                channel = ConsumingChannel(link, await link.open_channel(), self, self._events)
+                self._channels.append(channel)
+            channel.seats += 1
+            return channel
+
+    def _consumer_arguments(self, link: Link) -> dict[str, Any]:
+        if self._config.queue_type == "quorum" and link.version >= CONSUMER_TIMEOUT_SINCE:
+            return {"x-consumer-timeout": round(self._config.delivery_timeout.total_seconds() * 1000)}
+        return {}
+
+    def _break(self, wanted: _Wanted, reason: str) -> None:
+        """Leave it out, and look again with each reconciliation whether somebody has mended it."""
+        if wanted.broken != reason:
+            wanted.broken = reason
+            self._events.emit(QueueBroken(wanted.queue, reason))
+        wanted.not_before = self._clock.monotonic() + self._config.reconcile_interval.total_seconds()
+
+    def _again(self, wanted: _Wanted, reason: str) -> None:
+        wanted.failures += 1
+        wanted.last_error = reason
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(wanted.failures, 16))
+        wanted.not_before = self._clock.monotonic() + delay * self._clock.random()
+
+    # -- what the broker does
+
+    def _on_up(self, link: Link) -> None:
+        for wanted in self._wanted.values():
+            wanted.not_before, wanted.failures = 0.0, 0
+        self._bell.ring()
+
+    def _on_down(self) -> None:
+        channels, self._channels = self._channels, []
+        for channel in channels:
+            channel.on_closing()
+        for wanted in self._wanted.values():
+            wanted.channel = None
+
+    def on_cancelled(self, channel: ConsumingChannel, tag: str) -> None:
+        """See `consuming.Told`."""
+        self._lose(channel, "the broker ended it; its queue was deleted, or its node went down", tag)
+
+    def on_channel_lost(self, channel: ConsumingChannel, reason: str) -> None:
+        """See `consuming.Told`."""
+        if channel in self._channels:  # else the connection is lost, which is told once for all
+            self._channels.remove(channel)
+            self._lose(channel, reason)
+
+    def bury(self, delivery: RabbitDelivery, reason: str) -> None:
+        """See `consuming.Told`."""
+        self._bury(delivery, reason)
+
+    def _lose(self, channel: ConsumingChannel, reason: str, tag: str | None = None) -> None:
+        for wanted in self._wanted.values():
+            if wanted.channel is channel and tag in (None, wanted.tag):
+                wanted.channel = None
+                self._events.emit(ConsumerLost(wanted.queue, reason))
+        self._bell.ring()
+
+    async def _cancel(self, channel: ConsumingChannel, tag: str) -> None:
+        try:
+            await channel.cancel(tag)
+        except TransportError:
+            return  # gone with its channel, which is what was wanted

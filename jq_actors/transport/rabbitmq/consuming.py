@@ -1,0 +1,211 @@
+"""One channel with consumers on it, and the deliveries that come by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from pamqp.commands import Basic
+
+from jq_actors.events import Events
+from jq_actors.transport.port import Deliver
+
+from . import wire
+from .acks import Acks
+from .link import Link, ask
+
+Bury = Callable[["RabbitDelivery", str], None]
+
+
+class RabbitDelivery:
+    """The `Delivery` of this adapter."""
+
+    __slots__ = ("_acks", "_bury", "_tag", "body", "header", "queue", "redelivered")
+
+    def __init__(
+        self, queue: str, body: bytes, redelivered: bool, header: bytes, tag: int, acks: Acks, bury: Bury
+    ) -> None:
+        self.queue, self.body, self.redelivered = queue, body, redelivered
+        self.header = header
+        """The payload of the content header, for its properties."""
+        self._tag, self._acks, self._bury = tag, acks, bury
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still in our hand, and not taken back by the broker."""
+        return not self._acks.is_dead
+
+    @property
+    def dispatch(self) -> int:
+        """See `Delivery.dispatch`."""
+        return wire.dispatch_of(wire.read_message_id(self.header))
+
+    def ack(self) -> None:
+        """See `Delivery.ack`."""
+        self._acks.ack(self._tag)
+
+    def requeue(self) -> None:
+        """See `Delivery.requeue`."""
+        self._acks.requeue(self._tag)
+
+    def bury(self, reason: str) -> None:
+        """See `Delivery.bury`."""
+        self._bury(self, reason)
+
+
+class Taker(Protocol):
+    """Who takes the deliveries of one queue."""
+
+    @property
+    def queue(self) -> str:
+        """The user's name of the queue."""
+        ...
+
+    @property
+    def prefetch(self) -> int:
+        """Most unacked deliveries."""
+        ...
+
+    @property
+    def deliver(self) -> Deliver:
+        """Takes them."""
+        ...
+
+
+class Told(Protocol):
+    """Who is told what the broker does to the consumers of a channel."""
+
+    def on_cancelled(self, channel: ConsumingChannel, tag: str) -> None:
+        """The broker ended the consumer ``tag``."""
+        ...
+
+    def on_channel_lost(self, channel: ConsumingChannel, reason: str) -> None:
+        """The channel is gone with all its consumers."""
+        ...
+
+    def bury(self, delivery: RabbitDelivery, reason: str) -> None:
+        """Carry out `RabbitDelivery.bury`."""
+        ...
+
+
+class ConsumingChannel:
+    """A channel of several consumers, each with its own prefetch.
+
+    Its requests are never cancelled and have no timeout: that would close the channel, and with it every
+    delivery that is open on it (A12).
+    """
+
+    def __init__(self, link: Link, channel: AbstractChannel, told: Told, events: Events) -> None:
+        self.is_alive = True
+        self.seats = 0
+        """How many consumers were promised a place on it; who opens consumers counts up."""
+        self._link, self._channel, self._told = link, channel, told
+        self._acks = Acks(channel.number, lambda frames: link.write(channel, frames), events)
+        self._takers: dict[bytes, Taker] = {}
+        self._prefetch: int | None = None
+        self._lock = asyncio.Lock()
+        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
+        channel.closing.add_done_callback(self._on_closed)
+        if link.tap is not None:
+            link.tap.attach(channel.number, self)
+
+    def has(self, tag: str) -> bool:
+        """Whether the broker serves the consumer ``tag``, as far as aiormq and we know."""
+        return self.is_alive and tag.encode() in self._takers and not self._channel.is_closed
+
+    async def consume(self, source: str, taker: Taker, tag: str, arguments: dict[str, Any]) -> None:
+        """Consume the broker's queue ``source`` for ``taker``, by the name ``tag``.
+
+        Raises:
+          RefusedError: the broker refuses; the channel is gone.
+          TransportError: the channel or the connection went meanwhile.
+        """
+        async with self._lock:
+            if taker.prefetch != self._prefetch:
+                # Holds for consumers that are started later on this channel, each for itself.
+                await ask(self._channel.basic_qos(prefetch_count=taker.prefetch))
+                self._prefetch = taker.prefetch
+            self._takers[tag.encode()] = taker
+            try:
+                await ask(
+                    self._channel.basic_consume(source, self._on_stock, consumer_tag=tag, arguments=arguments)
+                )
+            except BaseException:
+                self._leave(tag)
+                raise
+
+    async def cancel(self, tag: str) -> None:
+        """End the consumer ``tag``; its deliveries stay valid. No delivery of it comes after this
+        returned."""
+        await ask(self._channel.basic_cancel(tag))
+        self._leave(tag)
+
+    def refuse(self) -> None:
+        """From now on give back what comes."""
+        self._takers.clear()
+
+    def flush(self) -> None:
+        """Send the acks that are due."""
+        self._acks.flush()
+
+    # -- from the tap, or from aiormq
+
+    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
+        """See `Sink`."""
+        name, tag, redelivered = wire.read_deliver(method)
+        self._take(name, tag, redelivered, header, body)
+
+    def on_return(self, method: bytes, header: bytes) -> None:
+        """Not on this channel: nothing is published here."""
+        raise AssertionError("A return on a consumer's channel.")
+
+    def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
+        """Not on this channel: nothing is published here."""
+        raise AssertionError("A confirm on a consumer's channel.")
+
+    def on_closing(self) -> None:
+        """See `Sink`."""
+        self.is_alive = False
+        self._acks.die()
+
+    async def _on_stock(self, message: DeliveredMessage) -> None:
+        assert isinstance(message.delivery, Basic.Deliver)
+        delivery = message.delivery
+        name = str(delivery.consumer_tag).encode()
+        self._take(
+            name,
+            delivery.delivery_tag or 0,
+            bool(delivery.redelivered),
+            message.header.marshal(),
+            message.body,
+        )
+
+    def _take(self, name: bytes, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+        taker = self._takers.get(name)
+        queue = "" if taker is None else taker.queue
+        self._acks.opened(tag, queue)
+        if taker is None:
+            self._acks.requeue(tag)
+            return
+        taker.deliver(RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._told.bury))
+
+    def _on_cancel(self, frame: Basic.Cancel) -> None:
+        tag = frame.consumer_tag or ""
+        if self._leave(tag):
+            self._told.on_cancelled(self, tag)
+
+    def _leave(self, tag: str) -> bool:
+        if self._takers.pop(tag.encode(), None) is None:
+            return False
+        self.seats -= 1
+        return True
+
+    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+        if self.is_alive:
+            self.on_closing()
+        error = None if closing.cancelled() else closing.exception()
+        if self._link.is_lost:
+            return  # told once for all channels
+        self._told.on_channel_lost(self, str(error) if error else "its channel was closed")

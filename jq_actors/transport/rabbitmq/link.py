@@ -1,0 +1,185 @@
+"""One open connection to the broker, until it breaks: channels, requests, and writing past aiormq's queue."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import aiormq
+from aiormq.abc import AbstractChannel, ChannelFrame
+from yarl import URL
+
+from jq_actors.config import BrokerConfig, mask_url
+from jq_actors.errors import TransportError
+
+from .frames import FrameTap, TapFactory, why_not_tapped
+from .quiet import quietly
+
+CONNECT_TIMEOUT = 15.0
+"""Seconds for the socket, TLS and the AMQP handshake together."""
+REQUEST_TIMEOUT = 30.0
+"""Seconds that one answer on a throw-away channel may take."""
+CLOSE_TIMEOUT = 5.0
+THROW_AWAY_CHANNELS = 4
+"""Most of them open at once, on each connection."""
+
+T = TypeVar("T")
+
+
+class RefusedError(TransportError):
+    """The broker answered a request by closing its channel. ``code`` is AMQP's reply code."""
+
+    def __init__(self, code: int, text: str) -> None:
+        self.code = code
+        super().__init__(text)
+
+
+class _Connection(aiormq.Connection):
+    """aiormq's, which gives a silent connection up after two heartbeats, not three."""
+
+    HEARTBEAT_GRACE_MULTIPLIER = 2
+
+
+class Link:
+    """An open connection. Raises nothing but `TransportError`, and asyncio's own TimeoutError and
+    cancellation."""
+
+    def __init__(self, connection: aiormq.Connection, tap: FrameTap | None) -> None:
+        self.tap = tap
+        """Where hot frames are taken out of the stream; ``None``: read by aiormq alone."""
+        self._connection = connection
+        self._closing = connection.closing
+        self._spare: list[AbstractChannel] = []
+        self._places = asyncio.Semaphore(THROW_AWAY_CHANNELS)
+
+    @property
+    def version(self) -> tuple[int, ...]:
+        """The server's version, such as ``(3, 10, 8)``; empty when it gives none."""
+        found = re.match(r"[0-9]+(\.[0-9]+)*", str(self._connection.server_properties.get("version")))
+        return tuple(map(int, found[0].split("."))) if found else ()
+
+    @property
+    def server(self) -> str:
+        """Product, version and address, for people."""
+        about = self._connection.server_properties
+        product, version = str(about.get("product")), str(about.get("version"))
+        return f"{product} {version} at {mask_url(str(self._connection.url.with_query(None)))}"
+
+    @property
+    def frame_max(self) -> int:
+        """The largest frame that both sides take, in bytes."""
+        return self._connection.connection_tune.frame_max
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it is known to be gone."""
+        return self._connection.is_closed or (self.tap is not None and self.tap.lost.done())
+
+    async def lost(self) -> None:
+        """Wait until the connection is gone."""
+        watched: list[asyncio.Future[Any]] = [self._closing]
+        if self.tap is not None:
+            # The socket tells at once, and also when aiormq should fail to notice.
+            watched.append(self.tap.lost)
+        await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+
+    async def close(self) -> str:
+        """Close it, in order if it stands, after what was written; never raises. Returns why it was lost, if
+        it was."""
+        with quietly():
+            closing = asyncio.ensure_future(self._connection.close())
+        await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
+        closing.cancel()
+        if self.tap is not None:
+            self.tap.abort()
+            if self.tap.close_text:
+                return self.tap.close_text
+        return _reason(self._closing)
+
+    async def open_channel(self, *, confirms: bool = False) -> AbstractChannel:
+        """A channel of one's own."""
+        return await ask(self._connection.channel(publisher_confirms=confirms))
+
+    @asynccontextmanager
+    async def throw_away_channel(self) -> AsyncIterator[AbstractChannel]:
+        """A channel for requests that may be refused, time out or be cancelled: then it is dropped, nothing
+        else.
+
+        Kept for the next one when all went well. For at most `REQUEST_TIMEOUT`.
+        """
+        async with self._places, asyncio.timeout(REQUEST_TIMEOUT):
+            channel = self._spare.pop() if self._spare else await self.open_channel()
+            yield channel
+        if not channel.is_closed:
+            self._spare.append(channel)
+
+    def write(self, channel: AbstractChannel, frames: bytes) -> None:
+        """Send ready ``frames`` of ``channel``, in the order of the calls."""
+        if self.tap is not None:
+            self.tap.write(frames)
+        else:
+            queue = self._connection.write_queue
+            channel.create_task(queue.put(ChannelFrame(payload=frames, should_close=False)))
+
+
+async def open_link(config: BrokerConfig, role: str) -> Link:
+    """Connect to the broker of ``config``; ``role`` is part of the connection's name on the server.
+
+    Raises:
+      TransportError: it cannot be reached in time, or refuses us.
+    """
+    factory = TapFactory() if why_not_tapped() is None else None
+    name = f"jq_actors {role} {socket.gethostname()}:{os.getpid()}"
+    url = URL(config.url).update_query(heartbeat=str(int(config.heartbeat.total_seconds())))
+    connection = _Connection(url, transport_factory=factory, client_properties={"connection_name": name})
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT):
+            await ask(connection.connect())
+    except TimeoutError:
+        raise TransportError(f"{mask_url(config.url)} did not answer within {CONNECT_TIMEOUT:g} s.") from None
+    except TransportError as error:
+        # Of a refusal after the login, such as a missing vhost, aiormq tells only the kind of the frame.
+        said = factory.tap.close_text if factory is not None and factory.tap is not None else ""
+        raise TransportError(said or str(error)) from error
+    return Link(connection, factory.tap if factory is not None else None)
+
+
+async def ask(request: Awaitable[T]) -> T:
+    """The answer to a request of aiormq's.
+
+    Raises:
+      RefusedError: the broker closed the channel with one of AMQP's codes for a refusal (403 to 406).
+      TransportError: the connection or the channel is gone, or went meanwhile.
+    """
+    try:
+        with quietly():
+            return await request
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # aiormq ends its pending requests so when a connection is closed; nobody has cancelled us.
+        raise TransportError("The connection was closed meanwhile.") from None
+    except tuple(_REFUSALS) as error:
+        raise RefusedError(_REFUSALS[type(error)], str(error)) from error
+    except Exception as error:  # whatever aiormq gives: its own errors, OSError, RuntimeError, bare Exception
+        raise TransportError(str(error) or repr(error)) from error
+
+
+_REFUSALS: dict[type[BaseException], int] = {
+    aiormq.ChannelAccessRefused: 403,
+    aiormq.ChannelNotFoundEntity: 404,
+    aiormq.ChannelLockedResource: 405,
+    aiormq.ChannelPreconditionFailed: 406,
+}
+
+
+def _reason(closing: asyncio.Future[Any]) -> str:
+    if not closing.done() or closing.cancelled():
+        return "the connection was lost"
+    return str(closing.exception() or "closed")

@@ -1,0 +1,309 @@
+"""Publishing: pipelined and confirmed, within a window and a deadline; what became of each message is a
+value.
+
+Letters wait in batches, in the order of the calls. `_pump` sends from there whenever there is a channel, the
+broker takes messages, and fewer than ``broker.publish_window`` are unconfirmed. Nothing here runs in the
+caller's task but the waiting: a cancelled caller leaves channel and confirms alone (A12).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from jq_actors.clock import Clock
+from jq_actors.config import BrokerConfig
+from jq_actors.errors import TransportError
+from jq_actors.events import Events, PublisherBlocked
+from jq_actors.transport.port import NotPublished, Published, PublishResult, PublishUnknown
+
+from .background import Background
+from .connection import Connection, happens
+from .letters import Letter, Mailbox, open_mailbox
+from .link import Link
+from .ways import Ways
+
+CHUNK = 64
+"""Most letters in one write; after each it is seen whether the socket takes more."""
+REOPEN_DELAY = 0.5
+"""Seconds before the next try when the channel could not be opened."""
+
+OpenWay = Callable[[Link, Letter], Awaitable[None]]
+"""Declares what a letter needs to arrive; raises TransportError."""
+
+_PUBLISHED = Published()
+_CLOSED = "the transport is closed"
+
+
+class Publisher:
+    """The publishing side of the transport.
+
+    Parameters:
+      on_taking: called when the broker takes messages again.
+    """
+
+    def __init__(
+        self, config: BrokerConfig, ways: Ways, clock: Clock, events: Events, on_taking: Callable[[], None]
+    ) -> None:
+        self.connection = Connection("publisher", config, clock, events, self._on_up, self._on_down)
+        self.blocked = False
+        """Whether the broker has stopped taking messages."""
+        self._deadline = config.confirm_timeout.total_seconds()
+        self._window = config.publish_window
+        self._ways, self._clock, self._events, self._on_taking = ways, clock, events, on_taking
+        self._background = Background(events, clock)
+        self._waiting: deque[_Batch] = deque()
+        self._in_flight: dict[int, tuple[_Batch, int]] = {}
+        self._last_number = 0
+        self._oldest = 1
+        self._mailbox: Mailbox | None = None
+        self._has_mailbox = asyncio.Event()
+        self._pump_is_due = self._is_closed = False
+        self._opening: dict[tuple[str | None, str], asyncio.Task[str | None]] = {}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a channel to publish on."""
+        return self._mailbox is not None
+
+    @property
+    def is_taking(self) -> bool:
+        """Whether the broker takes messages now."""
+        return self.is_connected and not self.blocked
+
+    def start(self) -> None:
+        """Begin to connect, also again after `close`."""
+        self._is_closed = False
+        self.connection.start()
+
+    async def wait_connected(self, timeout: float) -> bool:
+        """Whether there is a channel to publish on, waiting up to ``timeout`` seconds for it."""
+        return await happens(self._has_mailbox, timeout)
+
+    async def publish(self, letters: Sequence[Letter]) -> list[PublishResult]:
+        """Send ``letters`` in their order; what became of each, within the deadline."""
+        batch = _Batch(letters, f"the broker did not confirm within {self._deadline:g} s")
+        try:
+            async with asyncio.timeout(self._deadline):
+                await self._open_ways(batch, batch.delayed(), self._ways.prepare)
+                await self._send(batch)
+                await self._open_ways(batch, batch.take_returned(), self._ways.restore)
+                await self._send(batch)
+        except TimeoutError:
+            return batch.final(self._why_not_sent())
+        finally:
+            batch.withdraw()
+        return batch.final("")
+
+    async def close(self) -> None:
+        """Close the connection. What waits is not published, what is unconfirmed is unknown."""
+        self._is_closed = True
+        await self.connection.close()
+        waiting, self._waiting = self._waiting, deque()
+        for batch in waiting:
+            batch.give_up(_CLOSED)
+
+    # -- one call of publish
+
+    async def _send(self, batch: _Batch) -> None:
+        if self._is_closed:
+            batch.give_up(_CLOSED)
+        if batch.to_send:
+            self._waiting.append(batch)
+            self._pump_soon()
+            await batch.answered()
+
+    async def _open_ways(self, batch: _Batch, indexes: Sequence[int], open_way: OpenWay) -> None:
+        for index in indexes:
+            error = await self._open_once(batch.letters[index], open_way)
+            if error is None:
+                batch.to_send.append(index)
+            else:
+                batch.results[index] = NotPublished(error)
+
+    async def _open_once(self, letter: Letter, open_way: OpenWay) -> str | None:
+        """Open the way of ``letter``, once for all that wait for the same one; what went wrong."""
+        way = letter.queue, letter.exchange
+        task = self._opening.get(way)
+        if task is None:
+            await self.connection.wait_up(self._deadline)
+            task = asyncio.get_running_loop().create_task(self._open_way(letter, open_way))
+            self._opening[way] = task
+            task.add_done_callback(lambda _: self._opening.pop(way))
+        return await asyncio.shield(task)
+
+    async def _open_way(self, letter: Letter, open_way: OpenWay) -> str | None:
+        link = self.connection.link
+        if link is None:
+            return self._why_not_sent()
+        try:
+            await open_way(link, letter)
+        except TimeoutError:
+            return f"no queue for {letter.routing_key}, and the broker does not answer"
+        except TransportError as error:
+            return f"no queue for {letter.routing_key}: {error}"
+        return None
+
+    def _why_not_sent(self) -> str:
+        if self.connection.link is None:
+            return f"no connection to the broker: {self.connection.why_down}"
+        if self.blocked:
+            return "the broker blocks publishers (memory or disk alarm)"
+        return f"{len(self._in_flight)} earlier messages are not confirmed (broker.publish_window)"
+
+    # -- the channel
+
+    def _pump_soon(self) -> None:
+        # Once in a turn of the loop: what came meanwhile goes out in one write.
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        mailbox = self._mailbox
+        while mailbox is not None and mailbox.writable and not self.blocked:
+            numbered = self._take(min(CHUNK, self._window - len(self._in_flight)))
+            if not numbered:
+                return
+            mailbox.send(numbered)
+
+    def _take(self, most: int) -> list[tuple[int, Letter]]:
+        taken: list[tuple[int, Letter]] = []
+        while self._waiting and len(taken) < most:
+            batch = self._waiting[0]
+            if not batch.to_send:
+                self._waiting.popleft()
+                continue
+            index = batch.to_send.popleft()
+            self._last_number += 1
+            self._in_flight[self._last_number] = batch, index
+            batch.results[index] = batch.unconfirmed
+            taken.append((self._last_number, batch.letters[index]))
+        return taken
+
+    async def _open_mailbox(self, link: Link) -> None:
+        while link is self.connection.link:
+            try:
+                channel = await link.open_channel(confirms=True)
+            except TransportError:
+                await self._clock.sleep(REOPEN_DELAY)
+                continue
+            self._oldest = self._last_number + 1
+            self._mailbox = open_mailbox(link, channel, self._last_number, self)
+            self._has_mailbox.set()
+            self._pump_soon()
+            self._on_taking()
+            return
+
+    def on_confirm(self, number: int, *, multiple: bool, taken: bool) -> None:
+        """See `letters.Told`."""
+        result: PublishResult = _PUBLISHED if taken else NotPublished("the broker refused it (nack)")
+        numbers = range(self._oldest, number + 1) if multiple else (number,)
+        for confirmed in numbers:
+            entry = self._in_flight.pop(confirmed, None)
+            if entry is not None:
+                entry[0].confirm(entry[1], result)
+        if multiple:
+            self._oldest = number + 1
+        if self._waiting:
+            self._pump_soon()
+
+    def on_return(self, number: int, reason: str) -> None:
+        """See `letters.Told`."""
+        entry = self._in_flight.get(number)
+        if entry is not None:
+            entry[0].came_back(entry[1], reason)
+
+    def on_mailbox_lost(self, mailbox: Mailbox) -> None:
+        """See `letters.Told`."""
+        if mailbox is not self._mailbox:
+            return
+        self._mailbox = None
+        self._has_mailbox.clear()
+        self._ways.doubt()
+        in_flight, self._in_flight = self._in_flight, {}
+        unknown = PublishUnknown("the connection was lost before the broker confirmed")
+        for batch, index in in_flight.values():
+            batch.confirm(index, unknown)
+        link = self.connection.link
+        if link is not None:
+            self._background.send("publisher channel", self._open_mailbox(link))
+
+    def _on_up(self, link: Link) -> None:
+        if link.tap is not None:
+            link.tap.on_blocked = self._set_blocked
+            link.tap.on_writable = self._pump_soon
+        self._background.send("publisher channel", self._open_mailbox(link))
+
+    def _on_down(self) -> None:
+        if self._mailbox is not None:
+            self.on_mailbox_lost(self._mailbox)
+        self._set_blocked(False)
+
+    def _set_blocked(self, blocked: bool) -> None:
+        if blocked == self.blocked:
+            return
+        self.blocked = blocked
+        self._events.emit(PublisherBlocked(blocked))
+        if self.is_taking:
+            self._pump_soon()
+            self._on_taking()
+
+
+class _Batch:
+    """The letters of one call, and what is known of each at any time."""
+
+    def __init__(self, letters: Sequence[Letter], unconfirmed: str) -> None:
+        self.letters = letters
+        self.to_send = deque(index for index, letter in enumerate(letters) if letter.delay is None)
+        self.results: list[PublishResult | None] = [None] * len(letters)
+        self.returned: list[int] = []
+        self.unconfirmed = PublishUnknown(unconfirmed)
+        self._open = len(letters)
+        self._answered: asyncio.Future[None] | None = None
+
+    async def answered(self) -> None:
+        """Wait until nothing is known to be open."""
+        self._open = len(self.to_send)
+        self._answered = asyncio.get_running_loop().create_future()
+        await self._answered
+
+    def confirm(self, index: int, result: PublishResult) -> None:
+        """The answer to a sending; that of one that came back is no success."""
+        if self.results[index] is self.unconfirmed:
+            self.results[index] = result
+        self._open -= 1
+        if self._open == 0 and self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def came_back(self, index: int, reason: str) -> None:
+        """No queue took it."""
+        self.results[index] = NotPublished(f"no queue took it: {reason}")
+        self.returned.append(index)
+
+    def delayed(self) -> list[int]:
+        """Those that need more than a queue; they are not yet among `to_send`."""
+        return [index for index, letter in enumerate(self.letters) if letter.delay is not None]
+
+    def take_returned(self) -> list[int]:
+        """Those that came back, to be sent once more."""
+        returned, self.returned = self.returned, []
+        return returned
+
+    def give_up(self, reason: str) -> None:
+        """End the waiting; what was not sent will not be."""
+        for index in self.to_send:
+            self.results[index] = NotPublished(reason)
+        self.withdraw()
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def withdraw(self) -> None:
+        """Let nothing more be sent."""
+        self.to_send.clear()
+
+    def final(self, why_not_sent: str) -> list[PublishResult]:
+        """All results, as they are now."""
+        return [NotPublished(why_not_sent) if result is None else result for result in self.results]
