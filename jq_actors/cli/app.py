@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -55,9 +56,13 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
+    ctx: typer.Context,
     _version: Annotated[
         bool,
         typer.Option("--version", help="Print the versions and end.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """The job queue for Python teams on RabbitMQ."""
+    if ctx.invoked_subcommand in ("check", "db", "jobs"):
+        # Their errors are told once, by themselves; Python prints warnings of a logger that has no handler.
+        logging.getLogger("jq_actors").addHandler(logging.NullHandler())

@@ -119,8 +119,7 @@ async def _broker(runtime: Runtime, transport: Transport) -> list[Finding]:
     except JobQueueError as error:
         return [Finding("broker", Kind.PROBLEM, str(error))]
     return [
-        Finding("broker", Kind.PROBLEM if report.problems else Kind.GOOD, report.description),
-        *(Finding("broker", Kind.PROBLEM, problem) for problem in report.problems),
+        *_reported("broker", report.description, report.problems),
         *(Finding("broker", Kind.WARNING, warning) for warning in report.warnings),
         *_lease_warning(runtime),
     ]
@@ -148,8 +147,14 @@ async def _database(runtime: Runtime) -> list[Finding]:
         except JobQueueError as error:
             findings.append(Finding("database", Kind.PROBLEM, str(error)))
             continue
-        findings += [
-            Finding("database", Kind.GOOD, report.description),
-            *(Finding("database", Kind.PROBLEM, problem) for problem in report.problems),
-        ]
+        findings += _reported("database", report.description, report.problems)
     return findings
+
+
+def _reported(part: str, description: str, problems: Sequence[str]) -> list[Finding]:
+    if not problems:
+        return [Finding(part, Kind.GOOD, description)]
+    return [
+        Finding(part, Kind.PROBLEM, problem if description in problem else f"{description}: {problem}")
+        for problem in problems
+    ]

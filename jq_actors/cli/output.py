@@ -42,14 +42,18 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
 
     A terminal folds long cells; into a pipe each row is one line.
     """
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_UNFOLDED)
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         # Text, not str: a value must not be read as markup.
         table.add_row(*(Text("-" if cell is None else escape(str(cell)), overflow="fold") for cell in row))
-    console.print(table)
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    console = Console(width=_UNFOLDED)
+    with console.capture() as printed:
+        console.print(table)
+    typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
 _UNFOLDED = 100_000
