@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -41,6 +42,22 @@ app.command("worker", epilog=worker.EPILOG)(worker.worker)
 app.command("check", epilog=check.EPILOG)(check.check)
 app.add_typer(db.app, name="db")
 app.add_typer(jobs.app, name="jobs")
+
+
+@app.command(
+    epilog="Exit codes: 0 it ran to its end; 1 it cannot run here; 130 interrupted: run it again and it continues."
+)
+def demo(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="FOLDER", help="Documents to index. Default: this project and the installed packages."),
+    ] = None,
+    home: Annotated[Path, typer.Option(metavar="DIR", help="Where database, index and log go.")] = Path(".demo"),
+) -> None:
+    """Index real documents in one process: the library of `examples/`, embedded, with progress and a summary."""
+    from .demo import run_demo  # here: no other command needs what it imports
+
+    raise typer.Exit(run_demo(folders or [], home))
 
 
 def main() -> None:

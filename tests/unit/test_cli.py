@@ -44,7 +44,7 @@ def columns(result: Result) -> list[list[str]]:
 # -- all commands -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["worker", "check", "db upgrade", "db current", "jobs list", "jobs show"])
+@pytest.mark.parametrize("command", ["worker", "check", "db upgrade", "db current", "jobs list", "jobs show", "demo"])
 def test_help_tells_the_exit_codes(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -125,9 +125,7 @@ def test_a_wrong_command_line_starts_no_worker(arguments: str, told: str) -> Non
 
 
 def test_check_finds_nothing_wrong(here: Path) -> None:
-    (here / "fine_jobs.py").write_text(
-        "from jq_actors import actor\n@actor(queue_name='mail')\ndef send(): ...\n"
-    )
+    (here / "fine_jobs.py").write_text("from jq_actors import actor\n@actor(queue_name='mail')\ndef send(): ...\n")
     result = run("check", "fine_jobs")
     assert result.exit_code == 0, result.output
     found = columns(result)
@@ -138,15 +136,10 @@ def test_check_finds_nothing_wrong(here: Path) -> None:
 
 def test_check_goes_on_after_problems_and_tells_them_all(here: Path) -> None:
     (here / "jq_actors.yaml").write_text(
-        "imports: [no_such_module, broken_jobs]\n"
-        "queues: {mial: {concurrency: 1}}\n"
-        "middleware: []\n"
-        "actors: {sned: {}}\n"
+        "imports: [no_such_module, broken_jobs]\nqueues: {mial: {concurrency: 1}}\nmiddleware: []\nactors: {sned: {}}\n"
     )
     (here / "broken_jobs.py").write_text("raise RuntimeError('at import\\x1b[31m')\n")
-    (here / "some_jobs.py").write_text(
-        "from jq_actors import actor\n@actor(queue_name='mail')\ndef send(): ...\n"
-    )
+    (here / "some_jobs.py").write_text("from jq_actors import actor\n@actor(queue_name='mail')\ndef send(): ...\n")
     result = run("check", "some_jobs")
     assert result.exit_code == 1
     found = columns(result)
@@ -168,9 +161,7 @@ def test_check_goes_on_after_problems_and_tells_them_all(here: Path) -> None:
 
 
 def test_check_tells_all_problems_of_the_configuration(here: Path) -> None:
-    (here / "jq_actors.yaml").write_text(
-        "broker: {url: 'http://u:hidden@h'}\nqueues: {q: {concurrency: 0}}\n"
-    )
+    (here / "jq_actors.yaml").write_text("broker: {url: 'http://u:hidden@h'}\nqueues: {q: {concurrency: 0}}\n")
     result = run("check")
     assert result.exit_code == 1
     assert "hidden" not in result.output
@@ -200,9 +191,7 @@ def test_check_tells_that_the_broker_cannot_be_reached_without_its_password(here
 @pytest.fixture
 def rows(here: Path) -> None:
     """Persistence in an empty SQLite file."""
-    (here / "jq_actors.yaml").write_text(
-        "middleware: [{persistence: {url: 'sqlite+aiosqlite:///jobs.db'}}]\n"
-    )
+    (here / "jq_actors.yaml").write_text("middleware: [{persistence: {url: 'sqlite+aiosqlite:///jobs.db'}}]\n")
 
 
 @pytest.mark.usefixtures("rows")
