@@ -98,8 +98,18 @@ def _loops_are_not_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("blocking_allowed"):
         yield
         return
-    with blockbuster_ctx(["jq_actors", "jq_middleware"]):
+    with blockbuster_ctx(["jq_actors", "jq_middleware"]) as guard:
+        for call, file, function in _DRIVERS_BLOCK:
+            guard.functions[call].can_block_in(file, function)
         yield
+
+
+_DRIVERS_BLOCK = [
+    # A few looks at the file system, each some microseconds: ~/.pgpass and certificates with every connection,
+    # the zone of the session with the first time of a process.
+    *((call, "asyncpg/connect_utils.py", "_parse_connect_dsn_and_args") for call in ("os.stat", "os.path.abspath")),
+    *((call, "psycopg/_tz.py", "get_tzinfo") for call in ("os.stat", "io.BufferedReader.read")),
+]
 
 
 # -- servers ----------------------------------------------------------------------------------------------
