@@ -7,7 +7,7 @@ at first need, or in `configure`.
 """
 
 from . import jobs
-from .actor import JobActor, actor
+from .actor import AsyncJobActor, JobActor, actor
 from .broker import JobBroker
 from .command import JobCommand
 from .current import RunningJob, current_job
@@ -17,6 +17,7 @@ from .job import Job, JobId, JobState
 from .middleware import JobMiddleware
 
 __all__ = [
+    "AsyncJobActor",
     "Fail",
     "Job",
     "JobActor",

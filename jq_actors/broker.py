@@ -19,6 +19,7 @@ import dramatiq
 from dramatiq.middleware import SkipMessage
 
 from .actor import JobActor
+from .actor_options import checked_options
 from .building import as_command, check_sizes
 from .clock import Clock, SystemClock
 from .command import JobCommand
@@ -91,6 +92,7 @@ class JobBroker(dramatiq.Broker):
           ActorOptionError: names the option and what is allowed.
         """
         if self._config is not None:
+            self._override_options(actor, self._config)
             for problem in self._option_problems(actor):
                 raise ActorOptionError(str(problem))
 
@@ -104,9 +106,16 @@ class JobBroker(dramatiq.Broker):
     def _configure_actors(self, config: Config) -> list[Problem]:
         problems: list[Problem] = []
         for actor in self._job_actors():
-            actor.options.update(config.actors.get(actor.actor_name, {}))
+            try:
+                self._override_options(actor, config)
+            except ActorOptionError as error:
+                problems.append(Problem(f"actors.{actor.actor_name}", str(error)))
             problems.extend(self._option_problems(actor))
         return problems
+
+    def _override_options(self, actor: JobActor[..., Any], config: Config) -> None:
+        owner = f"Actor {actor.actor_name!r} in the configuration"
+        actor.options.update(checked_options(owner, config.actors.get(actor.actor_name, {})))
 
     def _option_problems(self, actor: JobActor[..., Any]) -> list[Problem]:
         return [
@@ -175,7 +184,6 @@ class JobBroker(dramatiq.Broker):
           SendError: what is known of them then.
           RuntimeStateError: called on the I/O loop.
         """
-        check_sizes(commands, self.max_command_size)
         with self._hooked(commands):
             self.runtime.send(commands)
 
@@ -185,7 +193,6 @@ class JobBroker(dramatiq.Broker):
         Raises:
           SendError: what is known of them then.
         """
-        check_sizes(commands, self.max_command_size)
         with self._hooked(commands):
             await self.runtime.send_async(commands)
 
@@ -200,6 +207,7 @@ class JobBroker(dramatiq.Broker):
         """Dramatiq's enqueue hooks of foreign middleware, on the sender's own thread."""
         for command in commands if self._has_enqueue_hooks() else ():
             self.emit_before("enqueue", command, _delay(command))
+        check_sizes(commands, self.max_command_size)  # hooks write into the options
         yield
         for command in commands if self._has_enqueue_hooks() else ():
             self.emit_after("enqueue", command, _delay(command))

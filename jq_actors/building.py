@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,9 +94,8 @@ def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
       ArgumentError: one cannot be encoded; only possible for a message of a third party.
     """
     for command in commands:
-        # Of a copy: a command keeps its encoded form, and hooks of foreign middleware may still change it.
         try:
-            size = len(replace(command).encode())
+            size = len(command.encode())
         except (TypeError, ValueError, RecursionError) as error:
             raise ArgumentError(f"A command for {command.actor_name!r} is no JSON: {error}.") from error
         if size > limit:

@@ -54,7 +54,7 @@ class JobMiddleware(dramatiq.Middleware):
         return await call_next(job)
 
     def open_store(self, runtime: Runtime) -> JobStore | None:
-        """The store that this middleware brings. Only `persistence` does."""
+        """The store that this middleware brings, not yet opened. Only `persistence` does. On no loop."""
         return None
 
     async def on_start(self, runtime: Runtime) -> None:

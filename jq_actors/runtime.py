@@ -69,7 +69,10 @@ class Runtime:
 
     def start(self) -> None:
         """Start the I/O loop, and begin to connect. Any thread."""
+        # Adapters are imported here: that reads files, which must not happen on a loop.
         make_transport = adapter_for(self.config.broker.url)
+        for layer in self._layers():
+            self.store = self.store or layer.open_store(self)
         self.io.start()
         self.io.call(self._start(make_transport))
 
@@ -116,9 +119,6 @@ class Runtime:
             self.io.stop()
 
     async def _start(self, make_transport: MakeTransport) -> None:
-        for layer in self._layers():
-            if self.store is None:
-                self.store = layer.open_store(self)
         self.transport = make_transport(self.config.broker, self.clock, self.events, has_store=self.store is not None)
         persistence = self.persistence
         self.sender = Sender(
