@@ -16,9 +16,7 @@ from .urls import mask_url
 
 def to_problems(error: ValidationError) -> list[Problem]:
     """Each error in ``error``, which came from validating a `Config`."""
-    return [
-        Problem(_path(details["loc"]), _message(dict(details))) for details in error.errors(include_url=False)
-    ]
+    return [Problem(_path(details["loc"]), _message(dict(details))) for details in error.errors(include_url=False)]
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:

@@ -30,9 +30,7 @@ BUILT_IN: Mapping[str, Any] = {
 }
 """What counts when there is no file: embedded broker and SQLite, each replaceable by its variable."""
 
-_VARIABLE = re.compile(
-    r"\$(?:(?P<escaped>\$(?=\{))|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})"
-)
+_VARIABLE = re.compile(r"\$(?:(?P<escaped>\$(?=\{))|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})")
 _TYPED_TAGS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"}
 
 
@@ -96,16 +94,12 @@ def _expand_text(text: str, path: str, problems: list[Problem]) -> Any:
             return found or default
         if found is None:
             problems.append(
-                Problem(
-                    path, f"the environment variable {name} is not set, and there is no ${{{name}:-default}}"
-                )
+                Problem(path, f"the environment variable {name} is not set, and there is no ${{{name}:-default}}")
             )
         return found or ""
 
     if "${" in _VARIABLE.sub("", text):
-        problems.append(
-            Problem(path, "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one")
-        )
+        problems.append(Problem(path, "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one"))
         return text
     expanded = _VARIABLE.sub(replaced, text)
     whole = _VARIABLE.fullmatch(text)

@@ -64,9 +64,7 @@ def parse_size(value: str | int) -> int:
         return value
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(
-            f"{value!r} is no size; write bytes as a number, or a number with K, M, G or T such as 512M"
-        )
+        raise ValueError(f"{value!r} is no size; write bytes as a number, or a number with K, M, G or T such as 512M")
     return int(match[1]) << " KMGT".index((match[2] or " ").upper()) * 10
 
 

@@ -104,9 +104,7 @@ def _servers(config: Config) -> Iterator[Finding]:
     runtime.io.start()
     try:
         yield from runtime.io.call(
-            _broker(
-                runtime, make_transport(config.broker, runtime.clock, runtime.events, has_store=has_store)
-            )
+            _broker(runtime, make_transport(config.broker, runtime.clock, runtime.events, has_store=has_store))
         )
         yield from runtime.io.call(_database(runtime))
     finally:

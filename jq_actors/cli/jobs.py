@@ -31,15 +31,11 @@ app = typer.Typer(help="Find jobs and look at them.", no_args_is_help=True, epil
 
 @app.command("list", epilog=EPILOG)
 def list_(
-    state: Annotated[
-        list[str] | None, typer.Option(metavar="STATE", help="In one of these states; repeat it.")
-    ] = None,
+    state: Annotated[list[str] | None, typer.Option(metavar="STATE", help="In one of these states; repeat it.")] = None,
     actor: Annotated[str | None, typer.Option(metavar="NAME", help="Of this actor.")] = None,
     queue: Annotated[str | None, typer.Option(metavar="NAME", help="Of this queue.")] = None,
     group: Annotated[str | None, typer.Option(metavar="NAME", help="Of this group.")] = None,
-    tag: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="With all of these tags; repeat it.")
-    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(metavar="NAME", help="With all of these tags; repeat it.")] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 1000.")] = 50,
     after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on after the page before.")] = None,
     as_json: JsonOption = False,

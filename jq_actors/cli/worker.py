@@ -33,16 +33,10 @@ EPILOG = (
 )
 
 Id = Annotated[str | None, typer.Option("--id", metavar="NAME", help="Name of this worker, for people.")]
-Seconds = Annotated[
-    float | None, typer.Option(metavar="SECONDS", min=0.001, help="Stop after so many seconds.")
-]
+Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", min=0.001, help="Stop after so many seconds.")]
 Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N ended attempts.")]
-Failures = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Stop after N jobs that failed for good.")
-]
-Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Stop at so much resident memory, such as 512M.")
-]
+Failures = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N jobs that failed for good.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Stop at so much resident memory, such as 512M.")]
 WhenEmpty = Annotated[bool, typer.Option("--stop-when-empty", help="Stop when nothing is left to do now.")]
 Queues = Annotated[
     list[str] | None,
@@ -88,9 +82,7 @@ def worker(
     config = load_config()
     build_middleware(config)  # what is wrong with it is told here once, not by each process
     if not modules and not config.imports:
-        raise typer.BadParameter(
-            "name a module with actors, or list some under `imports` in the configuration"
-        )
+        raise typer.BadParameter("name a module with actors, or list some under `imports` in the configuration")
     if id_ is not None:
         os.environ[WORKER_ID_VARIABLE] = _checked_name(id_, "--id")
     limits = Limits(time_limit, limit, failure_limit, _memory(memory_limit), stop_when_empty)

@@ -37,9 +37,7 @@ def cli(start_worker: StartWorker) -> Cli:
 
 
 @pytest.fixture
-def servers(
-    rabbitmq: PrivateRabbitMQ | GivenRabbitMQ, amqp_namespace: str, database_url: str
-) -> dict[str, str]:
+def servers(rabbitmq: PrivateRabbitMQ | GivenRabbitMQ, amqp_namespace: str, database_url: str) -> dict[str, str]:
     """The environment that names the servers of the test."""
     return {"JQ_BROKER_URL": rabbitmq.url, "JQ_NAMESPACE": amqp_namespace, "JQ_DATABASE_URL": database_url}
 
@@ -60,9 +58,7 @@ def test_each_shipped_configuration_is_read(
 
 
 @pytest.mark.parametrize("path", OURS, ids=lambda path: path.name)
-def test_each_shipped_configuration_passes_with_servers(
-    path: Path, servers: dict[str, str], cli: Cli
-) -> None:
+def test_each_shipped_configuration_passes_with_servers(path: Path, servers: dict[str, str], cli: Cli) -> None:
     assert cli("db", "upgrade", "--config", str(path), **servers)[0] == 0
     code, printed = cli("check", "--config", str(path), **servers)
     assert code == 0, printed
@@ -92,9 +88,7 @@ def test_a_missing_variable_is_told(cli: Cli) -> None:
 @pytest.fixture
 def production(tmp_path: Path, servers: dict[str, str], cli: Cli) -> Cli:
     """Run a command with the production configuration, one actor, and migrated tables."""
-    (tmp_path / "mail_jobs.py").write_text(
-        "from jq_actors import actor\n@actor(queue_name='mail')\ndef send(): ...\n"
-    )
+    (tmp_path / "mail_jobs.py").write_text("from jq_actors import actor\n@actor(queue_name='mail')\ndef send(): ...\n")
     path = str(ROOT / "config" / "production.yaml")
 
     def run(*arguments: str, **changed: str) -> tuple[int, str]:
@@ -156,11 +150,7 @@ def test_tables_are_made_and_told(
 ) -> None:
     (tmp_path / "jq_actors.yaml").write_text(
         yaml.safe_dump(
-            {
-                "middleware": [
-                    {"persistence": {"url": database_url, "jobs_table": "my_jobs", "auto_migrate": False}}
-                ]
-            }
+            {"middleware": [{"persistence": {"url": database_url, "jobs_table": "my_jobs", "auto_migrate": False}}]}
         )
     )
     code, printed = cli("db", "current")
@@ -210,9 +200,7 @@ def test_compose_gives_the_servers_that_it_says() -> None:
     text = (ROOT / "config" / "compose.yaml").read_text()
     services = yaml.safe_load(text)["services"]
     rabbitmq, postgres = services["rabbitmq"], services["postgres"]
-    broker = "amqp://{RABBITMQ_DEFAULT_USER}:{RABBITMQ_DEFAULT_PASS}@127.0.0.1:5672/".format(
-        **rabbitmq["environment"]
-    )
+    broker = "amqp://{RABBITMQ_DEFAULT_USER}:{RABBITMQ_DEFAULT_PASS}@127.0.0.1:5672/".format(**rabbitmq["environment"])
     database = "postgresql+asyncpg://{POSTGRES_USER}:{POSTGRES_PASSWORD}@127.0.0.1:5432/{POSTGRES_DB}".format(
         **postgres["environment"]
     )

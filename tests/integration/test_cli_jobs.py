@@ -79,9 +79,7 @@ def test_pages_follow_each_other(ran: Ran, jobs_cli: Cli) -> None:
     found: list[str] = []
     cursor: str | None = None
     while True:
-        page = json.loads(
-            jobs_cli("list", "--limit", "5", "--json", *(["--after", cursor] if cursor else []))
-        )
+        page = json.loads(jobs_cli("list", "--limit", "5", "--json", *(["--after", cursor] if cursor else [])))
         found += [job["id"] for job in page["jobs"]]
         cursor = page["cursor"]
         if cursor is None:

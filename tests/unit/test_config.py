@@ -119,9 +119,7 @@ def test_a_file_that_is_not_utf8_is_told(here: Path) -> None:
 
 
 def test_a_key_written_twice_is_told_with_its_lines(here: Path) -> None:
-    (here / "jq_actors.yaml").write_text(
-        "worker: {lease: 5s}\nbroker:\n  namespace: a\n  namespace: b\nworker: {}\n"
-    )
+    (here / "jq_actors.yaml").write_text("worker: {lease: 5s}\nbroker:\n  namespace: a\n  namespace: b\nworker: {}\n")
     assert problems_of(None) == {
         "broker.namespace": "is written twice, in lines 3 and 4",
         "worker": "is written twice, in lines 1 and 5",
@@ -179,9 +177,7 @@ def test_only_a_whole_variable_becomes_a_number_or_bool(
 
 def test_a_variable_gives_a_number_where_one_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("N", "7")
-    config = load_config(
-        {"queues": {"mail": {"concurrency": "${N}"}}, "broker": {"publish_window": "${M:-5}"}}
-    )
+    config = load_config({"queues": {"mail": {"concurrency": "${N}"}}, "broker": {"publish_window": "${M:-5}"}})
     assert (config.queue("mail").concurrency, config.broker.publish_window) == (7, 5)
 
 
@@ -197,9 +193,7 @@ def test_missing_and_malformed_variables_are_told_once_each(monkeypatch: pytest.
         "broker.url": "the environment variable NOPE is not set, and there is no ${NOPE:-default}",
         "broker.namespace": "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one",
         "worker.lease": "the environment variable NOPE is not set, and there is no ${NOPE:-default}",
-        "middleware[0].persistence.url": (
-            "the environment variable NOPE is not set, and there is no ${NOPE:-default}"
-        ),
+        "middleware[0].persistence.url": ("the environment variable NOPE is not set, and there is no ${NOPE:-default}"),
         "middleware[1].retry.max_retries": (
             "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one"
         ),
@@ -364,9 +358,7 @@ def test_combinations_that_cannot_work_are_told(broker: Mapping[str, object], to
 
 
 def test_values_are_shown_short_and_masked() -> None:
-    message = problems_of({"queues": {"q": {"concurrency": "amqp://u:hidden@h/" + "x" * 200}}})[
-        "queues.q.concurrency"
-    ]
+    message = problems_of({"queues": {"q": {"concurrency": "amqp://u:hidden@h/" + "x" * 200}}})["queues.q.concurrency"]
     assert "hidden" not in message
     assert len(message) < 120
 
@@ -386,8 +378,7 @@ _ANYTHING = st.fixed_dictionaries(
         "broker": _SECTION | _JSON,
         "worker": _SECTION | _JSON,
         "queues": st.dictionaries(st.text(max_size=4), _SECTION | _JSON, max_size=2) | _JSON,
-        "middleware": st.lists(st.dictionaries(st.text(max_size=4), _JSON, max_size=2) | _JSON, max_size=3)
-        | _JSON,
+        "middleware": st.lists(st.dictionaries(st.text(max_size=4), _JSON, max_size=2) | _JSON, max_size=3) | _JSON,
         "imports": _JSON,
         "actors": _JSON,
     },

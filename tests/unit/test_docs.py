@@ -82,9 +82,7 @@ def _options() -> Iterator[tuple[str, str]]:
     for name, command in group.commands.items():
         for inner in getattr(command, "commands", {name: command}).values():
             for parameter in inner.params:
-                yield from (
-                    (inner.name or "", option) for option in parameter.opts if option.startswith("--")
-                )
+                yield from ((inner.name or "", option) for option in parameter.opts if option.startswith("--"))
 
 
 def test_each_option_of_the_command_line_is_documented() -> None:

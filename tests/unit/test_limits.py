@@ -62,9 +62,7 @@ def _report(folder: str, jobs: int) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.filterwarnings(
-    "ignore:This process .* is multi-threaded:DeprecationWarning"
-)  # fork, from Python 3.12 on
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # fork, from Python 3.12 on
 def test_each_process_has_a_tally_of_its_own(tmp_path: Path, method: str) -> None:
     board = board_in(tmp_path)
     context = multiprocessing.get_context(method)
@@ -136,9 +134,7 @@ with subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1) as ch
 
 
 def test_resident_memory_is_that_of_the_tree_without_the_watcher_itself() -> None:
-    measured = subprocess.run(
-        [sys.executable, "-c", MEASURE], capture_output=True, check=True, text=True
-    ).stdout
+    measured = subprocess.run([sys.executable, "-c", MEASURE], capture_output=True, check=True, text=True).stdout
     alone, with_child = map(int, measured.split())
     assert alone == 0
     assert 64 << 20 < with_child < 128 << 20
@@ -212,9 +208,7 @@ class Watching:
 
 
 @pytest.mark.blocking_allowed  # the test itself looks at the board, on the loop
-async def test_with_rows_it_is_empty_when_none_is_queued_running_or_due(
-    tmp_path: Path, clock: FakeClock
-) -> None:
+async def test_with_rows_it_is_empty_when_none_is_queued_running_or_due(tmp_path: Path, clock: FakeClock) -> None:
     rows, broker = Rows(), Broker()
     broker.ready["a"] = 5  # copies of what is done: with rows, rows decide
     watching = Watching(tmp_path, clock, rows, broker)

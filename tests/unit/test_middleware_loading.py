@@ -62,9 +62,7 @@ def problems_of(*entries: Any) -> dict[str, str]:
 
 
 def test_the_chain_is_built_in_order_with_its_options() -> None:
-    chain = build(
-        "mw:Second", {"mw:Plain": {"sample": 0.1}}, {"mw:Needy": {"url": "x", "size": 2, "other": 3}}
-    )
+    chain = build("mw:Second", {"mw:Plain": {"sample": 0.1}}, {"mw:Needy": {"url": "x", "size": 2, "other": 3}})
     second, plain, needy = chain
     assert isinstance(second, Second)
     assert isinstance(plain, Plain)

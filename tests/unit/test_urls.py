@@ -35,9 +35,7 @@ def test_secrets_are_masked_and_the_rest_stays(url: str, shown: str) -> None:
     assert mask_url(url) == shown
 
 
-_SECRET = (
-    st.text(min_size=1).map(lambda text: f"s3cret{text}").filter(lambda text: not any(map(str.isspace, text)))
-)
+_SECRET = st.text(min_size=1).map(lambda text: f"s3cret{text}").filter(lambda text: not any(map(str.isspace, text)))
 
 
 @given(_SECRET)
