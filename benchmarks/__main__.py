@@ -20,9 +20,7 @@ from .settings import Settings
 
 def main(
     scenario: Annotated[list[str] | None, typer.Option(help="Only this scenario; may be repeated.")] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="Only rows with this in their title; may be repeated.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Only rows with this in their title; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the table shows medians.")] = 3,
     scale: Annotated[float, typer.Option(min=0.001, help="Times the number of jobs.")] = 1.0,
     markdown: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
@@ -38,10 +36,7 @@ def main(
             for row in (row for row in one.rows if not only or any(part in row.title for part in only)):
                 _say(f"round {number} of {rounds} · {one.title} · {row.title}: ", end="")
                 measured = _measure(one, row, scale, settings)
-                _say(
-                    ", ".join(f"{value:,.1f} {metric}" for metric, value in measured.numbers.items())
-                    + measured.note
-                )
+                _say(", ".join(f"{value:,.1f} {metric}" for metric, value in measured.numbers.items()) + measured.note)
                 results[one.name][row.title].append(measured)
     machine = {
         **facts(settings),

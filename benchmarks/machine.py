@@ -56,14 +56,10 @@ def _processor() -> str:
 
 
 def _versions_elsewhere(python: Path) -> str:
-    program = (
-        f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {PEERS}))"
-    )
+    program = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {PEERS}))"
     return subprocess.run([python, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _commit() -> str:
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"

@@ -75,9 +75,7 @@ class Stage:
         command = [str(self.contestant.python(self.settings)), "-m", *self.contestant.worker]
         with (self.folder / "worker.log").open("w") as log:
             running = [
-                subprocess.Popen(
-                    command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
-                )
+                subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
                 for _ in range(self.contestant.commands)
             ]
             try:
@@ -109,9 +107,7 @@ def stage(contestant: Contestant, settings: Settings) -> Iterator[Stage]:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     delete_queues(settings.amqp_url, contestant.queues, contestant.exchanges)
-    database_url = (
-        make_database(settings.database_url, contestant.database) if contestant.uses_database else ""
-    )
+    database_url = make_database(settings.database_url, contestant.database) if contestant.uses_database else ""
     try:
         yield Stage(contestant, settings, folder, contestant.environment(settings, folder, database_url))
     finally:
@@ -134,18 +130,14 @@ def measure_drain(contestant: Contestant, job: str, jobs: int, settings: Setting
     return _with_drain(numbers, readings, jobs, the_stage)
 
 
-def measure_latency(
-    contestant: Contestant, job: str, jobs: int, rate: float, settings: Settings
-) -> Measurement:
+def measure_latency(contestant: Contestant, job: str, jobs: int, rate: float, settings: Settings) -> Measurement:
     """Send ``jobs`` jobs at ``rate`` a second to waiting workers; latency: `send` to the job's first line."""
     with stage(contestant, settings) as the_stage:
         # This makes tables and queues before the workers look for them; when its jobs ran, they are up.
         the_stage.produce(job, stamped=PROCESSES, rate=rate)
         with the_stage.workers():
             if not _count(the_stage.wait_for(PROCESSES, START_DEADLINE)):
-                raise MeasurementError(
-                    f"the workers of {contestant.name} run nothing: {the_stage.worker_log()}"
-                )
+                raise MeasurementError(f"the workers of {contestant.name} run nothing: {the_stage.worker_log()}")
             the_stage.produce(job, stamped=WARM_UP + jobs, rate=rate)
             readings = the_stage.wait_for(PROCESSES + WARM_UP + jobs, settings.deadline)
     stamped = sorted(pair for reading in readings for pair in reading.latencies)[PROCESSES + WARM_UP :]
@@ -155,17 +147,14 @@ def measure_latency(
     return Measurement({Metric.P50: cuts[49], Metric.P99: cuts[98]})
 
 
-def _with_drain(
-    numbers: dict[Metric, float], readings: list[Reading], jobs: int, the_stage: Stage
-) -> Measurement:
+def _with_drain(numbers: dict[Metric, float], readings: list[Reading], jobs: int, the_stage: Stage) -> Measurement:
     done = _count(readings)
     if done == 0:
-        raise MeasurementError(
-            f"the workers of {the_stage.contestant.name} ran nothing: {the_stage.worker_log()}"
-        )
+        raise MeasurementError(f"the workers of {the_stage.contestant.name} ran nothing: {the_stage.worker_log()}")
     first = min(reading.first for reading in readings)
     last = max(reading.last for reading in readings)
     numbers[Metric.DRAIN] = done / ((last - first) / 1e9)
+    numbers[Metric.PROCESSOR] = sum(reading.processor for reading in readings) / 1e3 / done
     notes = []
     if done != jobs:
         notes.append(f"{done:,} of {jobs:,} jobs")

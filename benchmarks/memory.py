@@ -57,9 +57,7 @@ def main(
             the_stage.wait_for(2 * slices, START_DEADLINE)
             samples = []
             for number in range(1, slices + 1):
-                samples.append(
-                    _run_slice(the_stage, job, jobs // slices, proxy if number <= reconnects else None)
-                )
+                samples.append(_run_slice(the_stage, job, jobs // slices, proxy if number <= reconnects else None))
                 print(f"{samples[-1].jobs:>12,} jobs  {_shown(samples[-1])}", file=sys.stderr, flush=True)
     growth = growth_by_process(samples)
     for pid, megabytes in growth.items():

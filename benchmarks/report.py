@@ -18,9 +18,7 @@ def render(scenarios: Sequence[Scenario], results: Results, facts: Mapping[str, 
     parts = [line for scenario in scenarios for line in _scenario(scenario, results.get(scenario.name, {}))]
     parts += _targets(scenarios, results)
     parts += ["## Machine", "", *_table(["fact", "value"], [[*fact] for fact in facts.items()]), ""]
-    parts.append(
-        f"Median of {rounds} rounds, contestants interleaved; in brackets the smallest and the largest."
-    )
+    parts.append(f"Median of {rounds} rounds, contestants interleaved; in brackets the smallest and the largest.")
     return "\n".join(parts) + "\n"
 
 

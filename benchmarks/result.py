@@ -14,6 +14,8 @@ class Metric(StrEnum):
     ENQUEUE = "enqueue/s"
     ENQUEUE_MANY = "batch/s"
     DRAIN = "drain/s"
+    PROCESSOR = "CPU µs/job"
+    """Processor time of the worker processes (not of the servers) a job: what a busy machine disturbs least."""
     P50 = "p50 ms"
     P99 = "p99 ms"
 

@@ -26,9 +26,7 @@ class Settings:
         default_factory=lambda: os.environ.get("JQ_BENCH_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
     )
     database_url: str = field(
-        default_factory=lambda: os.environ.get(
-            "JQ_BENCH_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres"
-        )
+        default_factory=lambda: os.environ.get("JQ_BENCH_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
     )
     """A database of the server from which others may be created; nothing is written into it."""
     deadline: float = 120.0

@@ -26,6 +26,8 @@ class Reading:
     count: int = 0
     first: int = 0
     last: int = 0
+    processor: int = 0
+    """Nanoseconds of processor time that the process took since its first job began, all threads."""
     latencies: list[tuple[int, int]] = field(default_factory=list)
     """(when sent, nanoseconds until the job began), of the jobs that were stamped."""
 
@@ -40,6 +42,7 @@ class Probe:
         self._counter = itertools.count(1)
         self._starting = threading.Lock()
         self._pid = 0
+        self._processor_before = 0
 
     def began(self) -> None:
         """A job begins."""
@@ -63,6 +66,7 @@ class Probe:
         with self._starting:
             if self._pid == 0:
                 self._pid = os.getpid()
+                self._processor_before = time.process_time_ns()
                 threading.Thread(target=self._write_forever, name="bench-probe", daemon=True).start()
 
     def _write_forever(self) -> None:
@@ -71,6 +75,7 @@ class Probe:
         written = -1
         while True:
             if (count := self._reading.count) != written:
+                self._reading.processor = time.process_time_ns() - self._processor_before
                 draft.write_text(json.dumps(asdict(self._reading)))
                 draft.replace(target)
                 written = count

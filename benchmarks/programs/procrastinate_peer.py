@@ -12,9 +12,7 @@ from .jobs import JOBS
 
 QUEUE = "jq_bench"
 
-app = procrastinate.App(
-    connector=procrastinate.PsycopgConnector(conninfo=os.environ["JQ_BENCH_DATABASE_URL"])
-)
+app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=os.environ["JQ_BENCH_DATABASE_URL"]))
 TASKS = {job.__name__: app.task(job, name=job.__name__, queue=QUEUE) for job in JOBS}
 
 

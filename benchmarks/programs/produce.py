@@ -43,9 +43,7 @@ def main() -> None:
     parser.add_argument("job", help="name of a job in jobs.py")
     parser.add_argument("--each", type=int, default=0, help="jobs to send one by one")
     parser.add_argument("--many", type=int, default=0, help="jobs to send in batches, after those")
-    parser.add_argument(
-        "--stamped", type=int, default=0, help="jobs to send with the time as argument, at --rate"
-    )
+    parser.add_argument("--stamped", type=int, default=0, help="jobs to send with the time as argument, at --rate")
     parser.add_argument("--rate", type=float, default=100, help="stamped jobs a second")
     options = parser.parse_args()
     producer: Producer = importlib.import_module(options.module).PRODUCER

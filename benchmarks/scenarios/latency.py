@@ -27,9 +27,7 @@ LATENCY = Scenario(
         Target("latency p50 ≤ 5 ms", rows.OURS_ASYNC, Metric.P50, 5, at_most=True),
         Target("latency p99 ≤ 25 ms", rows.OURS_ASYNC, Metric.P99, 25, at_most=True),
         Target("latency with PostgreSQL p50 ≤ 5 ms", rows.OURS_ASYNC_PERSISTENT, Metric.P50, 5, at_most=True),
-        Target(
-            "latency with PostgreSQL p99 ≤ 25 ms", rows.OURS_ASYNC_PERSISTENT, Metric.P99, 25, at_most=True
-        ),
+        Target("latency with PostgreSQL p99 ≤ 25 ms", rows.OURS_ASYNC_PERSISTENT, Metric.P99, 25, at_most=True),
     ),
     rate=100,
 )

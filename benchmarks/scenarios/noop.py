@@ -23,7 +23,7 @@ def _drain(text: str, row: str, limit: float, base: str) -> Target:
 NOOP = Scenario(
     name="noop",
     title="No-op jobs",
-    metrics=(Metric.ENQUEUE, Metric.ENQUEUE_MANY, DRAIN),
+    metrics=(Metric.ENQUEUE, Metric.ENQUEUE_MANY, DRAIN, Metric.PROCESSOR),
     rows=(
         Row(rows.DRAMATIQ_SYNC, DRAMATIQ, "noop_sync", 15_000),
         Row(rows.DRAMATIQ_SYNC_PREFETCHING, DRAMATIQ_PREFETCHING, "noop_sync", 15_000),
@@ -41,13 +41,9 @@ NOOP = Scenario(
     targets=(
         _drain("async no-op drain ≥ 2 × Dramatiq sync", rows.OURS_ASYNC, 2, rows.DRAMATIQ_SYNC),
         _drain("async no-op drain ≥ 2.5 × Dramatiq async", rows.OURS_ASYNC, 2.5, rows.DRAMATIQ_ASYNC),
-        _drain(
-            "with PostgreSQL ≥ Dramatiq sync without any", rows.OURS_ASYNC_PERSISTENT, 1, rows.DRAMATIQ_SYNC
-        ),
+        _drain("with PostgreSQL ≥ Dramatiq sync without any", rows.OURS_ASYNC_PERSISTENT, 1, rows.DRAMATIQ_SYNC),
         _drain("with PostgreSQL ≥ 0.6 × ours without", rows.OURS_ASYNC_PERSISTENT, 0.6, rows.OURS_ASYNC),
-        _drain(
-            "with PostgreSQL ≥ 15 × procrastinate", rows.OURS_ASYNC_PERSISTENT, 15, rows.PROCRASTINATE_ASYNC
-        ),
+        _drain("with PostgreSQL ≥ 15 × procrastinate", rows.OURS_ASYNC_PERSISTENT, 15, rows.PROCRASTINATE_ASYNC),
         Target(
             text="`send_many` ≥ 3 × Dramatiq's loop",
             row=rows.OURS_ASYNC,

@@ -11,7 +11,7 @@ DRAIN = Metric.DRAIN
 SLEEP = Scenario(
     name="sleep",
     title="`sleep(0.1)` jobs",
-    metrics=(DRAIN,),
+    metrics=(DRAIN, Metric.PROCESSOR),
     rows=(
         Row(rows.DRAMATIQ_ASYNC, DRAMATIQ, "nap", 800),
         Row(rows.OURS_ASYNC, OURS, "nap", 20_000),
