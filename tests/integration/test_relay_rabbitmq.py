@@ -120,6 +120,7 @@ async def test_as_many_as_are_missing_are_published_again(sqlite_url: str, broke
         assert broker.take(7) == words(7)
 
         assert await look_for_missing(worker) == 7
+        assert await worker.relay.publish_missing() == 0
 
         assert broker.take(20) == [*words(20)[7:], *words(7)]
 
@@ -180,6 +181,19 @@ async def test_a_shortage_is_believed_only_when_it_is_seen_twice(sqlite_url: str
         await worker.relay.count_missing()
 
         assert await worker.relay.publish_missing() == 0
+
+
+async def test_what_only_the_second_count_sees_is_not_believed_yet(sqlite_url: str, broker: Broker) -> None:
+    async with working(sqlite_url, broker.direct, stale_after=LONG_AGO) as worker:
+        await published(worker, 5)
+        worker.consume(ack=False)
+        await worker.has(5)
+        await worker.store.heartbeat({QUEUE: 3})
+        await worker.relay.count_missing()
+        await worker.store.heartbeat({})
+        await worker.relay.count_missing()
+
+        assert await worker.relay.publish_missing() == 2
 
 
 async def test_a_row_that_was_published_a_moment_ago_is_not_missed(sqlite_url: str, broker: Broker) -> None:
