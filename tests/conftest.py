@@ -105,10 +105,8 @@ def _loops_are_not_blocked(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 _DRIVERS_BLOCK = [
-    # A few looks at the file system, each some microseconds: ~/.pgpass and certificates with every connection,
-    # the zone of the session with the first time of a process.
+    # Looks at the file system of some microseconds, with each connection: for ~/.pgpass and certificates.
     *((call, "asyncpg/connect_utils.py", "_parse_connect_dsn_and_args") for call in ("os.stat", "os.path.abspath")),
-    *((call, "psycopg/_tz.py", "get_tzinfo") for call in ("os.stat", "io.BufferedReader.read")),
 ]
 
 

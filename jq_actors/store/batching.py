@@ -37,10 +37,10 @@ class _Entry(Generic[Item, Answer]):
 class GroupCommit(Generic[Item, Answer]):
     """Collects items and writes them together, in a task of its own.
 
-    A write starts at once when none is under way, and takes all that wait, up to ``limit``. No timer: an idle store
-    answers at once, a busy one in large batches. A caller that is cancelled changes nothing: its item is written, and
-    ``abandoned`` is told the answer that nobody waits for. A refused batch is halved until the bad item is alone;
-    only its caller gets the error.
+    A write starts at once when none is under way, and takes all that wait, up to ``limit``. No timer: an idle
+    store answers at once, a busy one in large batches. A caller that is cancelled changes nothing: its item is
+    written, and ``abandoned`` is told the answer that nobody waits for. A refused batch is halved until the bad
+    item is alone; only its caller gets the error.
 
     Args:
       kind: its name in `StoreFlushed`.
@@ -80,7 +80,10 @@ class GroupCommit(Generic[Item, Answer]):
         return entry.future
 
     async def close(self, timeout: float) -> None:
-        """Take nothing more; write what waits, for at most ``timeout`` seconds. The rest gets `StoreUnavailableError`."""
+        """Take nothing more; write what waits, for at most ``timeout`` seconds.
+
+        What is not written by then ends with `StoreUnavailableError`.
+        """
         self._closed = True
         if self._flusher is not None:
             await asyncio.wait([self._flusher], timeout=timeout)

@@ -1,8 +1,8 @@
 """Claims: the compare-and-set that makes a delivery an attempt.
 
 The common case is one UPDATE for the whole batch. What it refuses is read and given to `protocol.judge`; what
-that wants done (adopt, take over) is done in the same transaction, each again as a compare-and-set. Whoever loses
-one is judged once more.
+that wants done (adopt, take over) is done in the same transaction, each again as a compare-and-set. Whoever
+loses one is judged once more.
 """
 
 from __future__ import annotations
@@ -77,10 +77,11 @@ class Claims:
     ) -> Claimed:
         """Answer every one of ``requests`` for this process's worker."""
         claimed = Claimed()
-        open_ = list(requests)
+        # Two workers that claim the same jobs lock them in the same order, and so without a deadlock.
+        open_ = sorted(requests, key=lambda request: request.job_id)
         for round_ in range(ROUNDS):
             if round_:
-                # A queued row that was not granted may mean that a relay took this worker for lost, and removed it.
+                # A queued row was not granted: a relay may have taken this worker for lost, and removed it.
                 await self._workers.hold(connection, now)
             await self._grant(connection, open_, now, claimed)
             open_ = claimed.unanswered(open_)
@@ -101,7 +102,8 @@ class Claims:
             for request in _first_of_each(requests)
         ]
         parameters = {"batch": encode_rows(rows), "me": self._workers.my_id, "now": now}
-        for _, token, attempt, crashes in await connection.execute(self._grant_statement, parameters):
+        granted = await connection.execute(self._grant_statement, parameters)
+        for _, token, attempt, crashes in granted.all():
             claimed.answers[token] = Claim(Verdict.GRANT, attempt, crashes)
 
     async def _judge(
@@ -162,17 +164,17 @@ class Claims:
         claimed: Claimed,
     ) -> None:
         alive = [run for run in runs.values() if survives_crash(run.crashes, self._leases.max_crashes)]
-        if alive:
-            batch = [
-                {"id": run.job_id, "lost_token": run.run_token, "run_token": requests[run.job_id].run_token}
-                for run in alive
-            ]
-            parameters = {"batch": encode_rows(batch), "me": self._workers.my_id, "now": now}
-            result = await connection.execute(self._take_over_statement, parameters)
-            for job_id, token, attempt, crashes in result.all():
-                claimed.answers[token] = Claim(Verdict.GRANT, attempt, crashes)
-                claimed.taken.append(runs[job_id])
-                await self._losses.record(connection, [runs[job_id]], now)
+        batch = [
+            {"id": run.job_id, "lost_token": run.run_token, "run_token": requests[run.job_id].run_token}
+            for run in alive
+        ]
+        parameters = {"batch": encode_rows(batch), "me": self._workers.my_id, "now": now}
+        rows = (await connection.execute(self._take_over_statement, parameters)).all() if alive else []
+        for _, token, attempt, crashes in rows:
+            claimed.answers[token] = Claim(Verdict.GRANT, attempt, crashes)
+        taken = [runs[job_id] for job_id, *_ in rows]
+        await self._losses.record(connection, taken, now)
+        claimed.taken += taken
         doomed = [run for run in runs.values() if run not in alive]
         for run in await self._losses.fail(connection, doomed, now):
             claimed.answers[requests[run.job_id].run_token] = Claim(Verdict.DROP_FINAL)

@@ -19,7 +19,7 @@ from .dialect import WRITES, Fault, dialect_of
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
-"""What to do within one transaction. It may be called again after a conflict: no effects but in the database."""
+"""What to do in one transaction. It may be called again after a conflict: no effects but in the database."""
 
 MAX_CONFLICTS = 20
 """How often a transaction that lost against others is repeated."""
@@ -28,8 +28,8 @@ MAX_CONFLICTS = 20
 class Database:
     """One database, by a pool of connections; everything on one loop.
 
-    Each transaction runs in a task of its own: a cancelled caller neither tears it nor leaves a connection checked
-    out or dirty (A60).
+    Each transaction runs in a task of its own: a cancelled caller neither tears it nor leaves a connection
+    checked out or dirty (A60).
 
     Raises (the constructor):
       ValueError: a URL that is not of a known kind.
@@ -40,13 +40,11 @@ class Database:
         self.description = self.dialect.describe(self._url)
         self._pool_size = pool_size
         self._clock, self._events = clock, events
-        self._engine: AsyncEngine | None = None
-        self._writing_engine: AsyncEngine | None = (
-            None  # the same pool; its transactions begin as writing ones
-        )
+        self._engines: tuple[AsyncEngine, AsyncEngine] | None = None
+        self._making = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away_since: float | None = None
-        self._ready = False
+        self._ready = self._closed = False
 
     async def write(self, work: Work[T], *, unready: bool = False) -> T:
         """Commit ``work``, all or nothing. What makes the database ready may take its time: it has no deadline.
@@ -59,8 +57,7 @@ class Database:
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""
-        engine = self._connected(writes=False, unready=unready)
-        return await self._in_own_task(self._transact(engine, work, self.dialect.deadline))
+        return await self._in_own_task(self._read(work, unready=unready))
 
     async def measure(self) -> timedelta:
         """How far the server's clock is ahead of this machine's."""
@@ -72,7 +69,7 @@ class Database:
         return server - before - (self._clock.wall() - before) / 2
 
     def make_ready(self) -> None:
-        """The tables are as this release wants them: from here on all work is done. Before, only `unready` work is."""
+        """The tables are as this release wants them. Before, no work is done that is not ``unready``."""
         self._ready = True
         self._back()
 
@@ -84,20 +81,20 @@ class Database:
 
     async def close(self, timeout: float) -> None:
         """Let transactions end, for at most ``timeout`` seconds; then disconnect."""
+        self._closed = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout)
             for task in late:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        if self._engine is not None:
-            await self._engine.dispose()
-            self._engine = None
+        if self._engines is not None:
+            await self._engines[0].dispose()
 
     @property
     def checked_out(self) -> int:
         """Connections in use now."""
-        pool = None if self._engine is None else self._engine.pool
+        pool = None if self._engines is None else self._engines[0].pool
         return pool.checkedout() if isinstance(pool, sa.pool.QueuePool) else 0
 
     # -- one transaction
@@ -108,13 +105,17 @@ class Database:
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
+    async def _read(self, work: Work[T], *, unready: bool) -> T:
+        reader, _ = await self._connected(unready=unready)
+        return await self._transact(reader, work, self.dialect.deadline)
+
     async def _write(self, work: Work[T], *, unready: bool) -> T:
-        engine = self._connected(writes=True, unready=unready)
+        _, writer = await self._connected(unready=unready)
         for conflicts in range(MAX_CONFLICTS):
             try:
                 async with self.dialect.write_lock():
-                    return await self._transact(engine, work, None if unready else self.dialect.deadline)
-            except _Conflict:
+                    return await self._transact(writer, work, None if unready else self.dialect.deadline)
+            except _ConflictError:
                 # Two that met once must not meet for ever.
                 await self._clock.sleep(self._clock.random() * 0.01 * 2 ** min(conflicts, 5))
         raise StoreUnavailableError(
@@ -138,19 +139,30 @@ class Database:
             seconds, self._away_since = self._clock.monotonic() - self._away_since, None
             self._events.emit(StoreBack(seconds))
 
-    def _connected(self, *, writes: bool, unready: bool) -> AsyncEngine:
+    async def _connected(self, *, unready: bool) -> tuple[AsyncEngine, AsyncEngine]:
+        if self._closed:
+            raise StoreUnavailableError(f"The store on {self.description} is closed.")
         if not (self._ready or unready):
             raise StoreUnavailableError(f"{self.description} has not been reached yet.")
-        if self._engine is None:
-            self._engine = create_async_engine(
+        async with self._making:
+            if self._engines is None:
+                # In a thread: it imports the driver, which takes a while.
+                self._engines = await asyncio.to_thread(self._make_engines)
+        return self._engines
+
+    def _make_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
+        """One that reads and one that writes, on the same pool."""
+        try:
+            engine = create_async_engine(
                 self._url,
                 hide_parameters=True,  # they hold jobs' arguments
-                enable_from_linting=False,  # an UPDATE from a batch and the worker's row multiplies nothing
+                enable_from_linting=False,  # joining a batch with the one row of a worker multiplies nothing
                 **self.dialect.engine_options(self._url, self._pool_size),
             )
-            self.dialect.configure(self._engine)
-            self._writing_engine = self._engine.execution_options(**{WRITES: True})
-        return self._writing_engine if writes and self._writing_engine else self._engine
+        except ModuleNotFoundError as error:
+            raise StoreError(f"{self.description} needs a driver: pip install {error.name}.") from error
+        self.dialect.configure(engine)
+        return engine, engine.execution_options(**{WRITES: True})
 
     def _translated(self, error: sa.exc.StatementError) -> Exception:
         reason = str(error.orig or error).strip().partition("\n")[0]
@@ -158,7 +170,7 @@ class Database:
             case Fault.AWAY:
                 return self._unavailable(reason)
             case Fault.CONFLICT:
-                return _Conflict(reason)
+                return _ConflictError(reason)
             case Fault.REFUSED:
                 return StoreError(f"{self.description} refuses this: {mask_url(reason)}")
 
@@ -168,5 +180,5 @@ class Database:
         return StoreUnavailableError(message)
 
 
-class _Conflict(Exception):
+class _ConflictError(Exception):
     """Rolled back because of another transaction; nothing was written."""

@@ -1,7 +1,7 @@
 """What PostgreSQL and SQLite say differently; nothing else in the store asks which of the two it talks to.
 
-A batch travels as ONE JSON parameter, so that a statement's text is constant: it is compiled and prepared once,
-whatever the number of rows. `Dialect.rows` turns that parameter into something to select from.
+A batch travels as ONE JSON parameter, so that a statement's text is constant: it is compiled and prepared
+once, whatever the number of rows. `Dialect.rows` turns that parameter into something to select from.
 """
 
 from __future__ import annotations
@@ -138,6 +138,8 @@ class PostgreSQL(Dialect):
         # A plan that was made for an empty table would scan a full one until the next ANALYZE; planning anew costs
         # a flush some 0.2 ms.
         "SET plan_cache_mode = force_custom_plan",
+        # psycopg reads the file of any other zone, on the loop.
+        "SET TIME ZONE 'UTC'",
         # A process that is stopped (SIGSTOP, a frozen host) within a transaction must not keep its rows locked.
         "SET idle_in_transaction_session_timeout = '15s'",
     )
@@ -198,7 +200,7 @@ class PostgreSQL(Dialect):
             case None if isinstance(getattr(error.orig, "__cause__", None), ValueError):
                 return Fault.REFUSED  # asyncpg could not encode a parameter
             case _:
-                # Also a missing table or right: an operator puts it in order, and no outcome is thrown away meanwhile.
+                # Also a missing table or right: until an operator puts it in order, no outcome is thrown away.
                 return Fault.AWAY
 
 
@@ -214,7 +216,7 @@ class SQLite(Dialect):
 
     def write_lock(self) -> AbstractAsyncContextManager[Any]:
         """See Dialect."""
-        # SQLite's own wait for its write lock sleeps up to 100 ms at a time; among our own tasks this one is at once.
+        # SQLite waits for its write lock in sleeps of up to 100 ms; among our own tasks there is no need to.
         return self._lock
 
     def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class Inserts:
 
 def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None) -> Row:
     """The row of a job that was sent; ``publish_lease``: how long its producer has to publish it."""
-    scheduled = job.due_at > now
+    # By the row's own times, as its producer saw them: it publishes what was due then, and leaves the rest to us.
+    scheduled = job.due_at > job.enqueued_at
     row = _row(job, JobState.SCHEDULED if scheduled else JobState.QUEUED, dispatch=1)
     if scheduled:
         row["wake_at"] = job.due_at

@@ -1,4 +1,4 @@
-"""What becomes of rows that were taken for publishing: published, or released. And unhandled ones, offered anew."""
+"""What becomes of rows that were to be published: marked, released; and unhandled ones, offered anew."""
 
 from __future__ import annotations
 

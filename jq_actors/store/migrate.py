@@ -1,6 +1,6 @@
-"""Migrations of the tables, programmatic: they ship in the package, and need no ini file.
+"""Migrations of the tables by Alembic, programmatic: the scripts ship in the package, and need no ini file.
 
-`head`, `current` and `upgrade` are for threads without a loop: they block, and Alembic reads its scripts.
+`current` and `upgrade` are for threads without a loop: they block.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from jq_actors.events import Events
 
 from .database import Database
 from .tables import REVISION
-
-SCRIPTS = Path(__file__).parent / "migrations"
 
 T = TypeVar("T")
 
@@ -45,16 +43,19 @@ def current(url: str, jobs_table: str) -> str | None:
 
 
 def upgrade(url: str, jobs_table: str) -> None:
-    """Bring the tables to `head`. Several processes at once are safe: the first one does it. Raises as `current` does.
+    """Bring the tables to `head`. Several processes at once are safe: the first one does it.
 
     Raises:
       NotMigratedError: the tables are newer than this release.
+      ValueError, StoreUnavailableError: as `current` does.
     """
+
+    scripts = _Scripts()  # reads files: before there is a loop
 
     async def work(database: Database) -> None:
         async def migrate(connection: AsyncConnection) -> None:
             await database.dialect.lock_for_migration(connection, jobs_table)
-            await connection.run_sync(_run_scripts, jobs_table)
+            await connection.run_sync(scripts.upgrade, jobs_table)
 
         await database.write(migrate, unready=True)
 
@@ -63,7 +64,7 @@ def upgrade(url: str, jobs_table: str) -> None:
 
 def revision_in(connection: sa.Connection, jobs_table: str) -> str | None:
     """The revision of the tables, by an open connection."""
-    version_table = f"{jobs_table}_version"
+    version_table = _version_table(jobs_table)
     if not sa.inspect(connection).has_table(version_table):
         return None
     column: sa.ColumnClause[str] = sa.column("version_num", sa.Text)
@@ -73,8 +74,8 @@ def revision_in(connection: sa.Connection, jobs_table: str) -> str | None:
 def not_migrated(found: str | None, jobs_table: str) -> NotMigratedError:
     """The error for tables that are at ``found``."""
     return NotMigratedError(
-        f"The tables {jobs_table} are at revision {found or 'none'}, this release of jq_actors wants {REVISION}; "
-        "`jq-actors db upgrade` makes them so, unless they belong to a newer release."
+        f"The tables {jobs_table} are at revision {found or 'none'}, this release of jq_actors wants {REVISION};"
+        " `jq-actors db upgrade` makes them so, unless they belong to a newer release."
     )
 
 
@@ -86,18 +87,33 @@ async def _with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> 
         await database.close(timeout=0)
 
 
-def _run_scripts(connection: sa.Connection, jobs_table: str) -> None:
-    # Here, for Alembic takes a while to import and is needed seldom.
-    from alembic import command
-    from alembic.config import Config
-    from alembic.script import ScriptDirectory
+class _Scripts:
+    def __init__(self) -> None:
+        # Here, for Alembic takes a while to import, and is needed seldom.
+        from alembic.runtime.environment import EnvironmentContext
+        from alembic.script import ScriptDirectory
 
-    config = Config()
-    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes.update(connection=connection, jobs_table=jobs_table)
-    found = revision_in(connection, jobs_table)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if found is not None and found not in known:
-        raise not_migrated(found, jobs_table)
-    command.upgrade(config, REVISION)
+        self._context = EnvironmentContext
+        self._directory = ScriptDirectory(str(Path(__file__).parent / "migrations"))
+        self._known = {script.revision for script in self._directory.walk_revisions()}
+
+    def upgrade(self, connection: sa.Connection, jobs_table: str) -> None:
+        from alembic.config import Config
+
+        found = revision_in(connection, jobs_table)
+        if found is not None and found not in self._known:
+            raise not_migrated(found, jobs_table)
+        directory = self._directory
+        with self._context(Config(), directory, fn=lambda at, _: directory._upgrade_revs(REVISION, at)) as context:
+            context.configure(
+                connection=connection,
+                # Ours live in somebody's database, who may have a version table of Alembic there already.
+                version_table=_version_table(jobs_table),
+                jobs_table=jobs_table,  # for the scripts: op.get_context().opts
+            )
+            with context.begin_transaction():
+                context.run_migrations()
+
+
+def _version_table(jobs_table: str) -> str:
+    return f"{jobs_table}_version"

@@ -1,4 +1,4 @@
-"""Getting a database ready for work: tables made or checked, its clock compared; while it is away, again and again."""
+"""Getting a database ready: tables made or checked, its clock compared; while it is away, again and again."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Readiness:
             try:
                 await self._prepare()
             except StoreError as error:
-                # Also tables of another version: an operator's `db upgrade` ends that, as a start does an outage.
+                # Also for tables of another version: an operator's `db upgrade` ends that.
                 self._database.lost(str(error))
             else:
                 return

@@ -81,7 +81,7 @@ class Reading:
             conditions.append(self._database.dialect.has_tags(c.tags, where.tags))
         if before is not None:
             conditions.append(c.seq < before)
-        # A page of each shelf by its own index, then the newest of all: no index gives several final states in the
+        # A page of each shelf by its own index, then the newest of all: no index gives several states in the
         # order of `seq`.
         pages = [
             sa.select(c.seq).where(*conditions, shelf).order_by(c.seq.desc()).limit(limit).subquery()
@@ -123,7 +123,7 @@ def decode_cursor(cursor: str) -> int:
 
 
 def job_of(row: Row, attempts: tuple[Attempt, ...] = ()) -> Job:
-    """The job in ``row``. What cannot be decoded is left empty, and ``reason`` says so: a page never breaks (A42)."""
+    """The job in ``row``. What cannot be decoded is left empty, and ``reason`` says so: no page breaks (A42)."""
     problems: list[str] = []
     args, kwargs = _arguments(row.body, problems)
     result = _result(row.result, problems)

@@ -57,8 +57,8 @@ class Recovering:
             sa.select(workers.c.lease_until).where(workers.c.id == _WORKER).with_for_update(skip_locked=True)
         )
         self._remove = sa.delete(workers).where(workers.c.id == _WORKER)
-        # Unfinished rows are what an index of them is for; there is none of running ones, since each claim would have
-        # to write to it, and a worker is lost seldom.
+        # By the index of unfinished rows: one of running rows would be written to by each claim, and a worker is
+        # lost seldom.
         self._running = (
             sa.select(*run_columns(tables))
             .outerjoin(workers, workers.c.id == jobs.c.worker_id)
@@ -103,8 +103,8 @@ class Recovering:
         async def work(connection: AsyncConnection) -> Recovered:
             recovered = Recovered()
             worker = {"worker": owner.worker_id}
-            # Whoever has this lock recovers the worker. A claim that it makes just now is either over, and its row
-            # is found below, or finds no worker to claim for.
+            # Whoever has this lock recovers the worker. A claim that it makes just now is either over, and its
+            # row is found below, or finds no worker to claim for.
             lease_until = await connection.scalar(self._lock, worker)
             if lease_until is None or not owner_is_lost(replace(owner, lease_until=lease_until), now):
                 return recovered  # another relay is at it, or it came back to life

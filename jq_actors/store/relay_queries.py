@@ -106,8 +106,8 @@ class RelayQueries:
         values: Mapping[str, Any],
     ) -> sa.UpdateBase:
         jobs = self._tables.jobs
-        # A table expression, for only that is evaluated once: as a subquery of IN, PostgreSQL may evaluate it again
-        # for other rows, and then lock and take more than LIMIT.
+        # A table expression, for only that is evaluated once: a subquery of IN may be evaluated again for other
+        # rows, and then PostgreSQL locks and takes more than LIMIT.
         picked = (
             sa.select(jobs.c.seq)
             .where(*where)
@@ -144,7 +144,7 @@ class RelayQueries:
         if not rows:
             return []
         batch = encode_rows([{"job_id": row.id} for row in rows])
-        bodies = dict((await connection.execute(self._bodies, {"batch": batch})).tuples().all())
+        bodies = {row.job_id: row.body for row in await connection.execute(self._bodies, {"batch": batch})}
         # In the order in which they were sent: RETURNING has none.
         return [
             Dispatch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, TypeVar, assert_never
 
@@ -27,7 +27,7 @@ from jq_actors.protocol import attempt_counts, state_after
 
 from .dialect import Dialect, encode_rows
 from .port import Settlement
-from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
+from .tables import BIGINT, JOB_ID, Tables, UtcDateTime, iso_utc
 
 MAX_REASON = 500
 """Characters of the reason in the hot row."""
@@ -53,51 +53,53 @@ class Settles:
         """Write what its fence lets through; returns for each whether it was written.
 
         ``again``: an earlier try may have been committed; what it wrote counts as written.
+
+        Raises:
+          StoreError: an outcome has no form that a database can hold; names its job.
         """
-        rows = [_stored(settled_row, settlement) for settlement in settlements]
-        parameters = {"batch": encode_rows(rows), "now": now}
-        written = {row.run_token: row for row in await connection.execute(self._settle_statement, parameters)}
-        done = [settlement for settlement in settlements if settlement.run_token in written]
-        if done:
-            attempts = [_attempt(settlement, written[settlement.run_token]) for settlement in done]
-            await connection.execute(self._record_statement, {"batch": encode_rows(attempts)})
-        payloads = [payload for payload in (_stored(_payload, s) for s in done) if payload is not None]
+        # One row for each run: of two outcomes for one run, the first stands.
+        first = {settlement.run_token: settlement for settlement in reversed(settlements)}
+        batch = {"batch": encode_rows([_stored(settled_row, settlement) for settlement in first.values()])}
+        written = set((await connection.execute(self._settle_statement, {**batch, "now": now})).scalars().all())
+        if written:
+            await connection.execute(self._record_statement, batch)
+            await self._keep(connection, [first[token] for token in written])
+        if again and len(written) < len(first):
+            written |= set((await connection.execute(self._find_statement, batch)).scalars())
+        return [s.run_token in written and s is first[s.run_token] for s in settlements]
+
+    async def _keep(self, connection: AsyncConnection, settlements: Sequence[Settlement]) -> None:
+        payloads = [payload for payload in (_stored(_payload, s) for s in settlements) if payload is not None]
         if payloads:
             await connection.execute(self._keep_statement, {"batch": encode_rows(payloads)})
-        before = set[int]()
-        if again and len(done) < len(settlements):
-            before = await self._written_before(connection, settlements)
-        return [s.run_token in written or s.run_token in before for s in settlements]
-
-    async def _written_before(
-        self, connection: AsyncConnection, settlements: Sequence[Settlement]
-    ) -> set[int]:
-        keys = [
-            {"job_id": s.job_id, "run_token": s.run_token, "outcome": _name(s.outcome)} for s in settlements
-        ]
-        return set((await connection.execute(self._find_statement, {"batch": encode_rows(keys)})).scalars())
 
 
 def settled_row(settlement: Settlement) -> Row:
-    """What the outcome makes of the job's row."""
+    """What the outcome makes of the job's row, and the attempt that it ends."""
     outcome = settlement.outcome
     state = state_after(outcome)
     delay = outcome.delay if isinstance(outcome, Retrying | Snoozed) else None
+    failure = _failure(outcome)
+    finished_at = iso_utc(settlement.finished_at)
     return {
         "id": settlement.job_id,
         "run_token": settlement.run_token,
         "state": state,
         "final_state": state if state.is_final else None,
-        "finished_at": settlement.finished_at if state.is_final else None,
-        "wake_at": None if delay is None else settlement.finished_at + delay,
+        "finished_at": finished_at if state.is_final else None,
+        "wake_at": None if delay is None else iso_utc(settlement.finished_at + delay),
         "reason": _reason(outcome),
         "uncounted": 0 if attempt_counts(outcome) else 1,
         "republish": int(settlement.republish),
+        "started": iso_utc(settlement.started_at),
+        "ended": finished_at,
+        "outcome": _name(outcome),
+        "error": None if failure is None else storable(failure.error, MAX_ERROR),
     }
 
 
 def storable(text: str, length: int) -> str:
-    """``text`` as every database can hold it: no NUL, no half of a surrogate pair, at most ``length`` characters."""
+    """``text`` as every database can hold it: no NUL, no half surrogate pair, at most ``length`` characters."""
     return text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
@@ -120,21 +122,6 @@ def _reason(outcome: Outcome) -> str | None:
             assert_never(outcome)
 
 
-def _attempt(settlement: Settlement, row: sa.Row[Any]) -> Row:
-    uncounted = 0 if attempt_counts(settlement.outcome) else 1
-    failure = _failure(settlement.outcome)
-    return {
-        "job_id": settlement.job_id,
-        "run_token": settlement.run_token,
-        "number": row.attempt + uncounted,
-        "worker_id": row.worker_id,
-        "started_at": settlement.started_at,
-        "finished_at": settlement.finished_at,
-        "outcome": _name(settlement.outcome),
-        "error": None if failure is None else storable(failure.error, MAX_ERROR),
-    }
-
-
 def _payload(settlement: Settlement) -> Row | None:
     failure = _failure(settlement.outcome)
     if failure is not None:
@@ -155,33 +142,56 @@ def _name(outcome: Outcome) -> str:
     return type(outcome).__name__.lower()
 
 
+def _batch(dialect: Dialect) -> sa.FromClause:
+    text, number, time = sa.Text(), sa.Integer(), UtcDateTime()
+    of_job: dict[str, sa.types.TypeEngine[Any]]
+    of_attempt: dict[str, sa.types.TypeEngine[Any]]
+    of_job = {"state": text, "final_state": text, "finished_at": time, "wake_at": time, "reason": text}
+    of_attempt = {"started": time, "ended": time, "outcome": text, "error": text}
+    flags = {"uncounted": number, "republish": number}
+    return dialect.rows({"id": JOB_ID, "run_token": BIGINT, **of_job, **of_attempt, **flags})
+
+
 def _settle(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
-    jobs = tables.jobs
-    copied: Mapping[str, Any] = {
-        name: jobs.c[name].type for name in ("state", "final_state", "finished_at", "wake_at", "reason")
-    }
-    b = dialect.rows(
-        {"id": JOB_ID, "run_token": BIGINT, "uncounted": sa.Integer(), "republish": sa.Integer(), **copied}
-    ).c
+    c, b = tables.jobs.c, _batch(dialect).c
     now = sa.bindparam("now", type_=UtcDateTime)
     return (
-        sa.update(jobs)
-        .where(jobs.c.id == b.id, jobs.c.run_token == b.run_token, jobs.c.state == JobState.RUNNING.value)
+        sa.update(tables.jobs)
+        .where(c.id == b.id, c.run_token == b.run_token, c.state == JobState.RUNNING.value)
         .values(
-            **{name: b[name] for name in copied},
-            due_at=sa.func.coalesce(b.wake_at, jobs.c.due_at),
-            attempt=jobs.c.attempt - b.uncounted,
-            published_at=sa.case((b.republish == 0, jobs.c.published_at)),
+            state=b.state,
+            final_state=b.final_state,
+            finished_at=b.finished_at,
+            reason=b.reason,
+            wake_at=b.wake_at,
+            due_at=sa.func.coalesce(b.wake_at, c.due_at),
+            attempt=c.attempt - b.uncounted,
+            published_at=sa.case((b.republish == 0, c.published_at)),
             publish_at=sa.case((b.republish == 1, now)),
         )
-        .returning(jobs.c.run_token, jobs.c.attempt, jobs.c.worker_id)
+        .returning(c.run_token)
     )
 
 
 def _record(tables: Tables, dialect: Dialect) -> sa.Insert:
-    attempts = tables.attempts
-    batch = dialect.rows({column.name: column.type for column in attempts.columns})
-    return sa.insert(attempts).from_select(list(batch.c.keys()), sa.select(*batch.columns))
+    c, b, a = tables.jobs.c, _batch(dialect).c, tables.attempts.c
+    columns = {
+        a.job_id: b.id,
+        a.run_token: b.run_token,
+        a.number: c.attempt + b.uncounted,
+        a.worker_id: c.worker_id,
+        a.started_at: b.started,
+        a.finished_at: b.ended,
+        a.outcome: b.outcome,
+        a.error: b.error,
+    }
+    # From the rows themselves, after they were settled: what was refused because another run holds the claim has
+    # another token there, and what was refused because this run had ended before has its attempt already.
+    rows = sa.select(*columns.values()).where(
+        c.id == b.id, c.run_token == b.run_token, c.state != JobState.RUNNING.value
+    )
+    insert = dialect.insert(tables.attempts).from_select(list(columns), rows)
+    return insert.on_conflict_do_nothing(index_elements=[a.job_id, a.run_token])
 
 
 def _keep(tables: Tables, dialect: Dialect) -> sa.Update:
@@ -197,13 +207,5 @@ def _keep(tables: Tables, dialect: Dialect) -> sa.Update:
 
 
 def _find(tables: Tables, dialect: Dialect) -> sa.Select[int]:
-    attempts = tables.attempts
-    batch = dialect.rows({"job_id": JOB_ID, "run_token": BIGINT, "outcome": sa.Text()})
-    return sa.select(attempts.c.run_token).join(
-        batch,
-        sa.and_(
-            attempts.c.job_id == batch.c.job_id,
-            attempts.c.run_token == batch.c.run_token,
-            attempts.c.outcome == batch.c.outcome,
-        ),
-    )
+    a, b = tables.attempts.c, _batch(dialect).c
+    return sa.select(a.run_token).where(a.job_id == b.id, a.run_token == b.run_token, a.outcome == b.outcome)

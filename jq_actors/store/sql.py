@@ -1,7 +1,8 @@
 """The store on SQL: one face over the modules that hold the statements.
 
-Claims, settlements, insertions and marks are written by natural group commit, each kind with a flusher of its own: two
-kinds then overlap on two connections, which measured faster than one transaction for both (docs/decisions.md).
+Claims, settlements, insertions and marks are written by natural group commit, each kind with a flusher of its
+own: two kinds then overlap on two connections, which measured 1.4 times faster on PostgreSQL than one transaction
+for both (on SQLite, where writers queue up anyway, 0.9 times).
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ class SqlStore:
     # -- workers
 
     async def register(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
-        """See JobStore. Remembered even while the database is away: the first claim or heartbeat makes the row."""
+        """See JobStore. Remembered while the database is away: the first claim or heartbeat makes the row."""
         self._workers.enrol(worker, queues, lease)
         await self.heartbeat({})
 

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core knows them. What makes them in a database is ``migrations/``; a test compares the two."""
+"""The tables, as SQLAlchemy Core knows them. ``migrations/`` makes them; a test compares the two."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TABLE_NAME = 40
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware time in UTC: ``timestamptz`` on PostgreSQL, elsewhere ISO text of one width, which sorts as time does."""
+    """An aware time in UTC: ``timestamptz`` on PostgreSQL, else ISO text of one width, which sorts as time does."""
 
     impl = sa.Text
     cache_ok = True
@@ -71,7 +71,7 @@ def tables_for(jobs_table: str) -> Tables:
     """
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", jobs_table) or len(jobs_table) > MAX_TABLE_NAME:
         raise ValueError(
-            f"jobs_table {jobs_table!r}: expected a lower-case identifier of at most {MAX_TABLE_NAME} characters"
+            f"jobs_table {jobs_table!r}: expected a lower-case identifier of at most {MAX_TABLE_NAME} letters"
         )
     metadata = sa.MetaData()
     return Tables(
@@ -126,9 +126,9 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
 
 
 def _index_jobs(jobs: sa.Table) -> None:
-    # No index may name a column that a claim changes (state, attempt, run_token, worker_id, started_at), not even in
-    # its condition: on PostgreSQL that would end HOT updates, and each claim would write to every index (A58).
-    # A final settle writes to them all once; that is the price of finding a failed job among millions of others.
+    # No index may name a column that a claim changes (state, attempt, run_token, worker_id, started_at), not even
+    # in its condition: on PostgreSQL that would end HOT updates, and each claim would write to every index (A58).
+    # A final settle writes to them all once; that is the price of finding one failed job among millions.
     c = jobs.c
     unfinished, final = c.final_state.is_(None), c.final_state.is_not(None)
     _index(jobs, "id", c.id, unique=True)
@@ -141,7 +141,7 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "lane", c.lane_owner, where=c.lane_owner.is_not(None))
     _index(jobs, "expiry", c.final_state, c.finished_at, where=final)
 
-    # `find`: newest first, by one field at a time; a second field is filtered on the way. Tags alone have none.
+    # `find`: newest first, by one field; a second one is filtered on the way. Tags alone have no index.
     _index(jobs, "unfinished", c.seq, where=unfinished)
     _index(jobs, "final", c.final_state, c.seq, where=final)
     _index(jobs, "actor", c.actor, c.seq)
@@ -172,7 +172,7 @@ def _payloads(name: str, metadata: sa.MetaData) -> sa.Table:
 
 
 def _attempts(name: str, metadata: sa.MetaData) -> sa.Table:
-    # The token, not the number, tells runs apart: a snoozed or interrupted run gives its number to the next one.
+    # The token, not the number, tells runs apart: a snoozed or interrupted run gives its number to the next.
     return sa.Table(
         f"{name}_attempts",
         metadata,

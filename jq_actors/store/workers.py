@@ -94,8 +94,8 @@ class Workers:
 def held_worker(tables: Tables) -> sa.Select[str]:
     """The id of the worker ``me``, whose row then stays until the transaction ends.
 
-    This keeps a claim and the removal of its worker apart: `Recovery` looks for running rows only when it has the
-    worker's row to itself, and without the row nothing is claimed. So no job can run for a worker that nobody
+    This keeps a claim and the removal of its worker apart: `Recovering` looks for running rows only when it has
+    the worker's row to itself, and without the row nothing is claimed. So no job can run for a worker that nobody
     watches. Heartbeats do not wait for the lock (KEY SHARE); SQLite has one writer at a time and needs none.
     """
     me = tables.workers.c.id == sa.bindparam("me", type_=sa.Text)
