@@ -88,7 +88,7 @@ def show(
         print_table(list(attempts[0]), [list(attempt.values()) for attempt in attempts])
     if traceback:
         typer.echo()
-        typer.echo("\n".join(escape(line) for line in traceback.splitlines()))
+        typer.echo("\n".join(escape(line) for line in traceback.rstrip("\n").split("\n")))
 
 
 _COLUMNS = ["id", "state", "actor", "queue", "group", "attempt", "enqueued", "reason"]
