@@ -84,13 +84,15 @@ class Intake:
     def waiting(self) -> dict[str, int]:
         """How many deliveries of each queue are here and not claimed."""
         unclaimed = [*self._held, *(in_hand for slots in self._all_slots() for in_hand in slots.waiting)]
-        return dict(Counter(in_hand.delivery.queue for in_hand in unclaimed))
+        return dict(Counter(in_hand.delivery.queue for in_hand in unclaimed if in_hand.delivery.is_open))
 
     def requeue_waiting(self, older_than: float) -> None:
         """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.
 
-        With it the broker would take the whole channel (RabbitMQ: ``consumer_timeout``).
+        With it the broker would take the whole channel (RabbitMQ: ``consumer_timeout``). What it has taken already
+        is forgotten.
         """
+        self._forget_lost()
         limit = self._clock.monotonic() - older_than
         for slots in self._all_slots():
             old = [in_hand for in_hand in slots.waiting if in_hand.since <= limit]
@@ -134,7 +136,15 @@ class Intake:
     def _all_slots(self) -> list[_Slots]:
         return [self._threads, *self._coroutines.values()]
 
+    def _forget_lost(self) -> None:
+        for slots in self._all_slots():
+            slots.waiting = deque(in_hand for in_hand in slots.waiting if in_hand.delivery.is_open)
+        for in_hand in [in_hand for in_hand in self._held if not in_hand.delivery.is_open]:
+            self._held.pop(in_hand).cancel()
+
     def _offer(self, in_hand: _InHand) -> None:
+        if not in_hand.delivery.is_open:
+            return  # lost with its connection: the broker delivers it again, to anybody, and that copy counts
         if in_hand.slots.free > 0:
             self._start(in_hand)
         else:
@@ -172,8 +182,11 @@ class Intake:
         in_hand.has_slot = False
         slots = in_hand.slots
         slots.free += 1
-        if slots.waiting:
-            self._start(slots.waiting.popleft())
+        while slots.waiting:
+            waiting = slots.waiting.popleft()
+            if waiting.delivery.is_open:
+                self._start(waiting)
+                return
 
     def _holder(self, in_hand: _InHand) -> Callable[[timedelta], None]:
         def hold(time: timedelta) -> None:

@@ -190,6 +190,11 @@ class MemoryDelivery:
         """See `Delivery.dispatch`."""
         return self.message.outgoing.dispatch
 
+    @property
+    def is_open(self) -> bool:
+        """See `Delivery.is_open`. Nobody but the worker itself can end it."""
+        return True
+
     def ack(self) -> None:
         """See `Delivery.ack`."""
         self.lane.ack(self)

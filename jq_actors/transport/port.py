@@ -89,6 +89,11 @@ class Delivery(Protocol):
         """The broker delivered it before, to somebody."""
         ...
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it is still in our hand; ``False``: the broker has taken it back, and delivers it again."""
+        ...
+
     def ack(self) -> None:
         """Done with it: the broker forgets it. Acks are coalesced where that is safe."""
         ...
