@@ -102,9 +102,7 @@ def _checked_url(url: object) -> str:
         # Not shown, and neither is the error's text: who knows where in it the password is.
         raise ValueError("url must be a database URL such as sqlite+aiosqlite:///jobs.db") from None
     if parsed.drivername not in DRIVERS:
-        raise ValueError(
-            f"url {mask_url(url)!r} must begin with one of {', '.join(f'{d}://' for d in DRIVERS)}"
-        )
+        raise ValueError(f"url {mask_url(url)!r} must begin with one of {', '.join(f'{d}://' for d in DRIVERS)}")
     if parsed.database in (None, "", ":memory:"):
         # SQLite in memory: each connection would have a database of its own, and nobody would keep the jobs.
         raise ValueError(f"url {mask_url(url)!r} must name a database that outlives its connections")
@@ -113,9 +111,7 @@ def _checked_url(url: object) -> str:
 
 def _checked_table(name: object) -> str:
     if not isinstance(name, str) or not _TABLE.fullmatch(name):
-        raise ValueError(
-            f"jobs_table must be 1 to 40 of a-z, 0-9 and _, not beginning with a digit, not {name!r}"
-        )
+        raise ValueError(f"jobs_table must be 1 to 40 of a-z, 0-9 and _, not beginning with a digit, not {name!r}")
     return name
 
 
@@ -132,8 +128,5 @@ def _checked_retention(given: object) -> Retention:
     for state in given:
         if state not in allowed:
             raise ValueError(f"retention has no state {state!r}; final states are {', '.join(allowed)}")
-    times = {
-        state: None if value is None else duration(f"retention.{state}", value)
-        for state, value in given.items()
-    }
+    times = {state: None if value is None else duration(f"retention.{state}", value) for state, value in given.items()}
     return replace(Retention(), **times)

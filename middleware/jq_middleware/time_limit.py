@@ -57,9 +57,7 @@ class TimeLimit(JobMiddleware):
         except TimeoutError as error:
             if not scope.expired():
                 raise  # an inner layer's own
-            exceeded = TimeLimitExceeded(
-                f"The attempt took longer than its limit of {format_duration(limit)}."
-            )
+            exceeded = TimeLimitExceeded(f"The attempt took longer than its limit of {format_duration(limit)}.")
             exceeded.__cause__ = error  # its traceback shows where the actor was
             return Failed(failure_of(exceeded))
 

@@ -129,9 +129,7 @@ async def test_without_a_broker_looking_at_a_queue_is_an_error(world: World, que
         await transport.purge(queue)
 
 
-async def test_check_describes_the_broker_without_its_secrets_and_finds_no_problem(
-    world: World, queue: str
-) -> None:
+async def test_check_describes_the_broker_without_its_secrets_and_finds_no_problem(world: World, queue: str) -> None:
     transport = await world.open()
     transport.want(queue, 1, Hand())
     await _consumed(transport, queue)
@@ -186,9 +184,7 @@ async def test_publishers_do_not_mix_up_their_results(unbounded: World, queue: s
     assert Counter(hand.bodies) == Counter(f"{task}-{n}" for task in range(20) for n in range(50))
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"\x00\xff\xce" * 7, bytes(range(256)) * 2000], ids=["empty", "binary", "large"]
-)
+@pytest.mark.parametrize("body", [b"", b"\x00\xff\xce" * 7, bytes(range(256)) * 2000], ids=["empty", "binary", "large"])
 async def test_a_body_arrives_as_it_was(world: World, queue: str, body: bytes) -> None:
     transport = await world.open()
     hand = AckingHand()
@@ -217,9 +213,7 @@ async def test_a_cancelled_publisher_harms_nobody_else(unbounded: World, queue: 
     transport.want(queue, 50, hand)
 
     for turns in range(40):
-        publishing = asyncio.create_task(
-            transport.publish([job(f"cancelled-{turns}-{n}", queue) for n in range(5)])
-        )
+        publishing = asyncio.create_task(transport.publish([job(f"cancelled-{turns}-{n}", queue) for n in range(5)]))
         for _ in range(turns):
             await asyncio.sleep(0)
         publishing.cancel()
@@ -371,9 +365,7 @@ async def test_what_is_given_back_comes_again_and_before_the_rest(unbounded: Wor
     assert hand.bodies == ["a", "b", "a", "c"]
 
 
-async def test_what_is_given_back_in_order_waits_in_order_before_the_rest(
-    unbounded: World, queue: str
-) -> None:
+async def test_what_is_given_back_in_order_waits_in_order_before_the_rest(unbounded: World, queue: str) -> None:
     transport, hand = await unbounded.open(), Hand()
     await transport.publish(jobs("a b c d e", queue))
     transport.want(queue, 3, hand)
@@ -446,9 +438,7 @@ async def test_an_ending_after_the_close_is_counted_and_forgotten(world: World, 
     assert await _left(world, transport, queue) == ["a", "b", "c"]
 
 
-async def test_a_late_ending_does_not_touch_the_next_delivery_of_the_same_message(
-    world: World, queue: str
-) -> None:
+async def test_a_late_ending_does_not_touch_the_next_delivery_of_the_same_message(world: World, queue: str) -> None:
     transport, hand = await world.open(), Hand()
     transport.want(queue, 5, hand)
     await transport.publish(jobs("a", queue))
@@ -468,9 +458,7 @@ async def test_a_late_ending_does_not_touch_the_next_delivery_of_the_same_messag
 # -- the end ----------------------------------------------------------------------------------------------
 
 
-async def test_after_stop_intake_nothing_is_delivered_and_deliveries_stay_valid(
-    unbounded: World, queue: str
-) -> None:
+async def test_after_stop_intake_nothing_is_delivered_and_deliveries_stay_valid(unbounded: World, queue: str) -> None:
     transport, hand = await unbounded.open(), Hand()
     transport.want(queue, 2, hand)
     await transport.publish(jobs("a b c", queue))
@@ -581,9 +569,7 @@ async def test_a_short_delay_is_not_kept_by_a_long_one(unbounded: World, queue: 
 # -- connections that break -------------------------------------------------------------------------------
 
 
-async def test_a_broken_connection_is_made_anew_and_consumes_what_was_wanted(
-    broker: RabbitWorld, queue: str
-) -> None:
+async def test_a_broken_connection_is_made_anew_and_consumes_what_was_wanted(broker: RabbitWorld, queue: str) -> None:
     transport, hand = await broker.open(), Hand()
     transport.want(queue, 5, hand)
     await transport.publish(jobs("a", queue))
@@ -613,9 +599,7 @@ async def test_with_rows_a_queue_that_nobody_here_wants_is_deferred(lanes: World
     assert transport.capacity(queue) == 0
 
 
-async def test_with_rows_a_lane_takes_what_its_consumer_works_on_and_a_little_more(
-    lanes: World, queue: str
-) -> None:
+async def test_with_rows_a_lane_takes_what_its_consumer_works_on_and_a_little_more(lanes: World, queue: str) -> None:
     transport, hand = await lanes.open(), Hand()
     transport.want(queue, 4, hand)
     assert transport.capacity(queue) == 8

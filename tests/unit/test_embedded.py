@@ -21,14 +21,10 @@ numbers = count(1)
 
 
 def message(body: str = "", *, delay: float = 0, relayed: bool = False) -> Outgoing:
-    return Outgoing(
-        JobId(f"{next(numbers)}"), 1, "mail", body.encode(), 0, timedelta(seconds=delay), relayed=relayed
-    )
+    return Outgoing(JobId(f"{next(numbers)}"), 1, "mail", body.encode(), 0, timedelta(seconds=delay), relayed=relayed)
 
 
-async def opened(
-    clock: FakeClock, events: Events | None = None, *, has_store: bool = False
-) -> EmbeddedTransport:
+async def opened(clock: FakeClock, events: Events | None = None, *, has_store: bool = False) -> EmbeddedTransport:
     transport = EmbeddedTransport(BrokerConfig(), clock, events or Events(), has_store=has_store)
     await transport.start()
     return transport
@@ -113,9 +109,7 @@ async def test_each_delay_ends_at_its_time(clock: FakeClock) -> None:
         delivery.ack()
 
     transport.want("mail", 9, take)
-    await transport.publish(
-        [message("month", delay=2_592_000), message("long", delay=60), message("short", delay=5)]
-    )
+    await transport.publish([message("month", delay=2_592_000), message("long", delay=60), message("short", delay=5)])
     await clock.advance(4)
     await transport.publish([message("shorter", delay=0.5)])
 

@@ -24,9 +24,7 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
 
 
 def test_options_become_the_times_of_the_protocol() -> None:
-    persistence = Persistence(
-        url=URL, publish_lease="5s", max_crashes=1, relay_interval=250, on_broker_down="raise"
-    )
+    persistence = Persistence(url=URL, publish_lease="5s", max_crashes=1, relay_interval=250, on_broker_down="raise")
 
     assert persistence.leases.publish == timedelta(seconds=5)
     assert persistence.leases.max_crashes == 1

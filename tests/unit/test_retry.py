@@ -178,16 +178,10 @@ async def test_retry_when_decides_instead_of_max_retries() -> None:
 times = st.integers(min_value=0, max_value=30 * 86_400_000)
 
 
-@given(
-    st.integers(1, 5000), times, times, st.floats(0, 1, exclude_max=True), st.sampled_from(["full", "none"])
-)
-async def test_the_pause_is_within_its_bounds(
-    attempt: int, first: int, second: int, share: float, jitter: str
-) -> None:
+@given(st.integers(1, 5000), times, times, st.floats(0, 1, exclude_max=True), st.sampled_from(["full", "none"]))
+async def test_the_pause_is_within_its_bounds(attempt: int, first: int, second: int, share: float, jitter: str) -> None:
     low, high = sorted((first, second))
-    policy = await with_chance(
-        Retry(max_retries=10_000, min_backoff=low, max_backoff=high, jitter=jitter), share
-    )
+    policy = await with_chance(Retry(max_retries=10_000, min_backoff=low, max_backoff=high, jitter=jitter), share)
 
     delay = await delay_with(policy, attempt=attempt)
 

@@ -26,9 +26,7 @@ Actor = Callable[[], Awaitable[object]]
 SHORT = "20ms"
 
 
-async def run_under(
-    layer: TimeLimit, body: Actor, *, options: dict[str, Any] | None = None, **sent: Any
-) -> Outcome:
+async def run_under(layer: TimeLimit, body: Actor, *, options: dict[str, Any] | None = None, **sent: Any) -> Outcome:
     """Run ``body`` as the runtime does: what it raises is its outcome, but a cancellation passes."""
     of = make_actor(options or {})
     command = of.message_with_options(**sent)
