@@ -86,6 +86,4 @@ class Acks:
             return [wire.ack(self._channel, max(self._acked), multiple=True)]
         prefix = [tag for tag in self._acked if tag < oldest_open]
         frames = [wire.ack(self._channel, max(prefix), multiple=True)] if prefix else []
-        return frames + [
-            wire.ack(self._channel, tag, multiple=False) for tag in self._acked if tag > oldest_open
-        ]
+        return frames + [wire.ack(self._channel, tag, multiple=False) for tag in self._acked if tag > oldest_open]

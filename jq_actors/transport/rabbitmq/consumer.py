@@ -27,7 +27,7 @@ from .consuming import Bury, ConsumingChannel, RabbitDelivery
 from .link import Link, RefusedError
 from .topology import NOT_FOUND, Topology
 
-CHANNELS = 16
+CHANNELS = 12
 """Up to so many queues have a channel each; more share them (A24). The broker closes a channel for one fault
 in it."""
 AT_ONCE = 16
@@ -66,9 +66,7 @@ class _Wanted:
 class Consumer:
     """The consuming side of the transport."""
 
-    def __init__(
-        self, config: BrokerConfig, topology: Topology, clock: Clock, events: Events, bury: Bury
-    ) -> None:
+    def __init__(self, config: BrokerConfig, topology: Topology, clock: Clock, events: Events, bury: Bury) -> None:
         self.connection = Connection("consumer", config, clock, events, self._on_up, self._on_down)
         self._config, self._topology = config, topology
         self._clock, self._events = clock, events

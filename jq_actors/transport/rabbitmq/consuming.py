@@ -15,6 +15,7 @@ from jq_actors.transport.port import Deliver
 from . import wire
 from .acks import Acks
 from .link import Link, ask
+from .quiet import aloud
 
 Bury = Callable[["RabbitDelivery", str], None]
 
@@ -102,10 +103,11 @@ class ConsumingChannel:
         self.seats = 0
         """How many consumers were promised a place on it; who opens consumers counts up."""
         self._link, self._channel, self._told = link, channel, told
-        self._acks = Acks(channel.number, lambda frames: link.write(channel, frames), events)
+        self._acks = Acks(channel.number, link.write, events)
         self._takers: dict[bytes, Taker] = {}
         self._prefetch: int | None = None
         self._lock = asyncio.Lock()
+        self._context = aloud()
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         channel.closing.add_done_callback(self._on_closed)
         if link.tap is not None:
@@ -129,9 +131,7 @@ class ConsumingChannel:
                 self._prefetch = taker.prefetch
             self._takers[tag.encode()] = taker
             try:
-                await ask(
-                    self._channel.basic_consume(source, self._on_stock, consumer_tag=tag, arguments=arguments)
-                )
+                await ask(self._channel.basic_consume(source, self._on_stock, consumer_tag=tag, arguments=arguments))
             except BaseException:
                 self._leave(tag)
                 raise
@@ -189,7 +189,8 @@ class ConsumingChannel:
         if taker is None:
             self._acks.requeue(tag)
             return
-        taker.deliver(RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._told.bury))
+        delivery = RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._told.bury)
+        self._context.run(taker.deliver, delivery)
 
     def _on_cancel(self, frame: Basic.Cancel) -> None:
         tag = frame.consumer_tag or ""

@@ -9,8 +9,8 @@ The way is the routing key, ``1.0.1. … .{queue}``, which dead-lettering keeps:
 looks at one bit, and leads to the queue of that level (1) or to the next exchange (0). RabbitMQ drops dead
 letters that come to a queue for the second time; here the levels only go down.
 
-Resolution `UNIT`, rounded up, so never early; each hop adds about a millisecond on classic queues and 0.1 s on
-quorum queues, a random delay of a year has 14. Time goes on while the broker is down. What finds no job queue
+Resolution `UNIT`, rounded up, so never early; each hop adds about a millisecond on classic queues and 0.1 s
+on quorum queues, a random delay of a year has 14. Time goes on while the broker is down. What finds no queue
 in the end is in the dead queue. On classic queues a dead letter that is just on its way when the broker
 crashes is lost; on quorum queues it is not.
 """
@@ -105,9 +105,7 @@ class Delays:
         async with link.throw_away_channel() as channel:
             await ask(channel.exchange_declare(homeless, exchange_type="fanout", durable=True))
             await ask(channel.queue_bind(self._topology.dead.name, homeless))
-            await ask(
-                channel.exchange_declare(self._due, exchange_type="topic", durable=True, arguments=then)
-            )
+            await ask(channel.exchange_declare(self._due, exchange_type="topic", durable=True, arguments=then))
 
     async def _build_level(self, link: Link, level: int) -> None:
         name, below = self._exchange(level), self._exchange(level - 1)

@@ -16,6 +16,10 @@ from jq_actors.errors import TransportError
 from . import wire
 from .link import Link, ask
 
+MAX_LABEL = 200
+"""Characters."""
+MAX_OCTET = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Letter:
@@ -32,6 +36,11 @@ class Letter:
     body: bytes
     delay: timedelta | None = None
     """Then ``exchange`` holds it back for so long."""
+
+    def __post_init__(self) -> None:
+        # Found out only when the frame is built, it would get the numbers of all later letters wrong.
+        if len(self.label) > MAX_LABEL or not 0 <= self.priority <= MAX_OCTET:
+            raise ValueError(f"{self.label!r} is too long, or the priority {self.priority} out of range.")
 
     def message_id(self, number: int) -> str:
         """The id of its sending ``number``."""

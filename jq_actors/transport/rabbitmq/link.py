@@ -25,7 +25,7 @@ CONNECT_TIMEOUT = 15.0
 REQUEST_TIMEOUT = 30.0
 """Seconds that one answer on a throw-away channel may take."""
 CLOSE_TIMEOUT = 5.0
-THROW_AWAY_CHANNELS = 4
+THROW_AWAY_CHANNELS = 3
 """Most of them open at once, on each connection."""
 
 T = TypeVar("T")
@@ -55,6 +55,8 @@ class Link:
         self._connection = connection
         self._closing = connection.closing
         self._spare: list[AbstractChannel] = []
+        self._outbox: list[bytes] = []
+        self._is_posting = False
         self._places = asyncio.Semaphore(THROW_AWAY_CHANNELS)
 
     @property
@@ -92,7 +94,7 @@ class Link:
         """Close it, in order if it stands, after what was written; never raises. Returns why it was lost, if
         it was."""
         with quietly():
-            closing = asyncio.ensure_future(self._connection.close())
+            closing = asyncio.ensure_future(self._close())
         await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
         closing.cancel()
         if self.tap is not None:
@@ -118,13 +120,31 @@ class Link:
         if not channel.is_closed:
             self._spare.append(channel)
 
-    def write(self, channel: AbstractChannel, frames: bytes) -> None:
-        """Send ready ``frames`` of ``channel``, in the order of the calls."""
+    def write(self, frames: bytes) -> None:
+        """Send ready ``frames``, in the order of the calls; only for channels that are open."""
         if self.tap is not None:
             self.tap.write(frames)
-        else:
-            queue = self._connection.write_queue
-            channel.create_task(queue.put(ChannelFrame(payload=frames, should_close=False)))
+            return
+        self._outbox.append(frames)
+        if not self._is_posting:
+            self._is_posting = True
+            self._connection.create_task(self._post())
+
+    async def _post(self) -> None:
+        # One at a time: of several tasks that wait for room in aiormq's queue, a later one may come first.
+        while self._outbox:
+            frames, self._outbox = b"".join(self._outbox), []
+            await self._connection.write_queue.put(ChannelFrame(payload=frames, should_close=False))
+        self._is_posting = False
+
+    async def _close(self) -> None:
+        if self.tap is None and not self.is_lost:
+            # aiormq closes ahead of what is in its queue.
+            await self._post()
+            sent = asyncio.get_running_loop().create_future()
+            await self._connection.write_queue.put(ChannelFrame(b"", should_close=False, drain_future=sent))
+            await sent
+        await self._connection.close()
 
 
 async def open_link(config: BrokerConfig, role: str) -> Link:
@@ -182,4 +202,7 @@ _REFUSALS: dict[type[BaseException], int] = {
 def _reason(closing: asyncio.Future[Any]) -> str:
     if not closing.done() or closing.cancelled():
         return "the connection was lost"
-    return str(closing.exception() or "closed")
+    error = closing.exception()
+    if isinstance(error, asyncio.CancelledError):
+        return "nothing came for two heartbeats"  # then aiormq cancels its own reader
+    return str(error or "closed")

@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 _is_ours: ContextVar[bool] = ContextVar("jq_actors_amqp", default=False)
 
@@ -22,6 +22,13 @@ def quietly() -> Iterator[None]:
         yield
     finally:
         _is_ours.reset(token)
+
+
+def aloud() -> Context:
+    """A copy of the current context for code that is not ours, when the current one may be inside `quietly`."""
+    context = copy_context()
+    context.run(_is_ours.set, False)
+    return context
 
 
 class _NotOurs(logging.Filter):

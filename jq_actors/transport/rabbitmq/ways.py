@@ -13,7 +13,7 @@ from jq_actors.transport.port import Outgoing
 from . import wire
 from .consuming import RabbitDelivery
 from .delay import LONGEST, Delays
-from .letters import Letter
+from .letters import MAX_LABEL, Letter
 from .link import Link
 from .topology import Topology
 
@@ -22,7 +22,6 @@ MAX_REASON = 1000
 MAX_HEADERS = 64 * 1024
 """Bytes; the headers of a delivery that has more are not buried with it: a header has to fit into one
 frame."""
-MAX_LABEL = 200
 
 
 class Ways:
@@ -62,9 +61,7 @@ class Ways:
           TransportError: it could not be done, or its delay is too long.
         """
         if letter.delay is not None and letter.delay > LONGEST:
-            raise TransportError(
-                f"a delay of {letter.delay} is longer than {LONGEST}, the longest that is possible"
-            )
+            raise TransportError(f"a delay of {letter.delay} is longer than {LONGEST}, the longest that is possible")
         await self._delays.prepare(link, _queue_of(letter))
 
     def doubt(self) -> None:
@@ -102,6 +99,6 @@ def _headers_of(header: bytes) -> dict[str, Any]:
 
 def _label_of(message_id: bytes) -> str:
     """The id without the number of its sending, so that dispatch and job stay readable in the next one."""
-    text = message_id.decode(errors="replace")[:MAX_LABEL] or "buried"
+    text = message_id.decode("ascii", "ignore")[:MAX_LABEL] or "buried"
     label, dot, number = text.rpartition(".")
     return label if dot and number.isdigit() else text

@@ -60,9 +60,7 @@ def requeue(channel: int, tag: int) -> bytes:
     return _SETTLE.pack(METHOD, channel, 13, 60, 120, tag, 0b10, FRAME_END)
 
 
-def publish(
-    channel: int, frame_max: int, exchange: str, routing_key: str, properties: bytes, body: bytes
-) -> bytes:
+def publish(channel: int, frame_max: int, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bytes:
     """A mandatory ``basic.publish`` with its content.
 
     ``properties`` is what `properties` made; ``frame_max`` is the size that the connection has agreed on.
