@@ -9,13 +9,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIXES = frozenset({".md", ".rst", ".txt"})
+NAMES = frozenset({"metadata", "readme", "license", "copying", "copyright", "authors", "changelog", "news", "notice"})
+"""Documents without a suffix. ``METADATA`` is the description of an installed package."""
+SYSTEM_DOCUMENTS = Path("/usr/share/doc")
 LARGEST = 2_000_000
 """Bytes; a larger file is data rather than a document."""
 
 
 def default_folders() -> list[Path]:
-    """The documents that every machine with this project has: its own, and those of the installed packages."""
-    return [Path.cwd(), Path(sysconfig.get_paths()["purelib"])]
+    """Where every machine with this project has documents: here, in its installed packages, in those of Debian."""
+    folders = [Path.cwd(), Path(sysconfig.get_paths()["purelib"]), SYSTEM_DOCUMENTS]
+    return [folder for folder in folders if folder.is_dir()]
 
 
 def find_documents(folders: Iterable[Path]) -> list[Path]:
@@ -36,5 +40,6 @@ def _walk(folder: Path) -> Iterator[Path]:
         children[:] = [child for child in children if not child.startswith(".") and child != "node_modules"]
         for name in names:
             path = Path(parent, name)
-            if path.suffix.lower() in SUFFIXES and path.stat().st_size <= LARGEST:
+            is_document = path.suffix.lower() in SUFFIXES or name.lower() in NAMES
+            if is_document and path.is_file() and path.stat().st_size <= LARGEST:
                 yield path
