@@ -47,9 +47,7 @@ class Inserts:
             ["job_id", "body"], sa.select(bodies.c.job_id, bodies.c.body)
         )
 
-    async def insert(
-        self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime
-    ) -> None:
+    async def insert(self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime) -> None:
         """Insert the jobs of ``insertions``, in their order.
 
         Raises:
@@ -58,25 +56,31 @@ class Inserts:
         jobs = [(job, sent_row(job, now, lease)) for jobs, lease in insertions for job in jobs]
         for start in range(0, len(jobs), CHUNK):
             chunk = jobs[start : start + CHUNK]
-            made = await self._insert(connection, chunk)
+            made = await self._insert_rows(connection, [row for _, row in chunk])
             if len(made) < len(chunk):
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
+            await self._insert_bodies(connection, [job for job, _ in chunk])
 
     async def adopt(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], worker_id: str, now: datetime
     ) -> set[str]:
-        """Insert running rows for deliveries that have none; returns the ids of those that were inserted."""
-        return await self._insert(connection, [(r.adopt, adopted_row(r, worker_id, now)) for r in requests])
+        """Insert running rows for deliveries of different jobs that have none.
 
-    async def _insert(self, connection: AsyncConnection, jobs: Sequence[tuple[NewJob, Row]]) -> set[str]:
-        rows = [{"n": number, **row} for number, (_, row) in enumerate(jobs)]
-        result = await connection.execute(self._insert_jobs, {"batch": encode_rows(rows)})
-        made = set(result.scalars())
-        payloads = [{"job_id": job.id, "body": _text(job.body)} for job, _ in jobs if job.id in made]
-        if payloads:
-            await connection.execute(self._insert_payloads, {"batch": encode_rows(payloads)})
+        Returns the ids of those that were inserted; the others have a row meanwhile.
+        """
+        made = await self._insert_rows(connection, [adopted_row(request, worker_id, now) for request in requests])
+        await self._insert_bodies(connection, [request.adopt for request in requests if request.job_id in made])
         return made
+
+    async def _insert_rows(self, connection: AsyncConnection, rows: Sequence[Row]) -> set[str]:
+        batch = encode_rows([{"n": number, **row} for number, row in enumerate(rows)])
+        return set((await connection.execute(self._insert_jobs, {"batch": batch})).scalars())
+
+    async def _insert_bodies(self, connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
+        if jobs:
+            batch = encode_rows([{"job_id": job.id, "body": _text(job.body)} for job in jobs])
+            await connection.execute(self._insert_payloads, {"batch": batch})
 
 
 def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None) -> Row:

@@ -1,0 +1,198 @@
+"""Lost workers, on every database: their jobs are given back once, counted, and never written to by the dead."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import timedelta
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from jq_actors.errors import RuntimeStateError
+from jq_actors.events import JobFailed, JobTakenOver
+from jq_actors.job import JobState
+from jq_actors.outcome import Succeeded
+from jq_actors.protocol import Verdict
+from jq_actors.store.port import Leases, NewJob, Recovery
+from jq_actors.store.sql import SqlStore
+
+from .stores import ME, World, clock, got, granted, new_job, queued, request_of, settled
+
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+
+
+async def lapse(db: World, worker_id: str) -> None:
+    """Let a worker's lease be over."""
+    workers = db.tables.workers
+    await db.execute(sa.update(workers).where(workers.c.id == worker_id).values(lease_until=clock.wall() - HOUR))
+
+
+async def worker_with(db: World, worker_id: str, count: int) -> tuple[SqlStore, list[NewJob], list[int]]:
+    """A worker that runs ``count`` jobs."""
+    store = await db.worker(identity=replace(ME, id=worker_id))
+    jobs = await queued(store, count)
+    return store, jobs, await asyncio.gather(*(granted(store, job) for job in jobs))
+
+
+async def test_living_workers_keep_their_jobs(db: World) -> None:
+    store, [job], _ = await worker_with(db, "w", 1)
+    assert await store.recover(10) == Recovery()
+    assert (await got(store, job)).state is JobState.RUNNING
+
+
+async def test_jobs_of_a_lost_worker_are_queued_unpublished_as_the_same_dispatch(db: World) -> None:
+    lost, [job], [token] = await worker_with(db, "lost", 1)
+    relay = await db.worker()
+    events = db.record(JobTakenOver)
+    await lapse(db, "lost")
+
+    assert await relay.recover(10) == Recovery(queued=(job.id,), workers=("lost",))
+
+    found = await got(relay, job)
+    assert (found.state, found.dispatch, found.attempt, found.crashes) == (JobState.QUEUED, 1, 1, 1)
+    assert [(run.number, run.outcome, run.worker_id) for run in found.attempts] == [(1, "lost", "lost")]
+    assert events.of(JobTakenOver) == [JobTakenOver(job.id, 1)]
+    assert [d.job_id for d in await relay.take_unpublished(None, 10, MINUTE)] == [job.id]
+    assert await relay.recover(10) == Recovery()
+    # The process was only stopped: what it writes now comes to nothing, before and after the second attempt.
+    assert not await settled(lost, job, token, Succeeded("old"))
+    second = await granted(relay, job)
+    assert not await settled(lost, job, token, Succeeded("old"))
+    assert await settled(relay, job, second, Succeeded("new"))
+    found = await got(relay, job)
+    assert (found.result, [run.outcome for run in found.attempts]) == ("new", ["lost", "succeeded"])
+
+
+async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
+    lost, [job, innocent], _ = await worker_with(db, "lost", 2)
+    relay = await db.worker(leases=Leases(max_crashes=3))
+    failed = db.record(JobFailed)
+    await db.change(job.id, crashes=2, attempt=3)
+    await lapse(db, "lost")
+
+    assert await relay.recover(10) == Recovery(queued=(innocent.id,), failed=(job.id,), workers=("lost",))
+
+    found = await got(relay, job)
+    reason = f"worker lost ({ME.host.partition('/')[0]}:{ME.pid}) 3 times"
+    assert (found.state, found.crashes, found.reason, found.error) == (JobState.FAILED, 3, reason, reason)
+    assert found.finished_at is not None
+    assert [event.job_id for event in failed.of(JobFailed)] == [job.id]
+
+
+async def test_worker_whose_process_is_gone_is_lost_before_its_lease_is_over(db: World) -> None:
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        identity = replace(ME, id="victim", pid=sleeper.pid, process_started=psutil.Process(sleeper.pid).create_time())
+        victim, relay = await db.worker(identity=identity), await db.worker()
+        [job] = await queued(victim)
+        await granted(victim, job)
+        assert await relay.recover(10) == Recovery()
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+    assert await relay.recover(10) == Recovery(queued=(job.id,), workers=("victim",))
+
+
+async def test_recovery_goes_on_where_its_limit_stopped_it(db: World) -> None:
+    _, jobs, _ = await worker_with(db, "lost", 25)
+    relay = await db.worker()
+    await lapse(db, "lost")
+    looks = [await relay.recover(10) for _ in range(4)]
+    assert [len(look.queued) for look in looks] == [10, 10, 5, 0]
+    assert [look.workers for look in looks] == [(), (), ("lost",), ()]
+    assert {job_id for look in looks for job_id in look.queued} == {job.id for job in jobs}
+
+
+async def test_what_lay_in_a_lost_workers_memory_is_unpublished(db: World) -> None:
+    lost, relay = await db.worker(identity=replace(ME, id="lost")), await db.worker()
+    [in_memory, at_broker] = await queued(lost, 2)
+    await lost.mark_published([(in_memory.id, 1)], lane_owner=True)
+    await lost.mark_published([(at_broker.id, 1)])
+    await lapse(db, "lost")
+    assert await relay.recover(10) == Recovery(workers=("lost",))
+    assert [d.job_id for d in await relay.take_unpublished(None, 10, MINUTE)] == [in_memory.id]
+
+
+@pytest.mark.parametrize("finders", ["relays", "relays and claims"])
+async def test_racing_finders_count_each_loss_once(db: World, finders: str) -> None:
+    relays = [await db.worker() for _ in range(3)]
+    for round_ in range(8):
+        worker_id = f"lost-{round_}"
+        _, jobs, _ = await worker_with(db, worker_id, 20)
+        await lapse(db, worker_id)
+        looks = [asyncio.ensure_future(relay.recover(1000)) for relay in relays]
+        claims = [relays[0].claim(request_of(job)) for job in jobs] if finders != "relays" else []
+        await asyncio.gather(*claims)
+        given = [job_id for look in await asyncio.gather(*looks) for job_id in look.queued]
+        assert len(given) == len(set(given))
+        for found in await asyncio.gather(*(got(relays[0], job) for job in jobs)):
+            assert found.crashes == 1
+            assert [run.outcome for run in found.attempts] == ["lost"]
+        if finders == "relays":
+            assert set(given) == {job.id for job in jobs}
+
+
+async def test_claims_of_a_worker_that_is_taken_for_lost_are_always_recovered(db: World) -> None:
+    """Its claims race its removal: afterwards no row may run for a worker that has no row."""
+    relay = await db.worker()
+    for round_ in range(15):
+        worker_id = f"slow-{round_}"
+        slow = await db.worker(identity=replace(ME, id=worker_id))
+        jobs = await queued(slow, 10)
+        await lapse(db, worker_id)
+        await asyncio.gather(relay.recover(1000), *(slow.claim(request_of(job)) for job in jobs))
+        running = await db.execute(sa.select(db.tables.jobs.c.worker_id).where(db.tables.jobs.c.state == "running"))
+        workers = {row.id for row in await db.execute(sa.select(db.tables.workers.c.id))}
+        assert {row.worker_id for row in running} <= workers
+        await slow.leave()
+
+
+async def test_heartbeat_keeps_a_worker_and_makes_its_row_again(db: World) -> None:
+    store, relay = await db.worker(identity=replace(ME, id="slow")), await db.worker()
+    await lapse(db, "slow")
+    await store.heartbeat({"mail": 3})
+    assert await relay.recover(10) == Recovery()
+    await lapse(db, "slow")
+    assert await relay.recover(10) == Recovery(workers=("slow",))
+    await store.heartbeat({"mail": 4})
+    assert await relay.recover(10) == Recovery()
+    assert await relay.held_deliveries("mail") == 4
+
+
+async def test_held_deliveries_are_those_of_living_workers(db: World) -> None:
+    first, second = await db.worker(identity=replace(ME, id="first")), await db.worker()
+    await first.heartbeat({"mail": 3, "heavy": 1})
+    await second.heartbeat({"mail": 4})
+    assert [await first.held_deliveries(queue) for queue in ("mail", "heavy", "none")] == [7, 1, 0]
+    await lapse(db, "first")
+    assert await second.held_deliveries("mail") == 4
+    await second.leave()
+    assert await first.held_deliveries("mail") == 0
+
+
+async def test_leaving_worker_is_gone_and_its_jobs_are_interrupted(db: World) -> None:
+    leaving, [job], [token] = await worker_with(db, "leaving", 1)
+    other = await db.worker()
+    await leaving.leave()
+    found = await got(other, job)
+    assert (found.state, found.attempt, found.crashes) == (JobState.QUEUED, 0, 0)
+    assert [run.outcome for run in found.attempts] == ["interrupted"]
+    assert not await settled(leaving, job, token, Succeeded())
+    assert [d.job_id for d in await other.take_unpublished(None, 10, MINUTE)] == [job.id]
+    assert "leaving" not in {row.id for row in await db.execute(sa.select(db.tables.workers.c.id))}
+    with pytest.raises(RuntimeStateError):
+        await leaving.claim(request_of(new_job()))
+    assert (await other.claim(request_of(job))).verdict is Verdict.GRANT
+
+
+async def test_worker_row_says_who_it_is(db: World) -> None:
+    await db.worker(identity=replace(ME, id="me", name="worker_1"))
+    [row] = await db.execute(sa.select(db.tables.workers))
+    assert (row.id, row.name, row.host, row.pid) == ("me", "worker_1", ME.host, ME.pid)
+    assert row.process_started == ME.process_started
+    assert (row.queues, row.held) == (["mail"], {})
