@@ -32,6 +32,7 @@ NEVER = timedelta(hours=1)
 """An interval that no test waits for: what happens all the same was not found by polling."""
 
 clock = SystemClock()
+_HERE = identify(clock)
 
 MakeTransport = Callable[[Events], Transport]
 
@@ -135,7 +136,7 @@ async def working(
     recorder = EventRecorder(events, *record)
     store = store_class(url, jobs_table="orm_jobs", leases=leases or Leases(), clock=clock, events=events)
     await store.open()
-    await store.register(identity or identify(clock), [QUEUE], lease)
+    await store.register(identity or living_process(), [QUEUE], lease)
     transport = make_transport(events)
     await transport.start()
     assert await transport.wait_connected(20)
@@ -148,8 +149,13 @@ async def working(
         await store.close()
 
 
+def living_process() -> WorkerIdentity:
+    """An identity of its own for one of several workers in this process."""
+    return replace(_HERE, id=f"{clock.random_bits(64):016x}")
+
+
 def dead_process() -> WorkerIdentity:
     """The identity of a worker whose process is gone."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    return replace(identify(clock), pid=process.pid)
+    return replace(living_process(), pid=process.pid)

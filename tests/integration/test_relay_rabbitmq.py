@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -49,8 +50,12 @@ class Broker:
 
 
 @pytest.fixture
-def broker(rabbitmq: Any, amqp_namespace: str, tcp_proxy: MakeProxy) -> Broker:
-    return Broker(rabbitmq, amqp_namespace, tcp_proxy(rabbitmq.url))
+def broker(rabbitmq: Any, tcp_proxy: MakeProxy) -> Iterator[Broker]:
+    # Not `amqp_namespace`: it lists the queues of the server, and here the only one is known.
+    broker = Broker(rabbitmq, f"t{secrets.token_hex(5)}", tcp_proxy(rabbitmq.url))
+    yield broker
+    with Probe(broker.url) as probe:
+        probe.delete(broker.name)
 
 
 def words(count: int) -> list[str]:
