@@ -16,6 +16,7 @@ RULES: tuple[Rule, ...] = (
     publishing.mark,
     publishing.publish_lease_ends,
     working.receive,
+    working.put_down,
     working.claim,
     working.run,
     working.ack_early,

@@ -33,6 +33,16 @@ def receive(system: System, state: State) -> Iterator[Step]:
             yield Step(name, with_worker(taken, replace(worker, hands=hands)))
 
 
+def put_down(system: System, state: State) -> Iterator[Step]:
+    """An unclaimed delivery that the broker has taken back is forgotten: the copy that comes again counts."""
+    for worker in state.workers:
+        if worker.status is not Status.STOPPED:
+            for hand in distinct_hands(worker, Phase.RECEIVED):
+                if hand.tag is Tag.LOST and not hand.token:
+                    name = f"{worker.id} forgets J{hand.job + 1}#{hand.dispatch}, which the broker took back"
+                    yield Step(name, with_hand(state, worker, hand, None))
+
+
 def claim(system: System, state: State) -> Iterator[Step]:
     """Judge and claim, one compare-and-set. A held delivery is judged again and again: HOLD changes nothing."""
     for worker in state.workers:
