@@ -186,9 +186,7 @@ class JobActor(dramatiq.Actor[P, R]):
         await self.broker.send_async(commands)
         return commands
 
-    def _build(
-        self, calls: Iterable[Call], options: Mapping[str, Any], *, to_send: bool
-    ) -> list[JobCommand[R]]:
+    def _build(self, calls: Iterable[Call], options: Mapping[str, Any], *, to_send: bool) -> list[JobCommand[R]]:
         return build_commands(self, calls, options, to_send=to_send)
 
 

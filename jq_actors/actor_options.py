@@ -64,9 +64,7 @@ def check_known(owner: str, names: Collection[str], allowed: Collection[str]) ->
         if name not in allowed:
             near = difflib.get_close_matches(name, allowed, n=1)
             meant = f"; did you mean {near[0]!r}?" if near else "."
-            raise ActorOptionError(
-                f"{owner}: unknown option {name!r}{meant} Allowed are {', '.join(sorted(allowed))}."
-            )
+            raise ActorOptionError(f"{owner}: unknown option {name!r}{meant} Allowed are {', '.join(sorted(allowed))}.")
 
 
 def check_priority(value: Any) -> int:
@@ -95,9 +93,7 @@ def _name(value: Any) -> str:
 
 def _queue_name(value: Any) -> str:
     if not isinstance(value, str) or not _QUEUE_NAME.fullmatch(value):
-        raise ValueError(
-            f"must begin with a letter or _ and have 1 to 128 letters, digits and . _ -, not {value!r}"
-        )
+        raise ValueError(f"must begin with a letter or _ and have 1 to 128 letters, digits and . _ -, not {value!r}")
     return value
 
 
@@ -153,9 +149,7 @@ def _eta(value: Any) -> datetime:
     match value:
         case datetime():
             if value.tzinfo is None:
-                raise ValueError(
-                    f"the datetime {value} is naive; give it a time zone, such as datetime.now(UTC)"
-                )
+                raise ValueError(f"the datetime {value} is naive; give it a time zone, such as datetime.now(UTC)")
             return value
         case int() if not isinstance(value, bool):
             try:

@@ -94,9 +94,7 @@ else:
             ):  # unseen by __required_keys__ when it was a string
                 return get_origin(kind)[for_pydantic(get_args(kind)[0])]
             return (
-                Required[for_pydantic(kind)]
-                if name in original.__required_keys__
-                else NotRequired[for_pydantic(kind)]
+                Required[for_pydantic(kind)] if name in original.__required_keys__ else NotRequired[for_pydantic(kind)]
             )
 
         hints = get_type_hints(original, include_extras=True)

@@ -30,18 +30,14 @@ class Arguments:
       local_names: names of the function around ``fn``: a string annotation may mean a type made there.
     """
 
-    def __init__(
-        self, actor_name: str, fn: Callable[..., Any], local_names: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, actor_name: str, fn: Callable[..., Any], local_names: Mapping[str, Any] | None = None) -> None:
         self._actor_name, self._names = actor_name, names_around(fn)
         self._signature = inspect.signature(fn)
         self._parameters = list(self._signature.parameters.values())
         positional = [p for p in self._parameters if p.kind in _POSITIONAL]
         self._most = len(positional)
         self._least = sum(p.default is Parameter.empty for p in positional)
-        self._index = {
-            p.name: i for i, p in enumerate(positional) if p.kind is Parameter.POSITIONAL_OR_KEYWORD
-        }
+        self._index = {p.name: i for i, p in enumerate(positional) if p.kind is Parameter.POSITIONAL_OR_KEYWORD}
         self._keyword_only = {p.name: p for p in self._parameters if p.kind is Parameter.KEYWORD_ONLY}
         self._needs_keywords = any(p.default is Parameter.empty for p in self._keyword_only.values())
         kinds = {p.kind: p.name for p in self._parameters}
@@ -85,9 +81,7 @@ class Arguments:
             {name: slots.of_name(name).adopt(value) for name, value in kwargs.items()},
         )
 
-    def from_json(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def from_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments to call the actor with, from their JSON.
 
         Raises:
@@ -96,12 +90,7 @@ class Arguments:
         self._check_binding(args, kwargs, partial=False)
         slots = self._slots
         return (
-            tuple(
-                [
-                    slot.from_json(value)
-                    for slot, value in zip(slots.of_positions(len(args)), args, strict=False)
-                ]
-            ),
+            tuple([slot.from_json(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)]),
             {name: slots.of_name(name).from_json(value) for name, value in kwargs.items()},
         )
 
@@ -158,8 +147,7 @@ class Arguments:
     @cached_property
     def _slots(self) -> _Slots:
         slots = {
-            p.name: _Slot(self._actor_name, p.name, converter_for(self._resolved(p.name)))
-            for p in self._parameters
+            p.name: _Slot(self._actor_name, p.name, converter_for(self._resolved(p.name))) for p in self._parameters
         }
         return _Slots(
             [slots[p.name] for p in self._parameters if p.kind in _POSITIONAL],

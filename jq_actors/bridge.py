@@ -17,7 +17,6 @@ from .middleware import RunNext
 from .outcome import Interrupted, Outcome, outcome_of
 
 
-
 @dataclass(slots=True, eq=False)
 class Crossing:
     """One run on the other side."""

@@ -65,7 +65,9 @@ class JobBroker(dramatiq.Broker):
         """
         with self._lock:
             if self._runtime is not None:
-                raise RuntimeStateError("jq_actors is already running; configure it before the first send, or close it.")
+                raise RuntimeStateError(
+                    "jq_actors is already running; configure it before the first send, or close it."
+                )
             self._source, self._config = source, None
             self.resolve()
 
@@ -215,7 +217,8 @@ class JobBroker(dramatiq.Broker):
     def _has_enqueue_hooks(self) -> bool:
         plain = dramatiq.Middleware
         return any(
-            type(layer).before_enqueue is not plain.before_enqueue or type(layer).after_enqueue is not plain.after_enqueue
+            type(layer).before_enqueue is not plain.before_enqueue
+            or type(layer).after_enqueue is not plain.after_enqueue
             for layer in self.middleware
         )
 
@@ -249,7 +252,7 @@ class JobBroker(dramatiq.Broker):
             self.flush(queue_name)
 
     def emit_before(self, signal: str, *args: Any, **kwargs: Any) -> None:
-        """Dramatiq's hooks; what must not fail silently happens here, since Dramatiq swallows the errors of hooks."""
+        """Dramatiq's hooks. What must not fail silently happens here: Dramatiq swallows the errors of hooks."""
         match signal, args:
             case "worker_boot", (dramatiq.Worker() as worker,):
                 self._boot(worker)

@@ -143,9 +143,7 @@ def _due(owner: str, delay: int | None, eta: datetime | None, clock: Clock) -> d
     try:
         due = eta.astimezone(UTC) if eta is not None else now + timedelta(milliseconds=delay or 0)
     except OverflowError:
-        raise ActorOptionError(
-            f"{owner}: a delay of {delay} ms ends beyond the year {now.max.year}."
-        ) from None
+        raise ActorOptionError(f"{owner}: a delay of {delay} ms ends beyond the year {now.max.year}.") from None
     return due if due > now else None
 
 

@@ -93,14 +93,14 @@ class Caller:
                 getattr(hook, f"before_{signal}")(self._broker, proxy)
             except MiddlewareError:
                 raise
-            except Exception:  # noqa: BLE001 - Dramatiq's contract: a failing hook is logged, the message goes on
+            except Exception:
                 self._broker.logger.critical("before_%s of %r failed.", signal, hook, exc_info=True)
 
     def _after(self, signal: str, proxy: JobProxy, **values: Any) -> None:
         for hook in reversed(self._hooks):
             try:
                 getattr(hook, f"after_{signal}")(self._broker, proxy, **values)
-            except Exception:  # noqa: BLE001 - as above
+            except Exception:
                 self._broker.logger.critical("after_%s of %r failed.", signal, hook, exc_info=True)
 
 

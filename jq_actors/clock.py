@@ -7,7 +7,7 @@ Nothing below the command line calls ``time.time``, ``datetime.now``, ``random``
 from __future__ import annotations
 
 import asyncio
-import random
+import random  # noqa: TID251 - this module is what everybody else asks
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -54,11 +54,11 @@ class SystemClock:
 
     def random(self) -> float:
         """From the process-wide generator."""
-        return random.random()  # noqa: S311, TID251 - jitter, not a secret
+        return random.random()  # noqa: S311 - jitter, not a secret
 
     def random_bits(self, bits: int) -> int:
         """From the operating system: processes that forked a moment ago must not agree."""
         return _SYSTEM_RANDOM.getrandbits(bits)
 
 
-_SYSTEM_RANDOM = random.SystemRandom()  # noqa: TID251 - as above
+_SYSTEM_RANDOM = random.SystemRandom()

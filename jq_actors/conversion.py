@@ -40,9 +40,7 @@ def converter_for(annotation: Any) -> Converter:
     if annotation is inspect.Parameter.empty or annotation is Any or annotation is object:
         return PlainConverter("annotate it with its type to have it converted")
     if isinstance(annotation, Unresolved):
-        return PlainConverter(
-            f"its annotation {annotation.source!r} cannot be evaluated ({annotation.reason})"
-        )
+        return PlainConverter(f"its annotation {annotation.source!r} cannot be evaluated ({annotation.reason})")
     converter = TypedConverter(annotation)
     if converter.is_exact:
         return converter
@@ -158,9 +156,7 @@ def _exact_check(annotation: Any) -> Callable[[Any], bool] | None:
     if origin is list:
         return lambda value: type(value) is list and all(map(checks[0], value))
     if origin is dict and inner[0] is str:
-        return lambda value: (
-            type(value) is dict and all(map(_is_text, value)) and all(map(checks[1], value.values()))
-        )
+        return lambda value: type(value) is dict and all(map(_is_text, value)) and all(map(checks[1], value.values()))
     return None
 
 
@@ -226,7 +222,5 @@ def _parts(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, BaseModel):
         return dict(value)
     if dataclasses.is_dataclass(value):
-        return {
-            field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare
-        }
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if field.compare}
     return None

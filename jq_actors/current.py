@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from .errors import RuntimeStateError
 from .events import escape
 from .job import JobId
-
 from .threads import ThreadSeat
 
 if TYPE_CHECKING:

@@ -149,4 +149,3 @@ class Runtime:
 
     def _layers(self) -> list[JobMiddleware]:
         return [layer for layer in self.chain if isinstance(layer, JobMiddleware)]
-

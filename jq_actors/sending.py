@@ -123,9 +123,7 @@ class Sender:
         except StoreError as error:
             raise NotStoredError(f"{len(ids)} job(s) not stored: {error}", ids) from error
 
-    def _mark(
-        self, store: JobStore, commands: Sequence[JobCommand[Any]], results: Sequence[PublishResult]
-    ) -> None:
+    def _mark(self, store: JobStore, commands: Sequence[JobCommand[Any]], results: Sequence[PublishResult]) -> None:
         """Note in the rows what became of the publishing, without making the sender wait.
 
         Lost marks cost nothing but a second copy, which a claim refuses.
@@ -173,4 +171,3 @@ class Sender:
             )
         if refused:
             raise NotStoredError(f"{len(refused)} job(s) not sent: {reasons[0] if reasons else 'deferred'}", refused)
-

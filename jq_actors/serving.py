@@ -193,4 +193,3 @@ class Serving:
             if self._store is not None:
                 self.executor.ack_early(third)
             self.intake.requeue_waiting(third.total_seconds())
-

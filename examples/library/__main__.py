@@ -19,7 +19,9 @@ def main() -> None:
     """Send the jobs, or report on them."""
     parser = argparse.ArgumentParser(prog="python -m examples.library", description=__doc__)
     parser.add_argument("command", choices=["send", "report"])
-    parser.add_argument("folders", nargs="*", type=Path, help="for send; default: this project and the installed packages")
+    parser.add_argument(
+        "folders", nargs="*", type=Path, help="for send; default: this project and the installed packages"
+    )
     parser.add_argument("--index", type=Path, default=Path(".demo/index.json"), help="for report: the file to write")
     options = parser.parse_args()
     jq_actors.configure(Path(__file__).with_name("library.yaml"))

@@ -7,7 +7,27 @@ from collections import Counter
 from collections.abc import Iterable
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
-_COMMON = frozenset("the and for that this with are not you can from have will but all any use".split())
+_COMMON = frozenset(
+    [
+        "the",
+        "and",
+        "for",
+        "that",
+        "this",
+        "with",
+        "are",
+        "not",
+        "you",
+        "can",
+        "from",
+        "have",
+        "will",
+        "but",
+        "all",
+        "any",
+        "use",
+    ]
+)
 
 
 def words_of(text: str) -> Counter[str]:
@@ -26,7 +46,5 @@ def most_telling(documents: Iterable[Counter[str]], count: int) -> list[str]:
     for words in documents:
         total.update(words)
         spread.update(words.keys())
-    weight = {
-        word: uses * (1 + len(documents) - spread[word]) / (1 + len(documents)) for word, uses in total.items()
-    }
+    weight = {word: uses * (1 + len(documents) - spread[word]) / (1 + len(documents)) for word, uses in total.items()}
     return sorted(weight, key=lambda word: (-weight[word], word))[:count]

@@ -19,11 +19,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..clock import SystemClock
-from ..errors import JobQueueError
-from ..events import JobFinished, escape
-from ..installed import configure, installed_broker
-from ..job import FINAL_STATES, Job, JobState, new_job_ids
+from jq_actors.clock import SystemClock
+from jq_actors.errors import JobQueueError
+from jq_actors.events import JobFinished, escape
+from jq_actors.installed import configure, installed_broker
+from jq_actors.job import FINAL_STATES, Job, JobState, new_job_ids
 
 THREADS = 4
 SHOWN = 5

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from ..job import Job, JobId, JobState
-from ..outcome import Outcome
-from ..protocol import Verdict
-from ..worker import WorkerIdentity
+from jq_actors.job import Job, JobId, JobState
+from jq_actors.outcome import Outcome
+from jq_actors.protocol import Verdict
+from jq_actors.worker import WorkerIdentity
 
 
 @dataclass(frozen=True, slots=True)

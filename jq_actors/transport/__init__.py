@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 from .port import Transport
 
 if TYPE_CHECKING:
-    from ..clock import Clock
-    from ..config import BrokerConfig
-    from ..events import Events
+    from jq_actors.clock import Clock
+    from jq_actors.config import BrokerConfig
+    from jq_actors.events import Events
 
 
 class MakeTransport(Protocol):

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from ..job import JobId
+from jq_actors.job import JobId
 
 
 @dataclass(frozen=True, slots=True)

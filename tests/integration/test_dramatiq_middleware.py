@@ -12,7 +12,6 @@ from jq_actors import actor
 from jq_actors.events import JobFinished
 from tests.support.application import Application
 
-
 pytestmark = pytest.mark.blocking_allowed  # Dramatiq's hooks send with its blocking call, on the actor loop
 
 

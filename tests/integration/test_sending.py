@@ -1,4 +1,4 @@
-"""Sending from everywhere: a plain thread, a running loop, after a fork, many threads at once, at the end of a process."""
+"""Sending from everywhere: a plain thread, a running loop, after a fork, many threads, the end of a process."""
 
 from __future__ import annotations
 
@@ -193,9 +193,7 @@ async def note(name: str) -> None: ...
         ("import asyncio\nasync def main():\n    await note.send_async('in a loop')\nasyncio.run(main())", 1),
     ],
 )
-def test_send_at_the_end_of_a_process(
-    place_with_rows: Place, tmp_path: Path, scenario: str, jobs_sent: int
-) -> None:
+def test_send_at_the_end_of_a_process(place_with_rows: Place, tmp_path: Path, scenario: str, jobs_sent: int) -> None:
     """What `send` has returned for is stored, whenever the interpreter ends."""
     script = tmp_path / "producer.py"
     script.write_text(AT_EXIT.format(configuration=place_with_rows.configuration, scenario=textwrap.dedent(scenario)))
@@ -208,9 +206,7 @@ def test_send_at_the_end_of_a_process(
     assert "Traceback" not in done.stderr
 
 
-def test_with_the_broker_away_jobs_are_stored_and_sent_later(
-    rabbit_rows: Place, unused_tcp_port: int
-) -> None:
+def test_with_the_broker_away_jobs_are_stored_and_sent_later(rabbit_rows: Place, unused_tcp_port: int) -> None:
     away = {**rabbit_rows.configuration, "broker": {"url": f"amqp://guest:guest@127.0.0.1:{unused_tcp_port}/"}}
     with running(away) as app:
         app.record(SendDeferred)

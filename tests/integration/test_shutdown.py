@@ -186,4 +186,3 @@ def test_jq_actors_worker_stops_when_empty(site: Site) -> None:
 
         assert worker.wait(40) == 0, worker.text
         assert len([note for note in site.notes if note.startswith("end")]) == 20
-

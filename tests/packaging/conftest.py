@@ -48,9 +48,7 @@ class Environment:
 
 def run(command: list[str], cwd: Path | None = None) -> str:
     """Run to the end; returns what it printed, errors too. An exit code other than 0 fails the test."""
-    done = subprocess.run(
-        command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
     if done.returncode != 0:
         pytest.fail(f"{' '.join(command)} exited with {done.returncode}:\n{done.stdout}", pytrace=False)
     return done.stdout

@@ -38,9 +38,7 @@ def _uv_editable(environment: Environment, wheel: Path, source: Path) -> None:
     run([*uv, "--python", str(environment.python), "--editable", str(source)])
 
 
-@pytest.fixture(
-    scope="module", params=[_wheel, _pip_editable, _uv_editable], ids=lambda way: way.__name__[1:]
-)
+@pytest.fixture(scope="module", params=[_wheel, _pip_editable, _uv_editable], ids=lambda way: way.__name__[1:])
 def environment(
     request: pytest.FixtureRequest, new_environment: Callable[[], Environment], wheel: Path, source: Path
 ) -> Environment:
@@ -50,23 +48,15 @@ def environment(
     return environment
 
 
-def test_both_packages_are_imported_from_where_they_were_installed(
-    environment: Environment, source: Path
-) -> None:
-    places = environment.ask(
-        "import jq_actors, jq_middleware; print(jq_actors.__file__, jq_middleware.__file__)"
-    )
+def test_both_packages_are_imported_from_where_they_were_installed(environment: Environment, source: Path) -> None:
+    places = environment.ask("import jq_actors, jq_middleware; print(jq_actors.__file__, jq_middleware.__file__)")
     for place in places.split():
         assert Path(place).is_relative_to(environment.folder) or Path(place).is_relative_to(source)
 
 
-@pytest.mark.parametrize(
-    "name", ["middleware", "config", "tests", "grafana", "examples", "benchmarks", "docs"]
-)
+@pytest.mark.parametrize("name", ["middleware", "config", "tests", "grafana", "examples", "benchmarks", "docs"])
 def test_folders_of_the_repository_are_no_modules(environment: Environment, name: str) -> None:
-    assert (
-        environment.ask(f"import importlib.util; print(importlib.util.find_spec({name!r}))").strip() == "None"
-    )
+    assert environment.ask(f"import importlib.util; print(importlib.util.find_spec({name!r}))").strip() == "None"
 
 
 def test_the_console_script_works(environment: Environment) -> None:

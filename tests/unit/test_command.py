@@ -157,9 +157,7 @@ def test_no_body_breaks_the_decoder(body: bytes) -> None:
         decode_command(body)
 
 
-META = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(("v", "row", "attempt", "due", "priority", "tags"), JSON)
-)
+META = st.fixed_dictionaries({}, optional=dict.fromkeys(("v", "row", "attempt", "due", "priority", "tags"), JSON))
 
 
 @given(FIELDS, META | JSON)

@@ -352,9 +352,7 @@ def test_plain_types_need_no_pydantic_for_plain_values(annotation: Any) -> None:
     ],
     ids=str,
 )
-def test_without_a_usable_annotation_json_passes_and_the_rest_is_told_why_not(
-    annotation: Any, hint: str
-) -> None:
+def test_without_a_usable_annotation_json_passes_and_the_rest_is_told_why_not(annotation: Any, hint: str) -> None:
     converter = converter_for(annotation)
     assert isinstance(converter, PlainConverter)
     assert converter.to_json({"a": [1]}) == {"a": [1]}

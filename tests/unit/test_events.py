@@ -69,9 +69,7 @@ def test_a_failing_subscriber_harms_nobody_and_is_logged(caplog: pytest.LogCaptu
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_event_is_told_as_a_sentence_at_its_level(
-    kind: type[Event], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_every_event_is_told_as_a_sentence_at_its_level(kind: type[Event], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(1, "jq_actors"):
         Events().emit(_example(kind))
     (record,) = caplog.records

@@ -50,9 +50,7 @@ LEGAL = {
 
 @pytest.mark.parametrize("source", JobState)
 @pytest.mark.parametrize("target", JobState)
-def test_every_pair_of_states_is_legal_exactly_when_the_design_says_so(
-    source: JobState, target: JobState
-) -> None:
+def test_every_pair_of_states_is_legal_exactly_when_the_design_says_so(source: JobState, target: JobState) -> None:
     assert ((source, target) in TRANSITIONS) == ((source, target) in LEGAL)
     assert (source in sources_of(target)) == ((source, target) in LEGAL)
 

@@ -43,9 +43,7 @@ PARKED = [JobState.SCHEDULED, JobState.RETRYING, JobState.WAITING, JobState.UNHA
 @pytest.mark.parametrize("promised", [True, False])
 @pytest.mark.parametrize("dispatch", [6, 7, 8])
 @pytest.mark.parametrize("state", JobState)
-def test_a_delivery_is_judged_by_state_then_dispatch_then_owner(
-    state: JobState, dispatch: int, promised: bool
-) -> None:
+def test_a_delivery_is_judged_by_state_then_dispatch_then_owner(state: JobState, dispatch: int, promised: bool) -> None:
     expected = Verdict.DROP_STALE
     if state in FINAL:
         expected = Verdict.DROP_FINAL
@@ -113,9 +111,7 @@ SETTLED: list[tuple[Outcome, JobState, bool]] = [
 
 
 @pytest.mark.parametrize(("outcome", "state", "counts"), SETTLED)
-def test_an_outcome_settles_a_running_job_in_a_legal_state(
-    outcome: Outcome, state: JobState, counts: bool
-) -> None:
+def test_an_outcome_settles_a_running_job_in_a_legal_state(outcome: Outcome, state: JobState, counts: bool) -> None:
     assert state_after(outcome) is state
     assert (JobState.RUNNING, state) in TRANSITIONS
     assert attempt_counts(outcome) is counts
