@@ -243,7 +243,7 @@ class JobBroker(dramatiq.Broker):
         return serving.handoff.consumer(queue_name, timeout)
 
     def flush(self, queue_name: str) -> None:
-        """Throw away the messages that wait in ``queue_name``. Rows stay: with persistence the relay sends them again."""
+        """Dramatiq's hooks. What must not fail silently is done here: Dramatiq swallows the errors of hooks."""
         self.runtime.io.call(self.runtime.transport.purge(queue_name))
 
     def flush_all(self) -> None:
