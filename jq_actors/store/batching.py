@@ -85,11 +85,12 @@ class GroupCommit(Generic[Item, Answer]):
         What is not written by then ends with `StoreUnavailableError`.
         """
         self._closed = True
-        if self._flusher is not None:
-            await asyncio.wait([self._flusher], timeout=timeout)
-        if self._flusher is not None:
-            self._flusher.cancel()
-            await asyncio.wait([self._flusher])
+        flusher = self._flusher
+        if flusher is not None:
+            _, late = await asyncio.wait([flusher], timeout=timeout)
+            if late:
+                flusher.cancel()
+                await asyncio.wait([flusher])
         for entry in (*self._taken, *self._waiting):
             if not entry.future.done():
                 entry.future.set_exception(_closed(self._kind))

@@ -29,13 +29,6 @@ def upgrade() -> None:
     _create_workers(f"{name}_workers")
 
 
-def downgrade() -> None:
-    """Drop the tables, with all jobs."""
-    name = op.get_context().opts["jobs_table"]
-    for suffix in ("_workers", "_attempts", "_payloads", ""):
-        op.drop_table(f"{name}{suffix}")
-
-
 def _create_jobs(name: str) -> None:
     op.create_table(
         name,
