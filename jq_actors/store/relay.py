@@ -13,14 +13,16 @@ Points 3 and 6 belong to groups.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Never, assert_never
+from typing import Any, Never, assert_never
 
 from jq_actors.clock import Clock
 from jq_actors.doorbell import Doorbell
+from jq_actors.errors import StoreUnavailableError
 from jq_actors.events import Events, JobsPruned, Redispatched, TaskFailed, WorkerLost
 from jq_actors.outcome import failure_of
 from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
@@ -38,6 +40,8 @@ COUNT_EVERY = timedelta(seconds=15)
 PRUNE_EVERY = timedelta(minutes=1)
 SHORTEST_PAUSE = 0.005
 """Seconds. Rows that are due and locked by another relay must not keep this one running in circles."""
+FINISH_TIMEOUT = 2.0
+"""Seconds that a look has to finish when the relay is stopped."""
 PRUNE_PACE = timedelta(milliseconds=100)
 """The pause after a full batch: deleting must keep up with what ends, and not crowd out what runs."""
 
@@ -138,7 +142,8 @@ class Relay:
 
     async def count_missing(self) -> int:
         """(5) Find out what the broker no longer has."""
-        await self._missing.count()
+        if self._transport.health.connected:
+            await self._missing.count()
         return 0
 
     async def publish_missing(self) -> int:
@@ -166,17 +171,28 @@ class Relay:
     # -- when
 
     async def _take(self, look: _Look) -> None:
+        pause = self._until_next_look()
         try:
-            pause = look.pace if await look.call() >= BATCH else look.pause()
+            pause = look.pace if await self._to_its_end(look.call()) >= BATCH else look.pause()
             look.error = None
+        except StoreUnavailableError:
+            look.error = None  # the store itself tells of it (`StoreLost`)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other looks have to go on
-            # Told once, not with each look while the database is away.
             failure = failure_of(error)
-            if failure.error != look.error:
+            if failure.error != look.error:  # told once, not with each look
                 look.error = failure.error
                 self._events.emit(TaskFailed(f"relay ({look.name})", failure.error, failure.traceback))
-            pause = self._until_next_look()
         look.next_at = self._clock.monotonic() + pause
+
+    async def _to_its_end(self, call: Coroutine[Any, Any, int]) -> int:
+        """The result of a look, which a cancelled relay still finishes: the rows in its hand are leased."""
+        looking = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(looking)
+        except asyncio.CancelledError:
+            await asyncio.wait([looking], timeout=FINISH_TIMEOUT)
+            looking.cancel()
+            raise
 
     def _until_due(self) -> float:
         pause = self._until_next_look()
@@ -241,7 +257,7 @@ class _Look:
     """One kind of look, and when it comes next."""
 
     name: str
-    call: Callable[[], Awaitable[int]]
+    call: Callable[[], Coroutine[Any, Any, int]]
     pause: Callable[[], float]
     """Seconds to the next one."""
     pace: float = 0.0

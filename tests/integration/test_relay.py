@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from jq_actors.events import JobFailed, JobsPruned, JobTakenOver, Redispatched, 
 from jq_actors.job import JobState
 from jq_actors.outcome import Failed, Failure, Retrying, Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Leases, Recovery, Retention
+from jq_actors.store.port import Dispatch, Leases, Recovery, Retention
 from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually
 
@@ -271,7 +273,7 @@ async def test_final_rows_are_deleted_in_batches_after_their_time(store_url: str
 class RefusingStore(SqlStore):
     """Refuses one kind of look, until it is told otherwise."""
 
-    error: Exception | None = StoreUnavailableError("The database is away.")
+    error: Exception | None = ValueError("of one kind")
 
     async def recover(self, limit: int) -> Recovery:
         if self.error is not None:
@@ -293,15 +295,48 @@ async def test_a_look_that_fails_is_told_once_and_the_others_go_on(
             for number in range(5):
                 await worker.insert(["a"])
                 await worker.has(number + 1)
-            worker.store.error = RuntimeError("something else")
-            await worker.recorder.wait_for(TaskFailed, count=2)
-            worker.store.error = None
+            worker.store.error = StoreUnavailableError("The database is away.")  # of which the store tells itself
             await worker.insert(["b"])
             await worker.has(6)
+            worker.store.error = RuntimeError("of another kind")
+            await worker.recorder.wait_for(TaskFailed, count=2)
+            worker.store.error = None
+            await worker.insert(["c"])
+            await worker.has(7)
 
     told = [(event.task, event.error) for event in worker.recorder.of(TaskFailed)]
     assert told == [
-        ("relay (recover)", "jq_actors.errors.StoreUnavailableError: The database is away."),
-        ("relay (recover)", "RuntimeError: something else"),
+        ("relay (recover)", "ValueError: of one kind"),
+        ("relay (recover)", "RuntimeError: of another kind"),
     ]
     assert "in recover" in worker.recorder.of(TaskFailed)[1].traceback
+
+
+class SlowStore(SqlStore):
+    """Lets a test come in between, when rows were taken."""
+
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
+        self.taken = asyncio.Event()
+
+    async def take_unpublished(
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
+        dispatches = await super().take_unpublished(room, limit, publish_lease)
+        self.taken.set()
+        await asyncio.sleep(0)
+        return dispatches
+
+
+async def test_a_relay_that_is_stopped_finishes_what_it_has_in_hand(sqlite_url: str) -> None:
+    async with working(sqlite_url, store_class=SlowStore) as worker:
+        assert isinstance(worker.store, SlowStore)
+        worker.consume()
+        await worker.insert(["a"])
+
+        async with worker.relaying():
+            await worker.store.taken.wait()
+
+        await worker.has(1)
+        assert await worker.relay.publish_unpublished() == 0
+        assert await worker.store.count_published(QUEUE, worker.store.now(), 10) == 1
