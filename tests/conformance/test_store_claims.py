@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import assert_never
 
-import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -237,7 +236,7 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 async def test_process_that_is_killed_is_taken_over_at_once(db: World) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        started = psutil.Process(sleeper.pid).create_time()
+        started = process_start(sleeper.pid) or 0.0
         identity = replace(ME, id="victim", pid=sleeper.pid, process_started=started)
         owner, other = await db.worker(identity=identity), await db.worker()
         [job] = await queued(owner)

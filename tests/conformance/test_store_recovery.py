@@ -8,7 +8,6 @@ import sys
 from dataclasses import replace
 from datetime import timedelta
 
-import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -87,7 +86,7 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 async def test_worker_whose_process_is_gone_is_lost_before_its_lease_is_over(db: World) -> None:
     sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        identity = replace(ME, id="victim", pid=sleeper.pid, process_started=psutil.Process(sleeper.pid).create_time())
+        identity = replace(ME, id="victim", pid=sleeper.pid, process_started=process_start(sleeper.pid) or 0.0)
         victim, relay = await db.worker(identity=identity), await db.worker()
         [job] = await queued(victim)
         await granted(victim, job)
