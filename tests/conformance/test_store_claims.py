@@ -21,6 +21,7 @@ from jq_actors.outcome import Interrupted, Succeeded
 from jq_actors.protocol import Owner, RowView, Verdict, judge
 from jq_actors.store.port import Claim, Leases, NewJob
 from jq_actors.store.sql import SqlStore
+from jq_actors.worker import process_start
 from tests.support.waiting import eventually
 
 from .stores import (

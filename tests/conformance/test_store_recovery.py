@@ -18,6 +18,7 @@ from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Verdict
 from jq_actors.store.port import Leases, NewJob, Recovery
 from jq_actors.store.sql import SqlStore
+from jq_actors.worker import process_start
 
 from .stores import ME, World, clock, got, granted, new_job, queued, request_of, settled
 
