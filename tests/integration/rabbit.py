@@ -46,6 +46,10 @@ class Opened:
 
         await eventually(is_so, timeout, f"{queues} to be consumed")
 
+    async def reconnected(self, since: int = 1) -> None:
+        """Wait for a consumer connection after that of generation ``since``."""
+        await eventually(lambda: self.transport.generation > since, CONNECT, "a new connection")
+
 
 @asynccontextmanager
 async def opened(url: str, namespace: str, **settings: Any) -> AsyncIterator[Opened]:

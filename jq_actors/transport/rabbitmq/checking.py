@@ -31,23 +31,13 @@ async def check(config: BrokerConfig, topology: Topology, queues: Sequence[str])
     try:
         wanted = [topology.dead, *(topology.jobs(queue) for queue in queues)]
         problems = [problem for queue in wanted if (problem := await _problem(link, queue)) is not None]
-        return TransportReport(link.server, tuple(problems), tuple(_warnings(config, link.version)))
+        return TransportReport(link.server, tuple(problems), tuple(warnings_for(config, link.version)))
     finally:
         await link.close()
 
 
-async def _problem(link: Link, queue: Queue) -> str | None:
-    try:
-        if await look(link, queue.name) is not None:
-            await declare(link, queue)
-    except RefusedError as error:
-        return f"the queue {queue.name} cannot be used: {error}"
-    except (TransportError, TimeoutError) as error:
-        return f"the queue {queue.name} could not be looked at: {str(error) or 'no answer in time'}"
-    return None
-
-
-def _warnings(config: BrokerConfig, version: tuple[int, ...]) -> list[str]:
+def warnings_for(config: BrokerConfig, version: tuple[int, ...]) -> list[str]:
+    """What may become wrong with a server of ``version``."""
     warnings = []
     timeout = config.delivery_timeout
     if timeout > SERVERS_TIMEOUT and (3, 8, 15) <= version < (4, 3):
@@ -67,6 +57,17 @@ def _warnings(config: BrokerConfig, version: tuple[int, ...]) -> list[str]:
     if reason is not None:
         warnings.append(f"the fast frame reader is off: {reason}")
     return warnings
+
+
+async def _problem(link: Link, queue: Queue) -> str | None:
+    try:
+        if await look(link, queue.name) is not None:
+            await declare(link, queue)
+    except RefusedError as error:
+        return f"the queue {queue.name} cannot be used: {error}"
+    except (TransportError, TimeoutError) as error:
+        return f"the queue {queue.name} could not be looked at: {str(error) or 'no answer in time'}"
+    return None
 
 
 def _dotted(version: tuple[int, ...]) -> str:

@@ -12,7 +12,8 @@ letters that come to a queue for the second time; here the levels only go down.
 Resolution `UNIT`, rounded up, so never early; each hop adds about a millisecond on classic queues and 0.1 s
 on quorum queues, a random delay of a year has 14. Time goes on while the broker is down. What finds no queue
 in the end is in the dead queue. On classic queues a dead letter that is just on its way when the broker
-crashes is lost; on quorum queues it is not.
+crashes is lost; on quorum queues it is not. What a person deletes here is made again, but for what is under
+way in it.
 """
 
 from __future__ import annotations
@@ -57,7 +58,12 @@ class Delays:
                     await self._build(link)
                 self._link, self._is_doubted = link, False
         # Each time: a binding goes with its queue, and another process may have made that anew.
-        await self._bind(link, queue)
+        try:
+            await self._bind(link, queue)
+        except RefusedError as error:
+            if error.code != NOT_FOUND:
+                raise
+            await self.rebuild(link, queue)
 
     def doubt(self) -> None:
         """A channel was lost, perhaps by a publish to an exchange that somebody has deleted: build anew."""
