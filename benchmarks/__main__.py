@@ -23,10 +23,11 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="Only rows with this in their title; may be repeated.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds; the table shows medians.")] = 3,
     scale: Annotated[float, typer.Option(min=0.001, help="Times the number of jobs.")] = 1.0,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for a quiet machine, each time.")] = 20.0,
     markdown: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
 ) -> None:
     """Run peers and jq_actors side by side on this machine and print tables, ratios and targets."""
-    settings = Settings()
+    settings = Settings(patience=patience)
     make_peers_environment(settings.peers_python)
     chosen = [one for one in SCENARIOS if not scenario or one.name in scenario]
     stolen = StolenTime()

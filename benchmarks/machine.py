@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,11 @@ from .settings import Settings
 
 OUR_LIBRARIES = ("dramatiq", "aio-pika", "aiormq", "SQLAlchemy", "asyncpg", "uvloop")
 PEERS = ("dramatiq", "pika", "taskiq", "taskiq-aio-pika", "procrastinate", "psycopg")
+
+QUIET = 20.0
+"""Per cent of processor time in use below which the machine counts as quiet, for"""
+QUIET_FOR = 0.5
+"""seconds."""
 
 
 def facts(settings: Settings) -> dict[str, str]:
@@ -45,6 +51,13 @@ class StolenTime:
         elapsed = sum(now) - sum(self._before)
         stolen = getattr(now, "steal", 0.0) - getattr(self._before, "steal", 0.0)
         return float(stolen / elapsed) if elapsed else 0.0
+
+
+def wait_for_quiet(patience: float) -> None:
+    """Wait until the machine has nothing else to do, or ``patience`` seconds: this may be a shared one."""
+    give_up = time.monotonic_ns() + int(patience * 1e9)
+    while time.monotonic_ns() < give_up and psutil.cpu_percent(interval=QUIET_FOR) > QUIET:
+        pass
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from statistics import quantiles
 
 from .contestants import PROGRAMS, Contestant
+from .machine import wait_for_quiet
 from .programs.probe import Reading, read_all
 from .result import Measurement, Metric
 from .servers import delete_queues, drop_database, make_database
@@ -121,7 +122,9 @@ def measure_drain(contestant: Contestant, job: str, jobs: int, settings: Setting
     each = min(jobs // 3, MOST_ONE_BY_ONE) if contestant.has_batch else jobs
     many = jobs - each
     with stage(contestant, settings) as the_stage:
+        wait_for_quiet(settings.patience)
         seconds = the_stage.produce(job, each=each, many=many)
+        wait_for_quiet(settings.patience)
         with the_stage.workers():
             readings = the_stage.wait_for(jobs, settings.deadline)
     numbers = {Metric.ENQUEUE: (each - 1) / seconds["each"]}
@@ -138,6 +141,7 @@ def measure_latency(contestant: Contestant, job: str, jobs: int, rate: float, se
         with the_stage.workers():
             if not _count(the_stage.wait_for(PROCESSES, START_DEADLINE)):
                 raise MeasurementError(f"the workers of {contestant.name} run nothing: {the_stage.worker_log()}")
+            wait_for_quiet(settings.patience)
             the_stage.produce(job, stamped=WARM_UP + jobs, rate=rate)
             readings = the_stage.wait_for(PROCESSES + WARM_UP + jobs, settings.deadline)
     stamped = sorted(pair for reading in readings for pair in reading.latencies)[PROCESSES + WARM_UP :]

@@ -31,5 +31,7 @@ class Settings:
     """A database of the server from which others may be created; nothing is written into it."""
     deadline: float = 120.0
     """Seconds that one drain may last; after that, the rate of what was done counts and the table says so."""
+    patience: float = 20.0
+    """Seconds to wait, at most, for a quiet machine before each sending and each drain."""
     our_python: Path = Path(sys.executable)
     peers_python: Path = FOLDER / "peers" / "bin" / "python"
