@@ -232,6 +232,10 @@ async def test_the_actor_may_ask_for_a_pause(asks: BaseException) -> None:
     assert await delay_with(Retry(min_backoff="1s"), asks) == timedelta(milliseconds=90)
 
 
+async def test_a_pause_that_would_be_over_is_none() -> None:
+    assert await delay_with(Retry(), RetryError(delay=-90)) == timedelta()
+
+
 async def test_a_retry_that_the_actor_asks_for_counts_too() -> None:
     assert isinstance(await outcome_with(Retry(max_retries=1), RetryError(delay=1), attempt=2), Failed)
 
