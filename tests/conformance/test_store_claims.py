@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import assert_never
+from typing import Any, assert_never
 
 import pytest
 import sqlalchemy as sa
@@ -28,7 +28,9 @@ from .stores import (
     LEASE,
     ME,
     World,
+    another_process,
     clock,
+    ended_pid,
     got,
     granted,
     job_ids,
@@ -119,9 +121,7 @@ async def _add_owners(db: World) -> None:
     now = clock.wall()
     await db.add_worker("live", now + HOUR)
     await db.add_worker("lapsed", now - HOUR)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    await db.add_worker("dead", now + HOUR, host=ME.host, pid=ended.pid)
+    await db.add_worker("dead", now + HOUR, host=ME.host, pid=ended_pid())
 
 
 async def test_claims_of_one_job_in_one_batch_are_granted_once(db: World) -> None:
@@ -235,17 +235,13 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 
 async def test_process_that_is_killed_is_taken_over_at_once(db: World) -> None:
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        started = process_start(sleeper.pid) or 0.0
-        identity = replace(ME, id="victim", pid=sleeper.pid, process_started=started)
+    with another_process() as process:
+        started = psutil.Process(process.pid).create_time()
+        identity = replace(ME, id="victim", pid=process.pid, process_started=started)
         owner, other = await db.worker(identity=identity), await db.worker()
         [job] = await queued(owner)
         await granted(owner, job)
         assert (await other.claim(request_of(job))).verdict is Verdict.HOLD
-    finally:
-        sleeper.kill()
-        sleeper.communicate()
     assert (await other.claim(request_of(job))).verdict is Verdict.GRANT
 
 
@@ -303,7 +299,7 @@ async def test_ten_thousand_cancelled_callers_leave_nothing_behind(db: World) ->
     jobs = await queued(store, 500)
     kept = jobs[:10]
     for round_ in range(20):
-        callers = [asyncio.ensure_future(store.claim(request_of(job))) for job in jobs[10:]]
+        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(store.claim(request_of(job))) for job in jobs[10:]]
         callers += [asyncio.ensure_future(store.get(job.id)) for job in kept]
         for _ in range(round_ % 7):
             await asyncio.sleep(0.0005)

@@ -20,7 +20,7 @@ from jq_actors.store.port import Leases, NewJob, Recovery
 from jq_actors.store.sql import SqlStore
 from jq_actors.worker import process_start
 
-from .stores import ME, World, clock, got, granted, new_job, queued, request_of, settled
+from .stores import ME, World, another_process, clock, got, granted, new_job, queued, request_of, settled
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -69,7 +69,7 @@ async def test_jobs_of_a_lost_worker_are_queued_unpublished_as_the_same_dispatch
 
 
 async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
-    lost, [job, innocent], _ = await worker_with(db, "lost", 2)
+    _, [job, innocent], _ = await worker_with(db, "lost", 2)
     relay = await db.worker(leases=Leases(max_crashes=3))
     failed = db.record(JobFailed)
     await db.change(job.id, crashes=2, attempt=3)
@@ -85,16 +85,13 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 
 async def test_worker_whose_process_is_gone_is_lost_before_its_lease_is_over(db: World) -> None:
-    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    try:
-        identity = replace(ME, id="victim", pid=sleeper.pid, process_started=process_start(sleeper.pid) or 0.0)
+    with another_process() as process:
+        started = psutil.Process(process.pid).create_time()
+        identity = replace(ME, id="victim", pid=process.pid, process_started=started)
         victim, relay = await db.worker(identity=identity), await db.worker()
         [job] = await queued(victim)
         await granted(victim, job)
         assert await relay.recover(10) == Recovery()
-    finally:
-        sleeper.kill()
-        sleeper.communicate()
     assert await relay.recover(10) == Recovery(queued=(job.id,), workers=("victim",))
 
 
