@@ -15,6 +15,7 @@
     ├── TransportError                 the broker cannot be reached, or refuses
     ├── StoreError
     │   ├── StoreUnavailableError      the database is away; it is tried again
+    │   │   └── StoreUnknownError      it went away while it committed: it may be written
     │   └── NotMigratedError           the tables are missing or of another version
     └── ResultError                    why there is no result
         ├── JobNotFoundError · JobFailedError · JobCancelledError · JobSupersededError
@@ -123,6 +124,11 @@ class StoreError(JobQueueError):
 
 class StoreUnavailableError(StoreError):
     """The database cannot be reached now. What has to be written is kept and written when it is back."""
+
+
+class StoreUnknownError(StoreUnavailableError):
+    """The database went away while it committed: what had to be written may be written. Any other
+    `StoreUnavailableError` says that it surely is not."""
 
 
 class NotMigratedError(StoreError):

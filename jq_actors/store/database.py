@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from jq_actors.clock import Clock
-from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.errors import StoreError, StoreUnavailableError, StoreUnknownError
 from jq_actors.events import Events, StoreBack, StoreLost
 from jq_actors.urls import mask_url
 
@@ -50,7 +50,8 @@ class Database:
         """Commit ``work``, all or nothing. What makes the database ready may take its time: it has no deadline.
 
         Raises:
-          StoreUnavailableError: the database cannot be reached; whether it committed is not known.
+          StoreUnavailableError: the database cannot be reached; nothing is written.
+          StoreUnknownError: it was lost while it committed; perhaps it is written.
           StoreError: it refuses these values.
         """
         return await self._in_own_task(self._write(work, unready=unready))
@@ -123,13 +124,18 @@ class Database:
         )
 
     async def _transact(self, engine: AsyncEngine, work: Work[T], deadline: float | None) -> T:
+        committing = False
         try:
-            async with asyncio.timeout(deadline), engine.begin() as connection:
+            async with asyncio.timeout(deadline), engine.connect() as connection:
+                transaction = await connection.begin()
                 answer = await work(connection)
+                committing = True
+                await transaction.commit()
         except sa.exc.StatementError as error:
-            raise self._translated(error) from error
+            raise self._translated(error, committing=committing) from error
         except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
-            raise self._unavailable(str(error) or f"no answer within {deadline} s") from error
+            reason = str(error) or f"no answer within {deadline} s"
+            raise self._unavailable(reason, committing=committing) from error
         if self._ready:
             self._back()
         return answer
@@ -164,20 +170,20 @@ class Database:
         self.dialect.configure(engine)
         return engine, engine.execution_options(**{WRITES: True})
 
-    def _translated(self, error: sa.exc.StatementError) -> Exception:
+    def _translated(self, error: sa.exc.StatementError, *, committing: bool) -> Exception:
         reason = str(error.orig or error).strip().partition("\n")[0]
         match self.dialect.fault_of(error):
             case Fault.AWAY:
-                return self._unavailable(reason)
+                return self._unavailable(reason, committing=committing)
             case Fault.CONFLICT:
                 return _ConflictError(reason)
             case Fault.REFUSED:
                 return StoreError(f"{self.description} refuses this: {mask_url(reason)}")
 
-    def _unavailable(self, reason: str) -> StoreUnavailableError:
+    def _unavailable(self, reason: str, *, committing: bool) -> StoreUnavailableError:
         message = f"{self.description}: {mask_url(reason)}"
         self.lost(message)
-        return StoreUnavailableError(message)
+        return StoreUnknownError(message) if committing else StoreUnavailableError(message)
 
 
 class _ConflictError(Exception):

@@ -161,7 +161,13 @@ class JobStore(Protocol):
     # -- the life of a job
 
     async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
-        """Insert rows, all or none. With ``publish_lease`` the caller publishes them itself within that time."""
+        """Insert rows, all or none. With ``publish_lease`` the caller publishes them itself within that time.
+
+        Raises:
+          StoreUnavailableError: surely none is stored.
+          StoreUnknownError: the database went away while it committed; they may be stored.
+          StoreError: one of them exists, or has a value that the database cannot hold.
+        """
         ...
 
     async def claim(self, request: ClaimRequest) -> Claim:

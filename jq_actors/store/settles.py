@@ -208,4 +208,6 @@ def _keep(tables: Tables, dialect: Dialect) -> sa.Update:
 
 def _find(tables: Tables, dialect: Dialect) -> sa.Select[int]:
     a, b = tables.attempts.c, _batch(dialect).c
-    return sa.select(a.run_token).where(a.job_id == b.id, a.run_token == b.run_token, a.outcome == b.outcome)
+    return sa.select(a.run_token).where(
+        a.job_id == b.id, a.run_token == b.run_token, a.outcome == b.outcome, a.finished_at == b.ended
+    )

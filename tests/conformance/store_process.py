@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from dataclasses import replace
 from datetime import timedelta
 
 from jq_actors.clock import SystemClock
 from jq_actors.events import Events, StoreLost
 from jq_actors.outcome import Succeeded
+from jq_actors.protocol import Verdict
 from jq_actors.store.port import ClaimRequest, Leases, Settlement
 from jq_actors.store.sql import SqlStore
-from jq_actors.worker import identify
 
-from .stores import new_job
+from .stores import another_me, new_job
 
 clock = SystemClock()
 
@@ -28,7 +27,7 @@ async def run(url: str, jobs_table: str, count: int) -> None:
     events.subscribe(StoreLost, lambda event: print(event.reason, flush=True))
     store = SqlStore(url, jobs_table=jobs_table, leases=Leases(), clock=clock, events=events)
     await store.open()
-    await store.register(replace(ME, id=f"{clock.random_bits(64):x}"), ["mail"], timedelta(seconds=30))
+    await store.register(another_me(), ["mail"], timedelta(seconds=30))
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     for _ in range(count):
@@ -45,10 +44,9 @@ async def live(store: SqlStore) -> None:
     claim = await store.claim(ClaimRequest(job.id, 1, token, True, job))
     now = store.now()
     written = await store.settle(Settlement(job.id, token, Succeeded(), now, now))
-    if not claim.verdict == "grant" or not written:
+    if claim.verdict is not Verdict.GRANT or not written:
         print(f"job {job.id}: {claim.verdict}, settled: {written}", flush=True)
 
 
 if __name__ == "__main__":
-    ME = identify(clock)
     asyncio.run(run(sys.argv[1], sys.argv[2], int(sys.argv[3])))

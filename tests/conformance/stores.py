@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -157,6 +159,20 @@ def another_me() -> WorkerIdentity:
     return replace(ME, id=f"{clock.random_bits(64):016x}")
 
 
+@contextmanager
+def another_process() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that lives until it is killed."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        yield process
+        process.kill()
+
+
+def ended_pid() -> int:
+    """The pid of a process that is no more."""
+    with another_process() as process:
+        return process.pid
+
+
 def job_ids(count: int) -> list[JobId]:
     return new_job_ids(clock, count)
 
@@ -216,7 +232,7 @@ async def got(store: SqlStore, job: NewJob) -> Job:
     return found
 
 
-def verdicts(claims: list[Claim]) -> list[Verdict]:
+def verdicts(claims: Iterable[Claim]) -> list[Verdict]:
     return [claim.verdict for claim in claims]
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import subprocess
-import sys
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, assert_never
@@ -236,7 +234,8 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 async def test_process_that_is_killed_is_taken_over_at_once(db: World) -> None:
     with another_process() as process:
-        started = psutil.Process(process.pid).create_time()
+        started = process_start(process.pid)
+        assert started is not None
         identity = replace(ME, id="victim", pid=process.pid, process_started=started)
         owner, other = await db.worker(identity=identity), await db.worker()
         [job] = await queued(owner)

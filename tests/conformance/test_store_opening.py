@@ -118,7 +118,7 @@ async def test_tables_are_made_by_open(empty_url: str) -> None:
 async def test_without_auto_migrate_tables_have_to_be_there(empty_url: str) -> None:
     async with world_on(empty_url) as world:
         store = world.store(auto_migrate=False)
-        with pytest.raises(NotMigratedError, match=f"at revision none, this release.*{REVISION}.*db upgrade"):
+        with pytest.raises(NotMigratedError, match=rf"at revision none, this release.*{REVISION}.*db upgrade"):
             await store.open()
         report = await store.check()
         assert (report.revision, report.head, len(report.problems)) == (None, REVISION, 1)
@@ -141,7 +141,7 @@ async def test_tables_of_a_newer_release_are_left_alone(db: World, auto_migrate:
     await db.execute(sa.update(version).values(version_num="9999"))
     try:
         store = db.store(auto_migrate=auto_migrate)
-        with pytest.raises(NotMigratedError, match="9999.*newer release"):
+        with pytest.raises(NotMigratedError, match=r"9999.*newer release"):
             await store.open()
         assert "9999" in (await store.check()).problems[0]
     finally:

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jq_actors.job import Job, JobId, JobState
-from jq_actors.outcome import Cancelled, Failed, Failure, Retrying, Succeeded
+from jq_actors.job import JobId, JobState
+from jq_actors.outcome import Cancelled, Failed, Failure, Outcome, Retrying, Succeeded
 from jq_actors.store.port import JobFilter, NewJob, Retention
 from jq_actors.store.sql import SqlStore
 
@@ -105,13 +105,18 @@ async def test_each_field_restricts(db: World) -> None:
 async def test_states_are_found_together_in_one_order(db: World) -> None:
     store = await db.worker()
     jobs = await queued(store, 12)
-    outcomes = [Succeeded(), Failed(Failure(None, "no")), Cancelled("x"), Retrying(Failure(None, "no"), HOUR)]
+    outcomes: list[Outcome] = [
+        Succeeded(),
+        Failed(Failure(None, "no")),
+        Cancelled("x"),
+        Retrying(Failure(None, "no"), HOUR),
+    ]
     for job, outcome in zip(jobs, outcomes * 2, strict=False):
         assert await settled(store, job, await granted(store, job), outcome)
     await granted(store, jobs[8])
     by_state: dict[JobState, list[JobId]] = {}
-    for job in reversed((await store.find(JobFilter(), 100, None)).jobs):
-        by_state.setdefault(job.state, []).insert(0, job.id)
+    for shown in reversed((await store.find(JobFilter(), 100, None)).jobs):
+        by_state.setdefault(shown.state, []).insert(0, shown.id)
 
     assert {state: len(ids) for state, ids in by_state.items()} == {
         JobState.SUCCEEDED: 2,

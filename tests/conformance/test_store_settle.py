@@ -80,12 +80,12 @@ async def test_each_outcome_leaves_its_marks(db: World) -> None:
         Interrupted: (None, None, None, None),
         Unhandled: ("no actor 'x'", None, None, None),
     }
-    for kind, job in found.items():
-        [run] = job.attempts
+    for kind, ended in found.items():
+        [run] = ended.attempts
         assert (run.number, run.outcome) == (1, kind.__name__.lower())
         assert run.error == (FAILURE.error if kind in (Failed, Retrying) else None)
-        assert (job.finished_at is not None) is job.state.is_final
-        later = job.due_at - run.finished_at
+        assert (ended.finished_at is not None) is ended.state.is_final
+        later = ended.due_at - run.finished_at
         assert later == MINUTE if kind in (Retrying, Snoozed) else later <= timedelta()
 
 
@@ -104,7 +104,7 @@ async def test_attempt_carries_the_times_of_its_settlement(db: World) -> None:
 async def test_attempts_are_numbered_by_those_that_count(db: World) -> None:
     store = await db.worker()
     [job] = await queued(store)
-    outcomes = [Snoozed(timedelta()), Retrying(FAILURE, timedelta()), Interrupted(), Failed(FAILURE)]
+    outcomes: list[Outcome] = [Snoozed(timedelta()), Retrying(FAILURE, timedelta()), Interrupted(), Failed(FAILURE)]
     for outcome in outcomes:
         await store.take_due(10, MINUTE)
         dispatch = (await db.the_row(job.id)).dispatch
@@ -176,8 +176,8 @@ async def test_one_bad_outcome_fails_alone(db: World) -> None:
     refused = db.record(StoreRefused)
     jobs = await queued(store, 20)
     tokens = [await granted(store, job) for job in jobs]
-    bad = {3: Succeeded(object()), 11: Snoozed(timedelta.max)}
-    outcomes = [bad.get(number, Succeeded(number)) for number in range(20)]
+    bad: dict[int, Outcome] = {3: Succeeded(object()), 11: Snoozed(timedelta.max)}
+    outcomes: list[Outcome] = [bad.get(number, Succeeded(number)) for number in range(20)]
     answers = await asyncio.gather(
         *(settled(store, *rest) for rest in zip(jobs, tokens, outcomes, strict=True)), return_exceptions=True
     )
