@@ -163,8 +163,10 @@ def another_me() -> WorkerIdentity:
 def another_process() -> Iterator[subprocess.Popen[bytes]]:
     """A process that lives until it is killed."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def ended_pid() -> int:

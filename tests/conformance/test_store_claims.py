@@ -234,7 +234,7 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 async def test_process_that_is_killed_is_taken_over_at_once(db: World) -> None:
     with another_process() as process:
-        started = process_start(process.pid)
+        started = await asyncio.to_thread(process_start, process.pid)
         assert started is not None
         identity = replace(ME, id="victim", pid=process.pid, process_started=started)
         owner, other = await db.worker(identity=identity), await db.worker()

@@ -84,7 +84,7 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 async def test_worker_whose_process_is_gone_is_lost_before_its_lease_is_over(db: World) -> None:
     with another_process() as process:
-        started = process_start(process.pid)
+        started = await asyncio.to_thread(process_start, process.pid)
         assert started is not None
         identity = replace(ME, id="victim", pid=process.pid, process_started=started)
         victim, relay = await db.worker(identity=identity), await db.worker()
