@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 import dramatiq
@@ -31,7 +32,7 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
     body: bytes | None = field(default=None, compare=False, repr=False, kw_only=True)
     """The encoded form, once made."""
 
-    @property
+    @cached_property
     def job_id(self) -> JobId:
         """The id of the job that this command is for."""
         return adopted_job_id(self.message_id)

@@ -5,6 +5,7 @@ The store turns each transition into a compare-and-set; this module says which o
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -125,11 +126,8 @@ def new_job_ids(clock: Clock, count: int) -> list[JobId]:
 
 
 def is_job_id(text: str) -> bool:
-    """Whether ``text`` is a UUID in its canonical form."""
-    try:
-        return str(uuid.UUID(text)) == text
-    except ValueError:
-        return False
+    """Whether ``text`` is a UUID in its canonical form (RFC 9562 §4, lower case)."""
+    return _CANONICAL_UUID.fullmatch(text) is not None
 
 
 def adopted_job_id(message_id: str) -> JobId:
@@ -143,6 +141,7 @@ def _uuid7(millis: int, counter: int, rest: int) -> JobId:
     return JobId(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
 
 
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADOPTED = uuid.uuid5(uuid.NAMESPACE_URL, "jq_actors:adopted")
 
 
