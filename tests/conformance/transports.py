@@ -18,7 +18,7 @@ from tests.support.proxy import TcpProxy
 from tests.support.recorder import EventRecorder
 from tests.support.waiting import eventually
 
-DEADLINE = timedelta(seconds=5)
+DEADLINE = timedelta(seconds=10)
 """The confirm timeout of the transports under test."""
 
 clock = SystemClock()
