@@ -14,7 +14,14 @@ from typing import Any, Literal
 
 from .clock import Clock
 from .command import JobCommand
-from .errors import NotStoredError, SendUnknownError, StoredNotSentError, StoreError, StoreUnavailableError
+from .errors import (
+    NotStoredError,
+    SendUnknownError,
+    StoredNotSentError,
+    StoreError,
+    StoreUnavailableError,
+    StoreUnknownError,
+)
 from .events import Events, JobEnqueued, SendDeferred
 from .ledger import new_row
 from .store.port import JobStore
@@ -117,6 +124,10 @@ class Sender:
         except TimeoutError as error:
             raise SendUnknownError(
                 f"The database did not answer within {self._deadline:g} s; {len(ids)} job(s) may be stored.", ids
+            ) from error
+        except StoreUnknownError as error:
+            raise SendUnknownError(
+                f"{len(ids)} job(s) may be stored, the commit had no answer: {error}", ids
             ) from error
         except StoreUnavailableError as error:
             raise NotStoredError(f"{len(ids)} job(s) not stored, the database is away: {error}", ids) from error
