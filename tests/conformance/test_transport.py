@@ -211,6 +211,9 @@ async def test_a_cancelled_publisher_harms_nobody_else(unbounded: World, queue: 
     transport = await unbounded.open()
     hand = AckingHand()
     transport.want(queue, 50, hand)
+    # RabbitMQ 3.10 ends a connection that consumes a quorum queue which another is just declaring.
+    await _consumed(transport, queue)
+    generation = transport.generation
 
     for turns in range(40):
         publishing = asyncio.create_task(transport.publish([job(f"cancelled-{turns}-{n}", queue) for n in range(5)]))
@@ -222,7 +225,7 @@ async def test_a_cancelled_publisher_harms_nobody_else(unbounded: World, queue: 
 
     await eventually(lambda: sum("kept" in body for body in hand.bodies) == 40, why="what was not cancelled")
     assert max(Counter(hand.bodies).values()) == 1
-    assert transport.generation == 1
+    assert transport.generation == generation
 
 
 async def test_a_closed_transport_publishes_nothing(world: World, queue: str) -> None:
