@@ -72,9 +72,7 @@ class Claims:
         self._take_over_statement = _take_over(tables, dialect)
         self._look_statement = _look(tables, dialect)
 
-    async def write(
-        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime
-    ) -> Claimed:
+    async def write(self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime) -> Claimed:
         """Answer every one of ``requests`` for this process's worker."""
         claimed = Claimed()
         # Two workers that claim the same jobs lock them in the same order, and so without a deadlock.

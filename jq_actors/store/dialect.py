@@ -124,7 +124,9 @@ def dialect_of(url: str) -> tuple[sa.URL, Dialect]:
             raise ValueError(f"The database driver {other!r} is not supported; use {_EXAMPLES}.")
 
 
-_EXAMPLES = "postgresql+asyncpg://user@host/database, postgresql+psycopg://user@host/database or sqlite+aiosqlite:///file"
+_EXAMPLES = (
+    "postgresql+asyncpg://user@host/database, postgresql+psycopg://user@host/database or sqlite+aiosqlite:///file"
+)
 
 
 class PostgreSQL(Dialect):
@@ -181,9 +183,7 @@ class PostgreSQL(Dialect):
 
     def has_tags(self, column: sa.ColumnElement[Any], tags: Sequence[str]) -> sa.ColumnElement[bool]:
         """See Dialect."""
-        return column.op("@>", is_comparison=True)(
-            sa.cast(sa.literal(list(tags), postgresql.JSONB), postgresql.JSONB)
-        )
+        return column.op("@>", is_comparison=True)(sa.cast(sa.literal(list(tags), postgresql.JSONB), postgresql.JSONB))
 
     async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
         """See Dialect."""
@@ -251,9 +251,7 @@ class SQLite(Dialect):
         """See Dialect."""
         each = sa.func.json_each(BATCH).table_valued("value", name="each")
         fields = [
-            sa.type_coerce(sa.func.json_extract(each.c.value, sa.literal_column(f"'$.{name}'")), kind).label(
-                name
-            )
+            sa.type_coerce(sa.func.json_extract(each.c.value, sa.literal_column(f"'$.{name}'")), kind).label(name)
             for name, kind in columns.items()
         ]
         return sa.select(*fields).select_from(each).subquery("b")

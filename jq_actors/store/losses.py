@@ -78,20 +78,14 @@ class Losses:
             [column.name for column in attempts.columns], sa.select(*run.columns)
         )
         self._explain = (
-            sa.update(payloads)
-            .where(payloads.c.job_id == lost.c.id)
-            .values(error=lost.c.reason, traceback=None)
+            sa.update(payloads).where(payloads.c.job_id == lost.c.id).values(error=lost.c.reason, traceback=None)
         )
 
-    async def queue(
-        self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime
-    ) -> list[LostRun]:
+    async def queue(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> list[LostRun]:
         """Queue the jobs again, unpublished, the same dispatch. Returns those that were still running so."""
         return await self._end(connection, self._queue, {}, runs, now)
 
-    async def fail(
-        self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime
-    ) -> list[LostRun]:
+    async def fail(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> list[LostRun]:
         """Fail the jobs. Returns those that were still running so."""
         failed = await self._end(connection, self._fail, {"now": now}, runs, now)
         if failed:
@@ -126,9 +120,7 @@ class Losses:
     ) -> list[LostRun]:
         if not runs:
             return []
-        result = await connection.execute(
-            statement, {"batch": encode_rows([_row(run) for run in runs]), **parameters}
-        )
+        result = await connection.execute(statement, {"batch": encode_rows([_row(run) for run in runs]), **parameters})
         tokens = set(result.scalars())
         ended = [run for run in runs if run.run_token in tokens]
         await self.record(connection, ended, now)

@@ -24,9 +24,7 @@ class Readiness:
       auto_migrate: make or change the tables where they are not as this release wants them.
     """
 
-    def __init__(
-        self, url: str, jobs_table: str, database: Database, clock: Clock, *, auto_migrate: bool
-    ) -> None:
+    def __init__(self, url: str, jobs_table: str, database: Database, clock: Clock, *, auto_migrate: bool) -> None:
         self._url, self._jobs_table, self._auto_migrate = url, jobs_table, auto_migrate
         self._database, self._clock = database, clock
         self._trying: asyncio.Task[None] | None = None
@@ -56,9 +54,7 @@ class Readiness:
 
     async def revision(self) -> str | None:
         """The revision of the tables; ``None``: there are none."""
-        return await self._database.read(
-            lambda c: c.run_sync(migrate.revision_in, self._jobs_table), unready=True
-        )
+        return await self._database.read(lambda c: c.run_sync(migrate.revision_in, self._jobs_table), unready=True)
 
     async def check(self) -> StoreReport:
         """What `JobStore.check` reports."""

@@ -48,14 +48,10 @@ class Reading:
         attempts = [Attempt(*run) for run in await connection.execute(runs)]
         return job_of(row, tuple(attempts))
 
-    async def _find(
-        self, connection: AsyncConnection, where: JobFilter, limit: int, before: int | None
-    ) -> JobPage:
+    async def _find(self, connection: AsyncConnection, where: JobFilter, limit: int, before: int | None) -> JobPage:
         # One more than wanted tells whether there is a next page.
         seqs = self._page(where, limit + 1, before)
-        query = (
-            self._select().where(self._tables.jobs.c.seq.in_(seqs)).order_by(self._tables.jobs.c.seq.desc())
-        )
+        query = self._select().where(self._tables.jobs.c.seq.in_(seqs)).order_by(self._tables.jobs.c.seq.desc())
         rows = (await connection.execute(query)).all()
         jobs = tuple(job_of(row) for row in rows[:limit])
         return JobPage(jobs, encode_cursor(rows[limit - 1].seq) if len(rows) > limit else None)

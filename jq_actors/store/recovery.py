@@ -44,18 +44,14 @@ class Recovered:
 class Recovering:
     """Finds lost workers, and gives back their jobs."""
 
-    def __init__(
-        self, database: Database, tables: Tables, leases: Leases, losses: Losses, settles: Settles
-    ) -> None:
+    def __init__(self, database: Database, tables: Tables, leases: Leases, losses: Losses, settles: Settles) -> None:
         jobs, workers = tables.jobs, tables.workers
         self._database, self._leases = database, leases
         self._losses, self._settles = losses, settles
         self._all = sa.select(
             workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started, workers.c.lease_until
         )
-        self._lock = (
-            sa.select(workers.c.lease_until).where(workers.c.id == _WORKER).with_for_update(skip_locked=True)
-        )
+        self._lock = sa.select(workers.c.lease_until).where(workers.c.id == _WORKER).with_for_update(skip_locked=True)
         self._remove = sa.delete(workers).where(workers.c.id == _WORKER)
         # By the index of unfinished rows: one of running rows would be written to by each claim, and a worker is
         # lost seldom.

@@ -61,9 +61,15 @@ class RelayQueries:
         before = sa.bindparam("before", type_=UtcDateTime)
         published = sa.select(c.seq).where(*in_broker, c.published_at <= before).limit(_LIMIT)
         self._count_published = sa.select(sa.func.count()).select_from(published.subquery())
-        self._next_due = sa.select(sa.func.min(c.wake_at))
+        self._next_due = sa.select(sa.func.min(c.wake_at)).where(c.wake_at.is_not(None))
         ids = database.dialect.rows({"job_id": JOB_ID})
         payloads = tables.payloads.c
+        # Somebody deleted them by hand: such a row must not stop the relay with each look.
+        self._set_aside = (
+            sa.update(tables.jobs)
+            .where(c.id == ids.c.job_id)
+            .values(state=JobState.UNHANDLED.value, publish_at=None, reason="its payload is gone")
+        )
         self._bodies = sa.select(payloads.job_id, payloads.body).join(ids, ids.c.job_id == payloads.job_id)
 
     async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
@@ -77,9 +83,7 @@ class RelayQueries:
         """See JobStore."""
         times = {"now": now, "lease": now + lease}
         if room is None:
-            return await self._database.write(
-                lambda c: self._taken(c, self._take_any, {**times, "limit": limit})
-            )
+            return await self._database.write(lambda c: self._taken(c, self._take_any, {**times, "limit": limit}))
         return await self._database.write(lambda c: self._taken_by_queue(c, room, limit, times))
 
     async def take_missing(
@@ -143,21 +147,21 @@ class RelayQueries:
     async def _dispatches(self, connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Dispatch]:
         if not rows:
             return []
-        batch = encode_rows([{"job_id": row.id} for row in rows])
-        bodies = {row.job_id: row.body for row in await connection.execute(self._bodies, {"batch": batch})}
+        batch = {"batch": encode_rows([{"job_id": row.id} for row in rows])}
+        bodies = {row.job_id: row.body for row in await connection.execute(self._bodies, batch)}
+        if len(bodies) < len(rows):
+            bodiless = [{"job_id": row.id} for row in rows if row.id not in bodies]
+            await connection.execute(self._set_aside, {"batch": encode_rows(bodiless)})
         # In the order in which they were sent: RETURNING has none.
         return [
-            Dispatch(
-                JobId(row.id), row.dispatch, row.queue, bodies[row.id].encode(), row.priority, row.group_key
-            )
+            Dispatch(JobId(row.id), row.dispatch, row.queue, bodies[row.id].encode(), row.priority, row.group_key)
             for row in sorted(rows, key=lambda row: row.seq)
+            if row.id in bodies
         ]
 
 
 def _missing_since(redispatches: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:
-    return sa.case(
-        *((redispatches == n, _since(n)) for n in range(MAX_DOUBLINGS)), else_=_since(MAX_DOUBLINGS)
-    )
+    return sa.case(*((redispatches == n, _since(n)) for n in range(MAX_DOUBLINGS)), else_=_since(MAX_DOUBLINGS))
 
 
 def _since(redispatches: int) -> sa.BindParameter[datetime]:

@@ -40,9 +40,7 @@ class Pruning:
         )
         self._jobs = sa.delete(tables.jobs).where(c.seq.in_(sa.select(expired.c.seq))).returning(c.id)
         ids = sa.select(database.dialect.rows({"job_id": JOB_ID}).c.job_id)
-        self._others = [
-            sa.delete(table).where(table.c.job_id.in_(ids)) for table in (tables.payloads, tables.attempts)
-        ]
+        self._others = [sa.delete(table).where(table.c.job_id.in_(ids)) for table in (tables.payloads, tables.attempts)]
 
     async def prune(self, retention: Retention, limit: int, now: datetime) -> int:
         """Delete up to ``limit`` rows; returns how many."""

@@ -87,9 +87,7 @@ class SqlStore:
         self._recovering = Recovering(self._db, tables, leases, losses, self._settles)
         self._pruning = Pruning(self._db, tables)
         self._reading = Reading(self._db, tables)
-        self._claiming = GroupCommit(
-            "claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back
-        )
+        self._claiming = GroupCommit("claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back)
         self._settling = GroupCommit("settle", self._write_settlements, clock=clock, events=events)
         self._inserting = GroupCommit("insert", self._write_jobs, clock=clock, events=events, patient=False)
         self._marking = GroupCommit("mark", self._write_marks, clock=clock, events=events, patient=False)
@@ -131,9 +129,7 @@ class SqlStore:
         """See JobStore. It is written even when the caller is cancelled."""
         return await self._settling.add(settlement)
 
-    async def mark_published(
-        self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False
-    ) -> None:
+    async def mark_published(self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False) -> None:
         """See JobStore."""
         await self._marking.add((dispatches, lane_owner))
 
@@ -150,9 +146,7 @@ class SqlStore:
 
     async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[bool]:
         now = self.now()
-        return await self._db.write(
-            lambda connection: self._settles.write(connection, settlements, now, again=again)
-        )
+        return await self._db.write(lambda connection: self._settles.write(connection, settlements, now, again=again))
 
     async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[None]:
         now = self.now()

@@ -83,6 +83,16 @@ def tables_for(jobs_table: str) -> Tables:
     )
 
 
+_STORAGE = {
+    # A claim is a HOT update, which needs room on the row's own page.
+    "fillfactor": 50,
+    # A queue fills and drains within minutes: old statistics would have the planner think that a backlog of a
+    # million is a handful of rows, or the other way round. By default 10 and 20 % of all rows have to change first.
+    "autovacuum_analyze_scale_factor": 0.01,
+    "autovacuum_vacuum_scale_factor": 0.02,
+}
+
+
 def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
     jobs = sa.Table(
         name,
@@ -116,8 +126,7 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("started_at", UtcDateTime),
         sa.Column("finished_at", UtcDateTime),
         sa.Column("tags", JSON_VALUE, nullable=False),
-        # A HOT update needs room on the row's own page.
-        postgresql_with={"fillfactor": 50},
+        postgresql_with=_STORAGE,
         # Without it SQLite gives the number of a pruned newest row again, and a cursor would skip rows.
         sqlite_autoincrement=True,
     )

@@ -26,9 +26,7 @@ class Workers:
         self._me: WorkerIdentity | None = None
         self._queues: list[str] = []
         self._lease = timedelta()
-        self._insert = dialect.insert(tables.workers).on_conflict_do_nothing(
-            index_elements=[tables.workers.c.id]
-        )
+        self._insert = dialect.insert(tables.workers).on_conflict_do_nothing(index_elements=[tables.workers.c.id])
         self._hold = held_worker(tables)
         self._renew = (
             sa.update(tables.workers)

@@ -17,6 +17,11 @@ JOB_ID = sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 JSON = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 TIME = sa.TIMESTAMP(timezone=True).with_variant(sa.Text(), "sqlite")
+_STORAGE = {
+    "fillfactor": 50,
+    "autovacuum_analyze_scale_factor": 0.01,
+    "autovacuum_vacuum_scale_factor": 0.02,
+}
 
 
 def upgrade() -> None:
@@ -57,7 +62,7 @@ def _create_jobs(name: str) -> None:
         sa.Column("started_at", TIME),
         sa.Column("finished_at", TIME),
         sa.Column("tags", JSON, nullable=False),
-        postgresql_with={"fillfactor": 50},
+        postgresql_with=_STORAGE,
         sqlite_autoincrement=True,
     )
 
@@ -78,9 +83,7 @@ def _index_jobs(name: str) -> None:
     _index(name, "group", ["group_key", "seq"], "group_key IS NOT NULL")
 
 
-def _index(
-    name: str, suffix: str, columns: list[str], where: str | None = None, *, unique: bool = False
-) -> None:
+def _index(name: str, suffix: str, columns: list[str], where: str | None = None, *, unique: bool = False) -> None:
     condition = None if where is None else sa.text(where)
     op.create_index(
         f"{name}_{suffix}", name, columns, unique=unique, postgresql_where=condition, sqlite_where=condition
