@@ -30,8 +30,8 @@ class Sink:
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         self.seen.append(("confirm", tag, multiple, taken))
 
-    def on_closing(self) -> None:
-        self.seen.append(("closing",))
+    def on_closing(self, reason: str) -> None:
+        self.seen.append(("closing", reason))
 
 
 class Wire:
@@ -106,7 +106,7 @@ async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:
 
     wired.tap.data_received(deliver(1, 1, b"x") + close + late)
 
-    assert sink.seen == [("deliver", "c", 1, b"m1", b"x"), ("closing",)]
+    assert sink.seen == [("deliver", "c", 1, b"m1", b"x"), ("closing", "PRECONDITION_FAILED")]
     assert await wired.passed() == close + late
 
 
@@ -127,7 +127,7 @@ async def test_the_lost_connection_is_told_to_all_sinks() -> None:
 
     wired.tap.connection_lost(None)
 
-    assert [sink.seen for sink in sinks] == [[("closing",)]] * 2
+    assert [sink.seen for sink in sinks] == [[("closing", "the connection was lost")]] * 2
     assert wired.tap.lost.done()
 
 

@@ -26,13 +26,15 @@ class Acks:
         self._open: OrderedDict[int, str] = OrderedDict()
         self._acked: dict[int, str] = {}
         self._requeued: dict[int, str] = {}
-        self.is_dead = False
-        """Whether the channel is gone, and the broker has all that was open."""
-        self._flush_is_due = False
+        self._flush_is_due = self._is_dead = False
 
     def opened(self, tag: int, queue: str) -> None:
         """A delivery of ``queue`` came with ``tag``."""
         self._open[tag] = queue
+
+    def has(self, tag: int) -> bool:
+        """Whether ``tag`` is open, on a channel that lives."""
+        return not self._is_dead and tag in self._open
 
     def ack(self, tag: int) -> None:
         """Ack it with the next flush."""
@@ -45,7 +47,7 @@ class Acks:
     def flush(self) -> None:
         """Send what is due."""
         self._flush_is_due = False
-        if self.is_dead:
+        if self._is_dead:
             return
         # Requeues first: what they end must not be open any more when an ack of several is counted out.
         frames = [wire.requeue(self._channel, tag) for tag in self._requeued]
@@ -57,7 +59,7 @@ class Acks:
 
     def die(self) -> None:
         """The channel is gone."""
-        self.is_dead = True
+        self._is_dead = True
         unsent = [*self._acked.values(), *self._requeued.values()]
         self._acked.clear()
         self._requeued.clear()
@@ -70,7 +72,7 @@ class Acks:
         queue = self._open.pop(tag, None)
         if queue is None:
             return
-        if self.is_dead:
+        if self._is_dead:
             self._events.emit(AckLost(queue))
             return
         ending[tag] = queue

@@ -1,5 +1,4 @@
-"""Consuming: which queues this process wants, which the broker has confirmed, and the repair of the
-difference.
+"""Consuming: the queues that are wanted, those that the broker confirmed, and the repair of the difference.
 
 The topology is ours: aiormq restores nothing. One loop compares wanted with confirmed after each change and
 every ``broker.reconcile_interval``; what is missing is declared on a throw-away channel and consumed, many at
@@ -10,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,12 @@ from jq_actors.transport.port import Deliver
 
 from .background import Background
 from .connection import Connection
-from .consuming import Bury, ConsumingChannel, RabbitDelivery
+from .consuming import Bury, ConsumingChannel, RabbitDelivery, Taker
 from .link import Link, RefusedError
 from .topology import NOT_FOUND, Topology
 
 CHANNELS = 12
-"""Up to so many queues have a channel each; more share them (A24). The broker closes a channel for one fault
-in it."""
+"""So many queues have a channel each, more share them (A24): the broker closes a channel for one fault in it."""
 AT_ONCE = 16
 """Queues that are restored at the same time."""
 FIRST_DELAY, LONGEST_DELAY = 0.5, 30.0
@@ -49,13 +48,13 @@ class _Wanted:
     deliver: Deliver
     channel: ConsumingChannel | None = None
     tag: str = ""
-    broken: str | None = None
     is_suspect: bool = False
     """Its last consume closed the channel: next time it gets one of its own."""
     is_in_work: bool = False
-    last_error: str = ""
     failures: int = 0
     not_before: float = 0.0
+    told: str = ""
+    """Why it was tried in vain, as told last."""
 
     @property
     def is_confirmed(self) -> bool:
@@ -72,6 +71,8 @@ class Consumer:
         self._clock, self._events = clock, events
         self._bury = bury
         self._wanted: dict[str, _Wanted] = {}
+        self._missing: dict[str, _Wanted] = {}
+        self._broken: dict[str, str] = {}
         self._channels: list[ConsumingChannel] = []
         self._opening = asyncio.Lock()
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -87,12 +88,12 @@ class Consumer:
     @property
     def missing(self) -> tuple[str, ...]:
         """Wanted, not broken, and not confirmed."""
-        return tuple(w.queue for w in self._wanted.values() if not w.is_confirmed and w.broken is None)
+        return tuple(queue for queue in self._missing if queue not in self._broken)
 
     @property
     def broken(self) -> Mapping[str, str]:
         """Wanted and refused by the broker, with its reason."""
-        return {w.queue: w.broken for w in self._wanted.values() if w.broken is not None}
+        return dict(self._broken)
 
     def start(self) -> None:
         """Begin to connect, and to repair."""
@@ -100,19 +101,17 @@ class Consumer:
         self._background.keep("consumer reconciler", self._reconcile)
 
     def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
-        """See `Transport.want`. For a queue that is wanted already, ``prefetch`` holds from its next restore
-        on."""
+        """See `Transport.want`. If it is wanted already, ``prefetch`` holds from its next restore on."""
         wanted = self._wanted.get(queue)
         if wanted is None:
-            self._wanted[queue] = _Wanted(queue, prefetch, deliver)
+            self._wanted[queue] = self._missing[queue] = _Wanted(queue, prefetch, deliver)
         else:
             wanted.prefetch, wanted.deliver = prefetch, deliver
         self._bell.ring()
 
     async def stop_intake(self, timeout: float) -> None:
-        """Want nothing any more. What comes after ``timeout`` seconds, because the broker is mute, is given
-        back."""
-        unwanted, self._wanted = self._wanted, {}
+        """Want nothing any more. What comes after ``timeout`` seconds (the broker was mute) is given back."""
+        unwanted, self._wanted, self._missing, self._broken = self._wanted, {}, {}, {}
         await self._background.errands(timeout)
         cancels = [
             asyncio.ensure_future(self._cancel(wanted.channel, wanted.tag))
@@ -134,18 +133,32 @@ class Consumer:
     # -- wanted against confirmed
 
     async def _reconcile(self) -> None:
+        rung = False
         while True:
-            pause = self._config.reconcile_interval.total_seconds()
-            link, now = self.connection.link, self._clock.monotonic()
-            for wanted in self._wanted.values():
-                if link is None or wanted.is_confirmed or wanted.is_in_work:
-                    continue
-                if wanted.not_before > now:
-                    pause = min(pause, wanted.not_before - now)
-                    continue
-                wanted.is_in_work = True
-                self._background.send(f"restoring {wanted.queue}", self._restore(wanted, link))
-            await self._bell.wait(pause)
+            if not rung:
+                self._find_missing()
+            link = self.connection.link
+            interval = self._config.reconcile_interval.total_seconds()
+            rung = await self._bell.wait(interval if link is None else min(interval, self._restore_due(link)))
+
+    def _restore_due(self, link: Link) -> float:
+        """Begin to restore what is missing; in how many seconds the next one is due that has to wait."""
+        now, pause = self._clock.monotonic(), math.inf
+        for wanted in self._missing.values():
+            if wanted.is_in_work:
+                continue
+            if wanted.not_before > now:
+                pause = min(pause, wanted.not_before - now)
+                continue
+            wanted.is_in_work = True
+            self._background.send(f"restoring {wanted.queue}", self._restore(wanted, link))
+        return pause
+
+    def _find_missing(self) -> None:
+        """Those that were lost without a word."""
+        for wanted in self._wanted.values():
+            if not wanted.is_confirmed and wanted.queue not in self._missing:
+                self._lose(wanted, "the broker does not serve it any more")
 
     async def _restore(self, wanted: _Wanted, link: Link) -> None:
         try:
@@ -153,10 +166,11 @@ class Consumer:
                 if self._is_current(wanted, link):
                     await self._declare_and_consume(wanted, link)
         except (TransportError, TimeoutError) as error:
-            self._again(wanted, str(error) or "the broker does not answer")
+            self._again(wanted, link, str(error) or "the broker does not answer")
         finally:
             wanted.is_in_work = False
-            self._bell.ring()
+            if not wanted.is_confirmed:
+                self._bell.ring()
 
     def _is_current(self, wanted: _Wanted, link: Link) -> bool:
         return link is self.connection.link and self._wanted.get(wanted.queue) is wanted
@@ -182,7 +196,9 @@ class Consumer:
             wanted.is_suspect = True
             raise
         wanted.channel, wanted.tag = channel, tag
-        wanted.broken, wanted.is_suspect, wanted.failures = None, False, 0
+        wanted.is_suspect, wanted.failures, wanted.told = False, 0, ""
+        self._missing.pop(wanted.queue, None)
+        self._broken.pop(wanted.queue, None)
         self._events.emit(ConsumerConfirmed(wanted.queue))
 
     async def _take_seat(self, wanted: _Wanted, link: Link) -> ConsumingChannel:
@@ -202,16 +218,19 @@ class Consumer:
 
     def _break(self, wanted: _Wanted, reason: str) -> None:
         """Leave it out, and look again with each reconciliation whether somebody has mended it."""
-        if wanted.broken != reason:
-            wanted.broken = reason
-            self._events.emit(QueueBroken(wanted.queue, reason))
         wanted.not_before = self._clock.monotonic() + self._config.reconcile_interval.total_seconds()
+        if self._broken.get(wanted.queue) != reason:
+            self._broken[wanted.queue] = reason
+            self._events.emit(QueueBroken(wanted.queue, reason))
 
-    def _again(self, wanted: _Wanted, reason: str) -> None:
+    def _again(self, wanted: _Wanted, link: Link, reason: str) -> None:
+        """Try it once more in a while."""
         wanted.failures += 1
-        wanted.last_error = reason
         delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(wanted.failures, 16))
         wanted.not_before = self._clock.monotonic() + delay * self._clock.random()
+        if wanted.told != reason and not link.is_lost:
+            wanted.told = reason
+            self._events.emit(ConsumerLost(wanted.queue, reason))
 
     # -- what the broker does
 
@@ -223,29 +242,35 @@ class Consumer:
     def _on_down(self) -> None:
         channels, self._channels = self._channels, []
         for channel in channels:
-            channel.on_closing()
+            channel.on_closing("the connection was lost")
         for wanted in self._wanted.values():
             wanted.channel = None
+        self._missing = dict(self._wanted)
 
-    def on_cancelled(self, channel: ConsumingChannel, tag: str) -> None:
+    def on_cancelled(self, taker: Taker) -> None:
         """See `consuming.Told`."""
-        self._lose(channel, "the broker ended it; its queue was deleted, or its node went down", tag)
+        wanted = self._wanted.get(taker.queue)
+        if wanted is taker:
+            self._lose(wanted, "the broker ended it: its queue was deleted, or its node went down")
 
-    def on_channel_lost(self, channel: ConsumingChannel, reason: str) -> None:
+    def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
         """See `consuming.Told`."""
-        if channel in self._channels:  # else the connection is lost, which is told once for all
-            self._channels.remove(channel)
-            self._lose(channel, reason)
+        if channel not in self._channels:
+            return
+        self._channels.remove(channel)
+        for taker in takers:
+            wanted = self._wanted.get(taker.queue)
+            if wanted is taker and wanted.channel is channel:
+                self._lose(wanted, reason)
 
     def bury(self, delivery: RabbitDelivery, reason: str) -> None:
         """See `consuming.Told`."""
         self._bury(delivery, reason)
 
-    def _lose(self, channel: ConsumingChannel, reason: str, tag: str | None = None) -> None:
-        for wanted in self._wanted.values():
-            if wanted.channel is channel and tag in (None, wanted.tag):
-                wanted.channel = None
-                self._events.emit(ConsumerLost(wanted.queue, reason))
+    def _lose(self, wanted: _Wanted, reason: str) -> None:
+        wanted.channel = None
+        self._missing[wanted.queue] = wanted
+        self._events.emit(ConsumerLost(wanted.queue, reason))
         self._bell.ring()
 
     async def _cancel(self, channel: ConsumingChannel, tag: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
 from aiormq.abc import AbstractChannel, DeliveredMessage
@@ -14,7 +14,7 @@ from jq_actors.transport.port import Deliver
 
 from . import wire
 from .acks import Acks
-from .link import Link, ask
+from .link import Link, ask, closing_reason
 from .quiet import aloud
 
 Bury = Callable[["RabbitDelivery", str], None]
@@ -35,8 +35,8 @@ class RabbitDelivery:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is still in our hand, and not taken back by the broker."""
-        return not self._acks.is_dead
+        """Whether it is in our hand: not ended, and not taken back by the broker."""
+        return self._acks.has(self._tag)
 
     @property
     def dispatch(self) -> int:
@@ -78,12 +78,12 @@ class Taker(Protocol):
 class Told(Protocol):
     """Who is told what the broker does to the consumers of a channel."""
 
-    def on_cancelled(self, channel: ConsumingChannel, tag: str) -> None:
-        """The broker ended the consumer ``tag``."""
+    def on_cancelled(self, taker: Taker) -> None:
+        """The broker ended the consumer of ``taker``."""
         ...
 
-    def on_channel_lost(self, channel: ConsumingChannel, reason: str) -> None:
-        """The channel is gone with all its consumers."""
+    def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
+        """The channel is gone, and with it the consumers of ``takers``."""
         ...
 
     def bury(self, delivery: RabbitDelivery, reason: str) -> None:
@@ -137,8 +137,7 @@ class ConsumingChannel:
                 raise
 
     async def cancel(self, tag: str) -> None:
-        """End the consumer ``tag``; its deliveries stay valid. No delivery of it comes after this
-        returned."""
+        """End the consumer ``tag``: after this no delivery of it comes. Those in hand stay valid."""
         await ask(self._channel.basic_cancel(tag))
         self._leave(tag)
 
@@ -165,7 +164,7 @@ class ConsumingChannel:
         """Not on this channel: nothing is published here."""
         raise AssertionError("A confirm on a consumer's channel.")
 
-    def on_closing(self) -> None:
+    def on_closing(self, reason: str) -> None:
         """See `Sink`."""
         self.is_alive = False
         self._acks.die()
@@ -193,20 +192,19 @@ class ConsumingChannel:
         self._context.run(taker.deliver, delivery)
 
     def _on_cancel(self, frame: Basic.Cancel) -> None:
-        tag = frame.consumer_tag or ""
-        if self._leave(tag):
-            self._told.on_cancelled(self, tag)
+        taker = self._leave(frame.consumer_tag or "")
+        if taker is not None:
+            self._told.on_cancelled(taker)
 
-    def _leave(self, tag: str) -> bool:
-        if self._takers.pop(tag.encode(), None) is None:
-            return False
-        self.seats -= 1
-        return True
+    def _leave(self, tag: str) -> Taker | None:
+        taker = self._takers.pop(tag.encode(), None)
+        if taker is not None:
+            self.seats -= 1
+        return taker
 
     def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+        reason = closing_reason(closing)
         if self.is_alive:
-            self.on_closing()
-        error = None if closing.cancelled() else closing.exception()
-        if self._link.is_lost:
-            return  # told once for all channels
-        self._told.on_channel_lost(self, str(error) if error else "its channel was closed")
+            self.on_closing(reason)
+        if not self._link.is_lost:  # that is told once, for all channels
+            self._told.on_channel_lost(self, self._takers.values(), reason)

@@ -46,7 +46,7 @@ class Sink(Protocol):
         """The broker took (or refused) the publish ``tag``, with ``multiple`` all up to it."""
         ...
 
-    def on_closing(self) -> None:
+    def on_closing(self, reason: str) -> None:
         """The channel is gone: nothing may be written to it any more. aiormq gets to know it later."""
         ...
 
@@ -127,7 +127,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
         """Tell the sinks, then aiormq."""
         channels, self._channels = self._channels, {}
         for content in channels.values():
-            content.sink.on_closing()
+            content.sink.on_closing("the connection was lost")
         if not self.lost.done():
             self.lost.set_result(None)
         super().connection_lost(exc)
@@ -186,7 +186,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
         if method == wire.CHANNEL_CLOSE:
             content = self._channels.pop(channel, None)
             if content is not None:
-                content.sink.on_closing()
+                content.sink.on_closing(wire.read_reply_text(arguments))
         elif method == wire.CONNECTION_CLOSE:
             self.close_text = wire.read_reply_text(arguments)
         elif channel == 0 and method in (wire.BLOCKED, wire.UNBLOCKED):

@@ -14,7 +14,7 @@ from pamqp.commands import Basic
 from jq_actors.errors import TransportError
 
 from . import wire
-from .link import Link, ask
+from .link import Link, ask, closing_reason
 
 MAX_LABEL = 200
 """Characters."""
@@ -58,7 +58,7 @@ class Told(Protocol):
         """No queue took it; its confirm follows."""
         ...
 
-    def on_mailbox_lost(self, mailbox: Mailbox) -> None:
+    def on_mailbox_lost(self, mailbox: Mailbox, reason: str) -> None:
         """The channel of ``mailbox`` is gone; of what is open on it nothing will be known."""
         ...
 
@@ -131,9 +131,9 @@ class _TappedMailbox:
         """See `Sink`."""
         self._told.on_confirm(self._offset + tag, multiple=multiple, taken=taken)
 
-    def on_closing(self) -> None:
+    def on_closing(self, reason: str) -> None:
         """See `Sink`."""
-        self._told.on_mailbox_lost(self)
+        self._told.on_mailbox_lost(self, reason)
 
 
 class _StockMailbox:
@@ -143,7 +143,7 @@ class _StockMailbox:
 
     def __init__(self, channel: AbstractChannel, told: Told) -> None:
         self._channel, self._told = channel, told
-        channel.closing.add_done_callback(lambda _: told.on_mailbox_lost(self))
+        channel.closing.add_done_callback(lambda closing: told.on_mailbox_lost(self, closing_reason(closing)))
 
     def send(self, numbered: Sequence[tuple[int, Letter]]) -> None:
         """See `Mailbox`."""

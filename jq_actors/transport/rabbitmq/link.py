@@ -46,8 +46,7 @@ class _Connection(aiormq.Connection):
 
 
 class Link:
-    """An open connection. Raises nothing but `TransportError`, and asyncio's own TimeoutError and
-    cancellation."""
+    """An open connection. Raises nothing but `TransportError`, TimeoutError and cancellation."""
 
     def __init__(self, connection: aiormq.Connection, tap: FrameTap | None) -> None:
         self.tap = tap
@@ -91,17 +90,17 @@ class Link:
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> str:
-        """Close it, in order if it stands, after what was written; never raises. Returns why it was lost, if
-        it was."""
+        """Close it, in order if it stands, after what was written. Returns why it was lost, if it was."""
         with quietly():
-            closing = asyncio.ensure_future(self._close())
+            if self.tap is None and not self.is_lost:
+                await asyncio.wait([asyncio.ensure_future(self._flush())], timeout=CLOSE_TIMEOUT)
+            closing = asyncio.ensure_future(self._connection.close())
         await asyncio.wait([closing], timeout=CLOSE_TIMEOUT)
-        closing.cancel()
         if self.tap is not None:
-            self.tap.abort()
+            self.tap.abort()  # what aiormq may still wait for ends with the socket
             if self.tap.close_text:
                 return self.tap.close_text
-        return _reason(self._closing)
+        return closing_reason(self._closing)
 
     async def open_channel(self, *, confirms: bool = False) -> AbstractChannel:
         """A channel of one's own."""
@@ -137,14 +136,12 @@ class Link:
             await self._connection.write_queue.put(ChannelFrame(payload=frames, should_close=False))
         self._is_posting = False
 
-    async def _close(self) -> None:
-        if self.tap is None and not self.is_lost:
-            # aiormq closes ahead of what is in its queue.
-            await self._post()
-            sent = asyncio.get_running_loop().create_future()
-            await self._connection.write_queue.put(ChannelFrame(b"", should_close=False, drain_future=sent))
-            await sent
-        await self._connection.close()
+    async def _flush(self) -> None:
+        # aiormq closes ahead of what is in its queue.
+        await self._post()
+        sent = asyncio.get_running_loop().create_future()
+        await self._connection.write_queue.put(ChannelFrame(b"", should_close=False, drain_future=sent))
+        await sent
 
 
 async def open_link(config: BrokerConfig, role: str) -> Link:
@@ -199,7 +196,8 @@ _REFUSALS: dict[type[BaseException], int] = {
 }
 
 
-def _reason(closing: asyncio.Future[Any]) -> str:
+def closing_reason(closing: asyncio.Future[Any]) -> str:
+    """Why aiormq closed what ``closing`` belongs to, a connection or a channel."""
     if not closing.done() or closing.cancelled():
         return "the connection was lost"
     error = closing.exception()

@@ -1,5 +1,4 @@
-"""Publishing: pipelined and confirmed, within a window and a deadline; what became of each message is a
-value.
+"""Publishing: pipelined and confirmed, within a window and a deadline; what became of each is a value.
 
 Letters wait in batches, in the order of the calls. `_pump` sends from there whenever there is a channel, the
 broker takes messages, and fewer than ``broker.publish_window`` are unconfirmed. Nothing here runs in the
@@ -19,6 +18,7 @@ from jq_actors.events import Events, PublisherBlocked
 from jq_actors.transport.port import NotPublished, Published, PublishResult, PublishUnknown
 
 from .background import Background
+from .batch import REFUSED, Batch
 from .connection import Connection, happens
 from .letters import Letter, Mailbox, open_mailbox
 from .link import Link
@@ -26,11 +26,16 @@ from .ways import Ways
 
 CHUNK = 64
 """Most letters in one write; after each it is seen whether the socket takes more."""
+AFTER_A_REFUSAL = (0.1, 0.5, 2.0)
+"""Seconds before each further sending of a message that the broker refused (nack)."""
 REOPEN_DELAY = 0.5
 """Seconds before the next try when the channel could not be opened."""
 
 OpenWay = Callable[[Link, Letter], Awaitable[None]]
 """Declares what a letter needs to arrive; raises TransportError."""
+
+_Way = tuple[str | None, str]
+"""Queue and exchange: letters that agree in both need the same."""
 
 _PUBLISHED = Published()
 _CLOSED = "the transport is closed"
@@ -53,14 +58,14 @@ class Publisher:
         self._window = config.publish_window
         self._ways, self._clock, self._events, self._on_taking = ways, clock, events, on_taking
         self._background = Background(events, clock)
-        self._waiting: deque[_Batch] = deque()
-        self._in_flight: dict[int, tuple[_Batch, int]] = {}
+        self._waiting: deque[Batch] = deque()
+        self._in_flight: dict[int, tuple[Batch, int]] = {}
         self._last_number = 0
         self._oldest = 1
         self._mailbox: Mailbox | None = None
         self._has_mailbox = asyncio.Event()
         self._pump_is_due = self._is_closed = False
-        self._opening: dict[tuple[str | None, str], asyncio.Task[str | None]] = {}
+        self._opening: dict[_Way, asyncio.Task[str | None]] = {}
 
     @property
     def is_connected(self) -> bool:
@@ -83,13 +88,16 @@ class Publisher:
 
     async def publish(self, letters: Sequence[Letter]) -> list[PublishResult]:
         """Send ``letters`` in their order; what became of each, within the deadline."""
-        batch = _Batch(letters, f"the broker did not confirm within {self._deadline:g} s")
+        if self._is_closed:
+            return [NotPublished(_CLOSED)] * len(letters)
+        batch = Batch(letters, f"the broker did not confirm within {self._deadline:g} s")
         try:
             async with asyncio.timeout(self._deadline):
                 await self._open_ways(batch, batch.delayed(), self._ways.prepare)
                 await self._send(batch)
                 await self._open_ways(batch, batch.take_returned(), self._ways.restore)
                 await self._send(batch)
+                await self._insist(batch)
         except TimeoutError:
             return batch.final(self._why_not_sent())
         finally:
@@ -106,34 +114,44 @@ class Publisher:
 
     # -- one call of publish
 
-    async def _send(self, batch: _Batch) -> None:
-        if self._is_closed:
-            batch.give_up(_CLOSED)
+    async def _send(self, batch: Batch) -> None:
         if batch.to_send:
             self._waiting.append(batch)
             self._pump_soon()
             await batch.answered()
 
-    async def _open_ways(self, batch: _Batch, indexes: Sequence[int], open_way: OpenWay) -> None:
+    async def _insist(self, batch: Batch) -> None:
+        """Send again what the broker refused: a quorum queue does so until its leader is elected."""
+        for pause in AFTER_A_REFUSAL:
+            if not batch.take_refused():
+                return
+            await self._clock.sleep(pause)
+            await self._send(batch)
+
+    async def _open_ways(self, batch: Batch, indexes: Sequence[int], open_way: OpenWay) -> None:
+        errors: dict[_Way, str | None] = {}
         for index in indexes:
-            error = await self._open_once(batch.letters[index], open_way)
+            letter = batch.letters[index]
+            way = letter.queue, letter.exchange
+            if way not in errors:
+                errors[way] = await self._open_once(way, letter, open_way)
+            error = errors[way]
             if error is None:
                 batch.to_send.append(index)
             else:
                 batch.results[index] = NotPublished(error)
 
-    async def _open_once(self, letter: Letter, open_way: OpenWay) -> str | None:
-        """Open the way of ``letter``, once for all that wait for the same one; what went wrong."""
-        way = letter.queue, letter.exchange
+    async def _open_once(self, way: _Way, letter: Letter, open_way: OpenWay) -> str | None:
+        """Open the way of ``letter``, once for all calls that wait for the same one; what went wrong."""
         task = self._opening.get(way)
         if task is None:
-            await self.connection.wait_up(self._deadline)
             task = asyncio.get_running_loop().create_task(self._open_way(letter, open_way))
             self._opening[way] = task
             task.add_done_callback(lambda _: self._opening.pop(way))
         return await asyncio.shield(task)
 
     async def _open_way(self, letter: Letter, open_way: OpenWay) -> str | None:
+        await self.connection.wait_up(self._deadline)
         link = self.connection.link
         if link is None:
             return self._why_not_sent()
@@ -199,7 +217,7 @@ class Publisher:
 
     def on_confirm(self, number: int, *, multiple: bool, taken: bool) -> None:
         """See `letters.Told`."""
-        result: PublishResult = _PUBLISHED if taken else NotPublished("the broker refused it (nack)")
+        result = _PUBLISHED if taken else REFUSED
         numbers = range(self._oldest, number + 1) if multiple else (number,)
         for confirmed in numbers:
             entry = self._in_flight.pop(confirmed, None)
@@ -216,7 +234,7 @@ class Publisher:
         if entry is not None:
             entry[0].came_back(entry[1], reason)
 
-    def on_mailbox_lost(self, mailbox: Mailbox) -> None:
+    def on_mailbox_lost(self, mailbox: Mailbox, reason: str) -> None:
         """See `letters.Told`."""
         if mailbox is not self._mailbox:
             return
@@ -224,7 +242,7 @@ class Publisher:
         self._has_mailbox.clear()
         self._ways.doubt()
         in_flight, self._in_flight = self._in_flight, {}
-        unknown = PublishUnknown("the connection was lost before the broker confirmed")
+        unknown = PublishUnknown(f"not confirmed before the channel ended: {reason}")
         for batch, index in in_flight.values():
             batch.confirm(index, unknown)
         link = self.connection.link
@@ -239,7 +257,7 @@ class Publisher:
 
     def _on_down(self) -> None:
         if self._mailbox is not None:
-            self.on_mailbox_lost(self._mailbox)
+            self.on_mailbox_lost(self._mailbox, "the connection was lost")
         self._set_blocked(False)
 
     def _set_blocked(self, blocked: bool) -> None:
@@ -250,60 +268,3 @@ class Publisher:
         if self.is_taking:
             self._pump_soon()
             self._on_taking()
-
-
-class _Batch:
-    """The letters of one call, and what is known of each at any time."""
-
-    def __init__(self, letters: Sequence[Letter], unconfirmed: str) -> None:
-        self.letters = letters
-        self.to_send = deque(index for index, letter in enumerate(letters) if letter.delay is None)
-        self.results: list[PublishResult | None] = [None] * len(letters)
-        self.returned: list[int] = []
-        self.unconfirmed = PublishUnknown(unconfirmed)
-        self._open = len(letters)
-        self._answered: asyncio.Future[None] | None = None
-
-    async def answered(self) -> None:
-        """Wait until nothing is known to be open."""
-        self._open = len(self.to_send)
-        self._answered = asyncio.get_running_loop().create_future()
-        await self._answered
-
-    def confirm(self, index: int, result: PublishResult) -> None:
-        """The answer to a sending; that of one that came back is no success."""
-        if self.results[index] is self.unconfirmed:
-            self.results[index] = result
-        self._open -= 1
-        if self._open == 0 and self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
-
-    def came_back(self, index: int, reason: str) -> None:
-        """No queue took it."""
-        self.results[index] = NotPublished(f"no queue took it: {reason}")
-        self.returned.append(index)
-
-    def delayed(self) -> list[int]:
-        """Those that need more than a queue; they are not yet among `to_send`."""
-        return [index for index, letter in enumerate(self.letters) if letter.delay is not None]
-
-    def take_returned(self) -> list[int]:
-        """Those that came back, to be sent once more."""
-        returned, self.returned = self.returned, []
-        return returned
-
-    def give_up(self, reason: str) -> None:
-        """End the waiting; what was not sent will not be."""
-        for index in self.to_send:
-            self.results[index] = NotPublished(reason)
-        self.withdraw()
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
-
-    def withdraw(self) -> None:
-        """Let nothing more be sent."""
-        self.to_send.clear()
-
-    def final(self, why_not_sent: str) -> list[PublishResult]:
-        """All results, as they are now."""
-        return [NotPublished(why_not_sent) if result is None else result for result in self.results]

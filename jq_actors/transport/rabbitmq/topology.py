@@ -39,6 +39,7 @@ class Topology:
         self.namespace = config.namespace
         self._is_quorum = config.queue_type == "quorum"
         self._delivery_limit = config.delivery_limit
+        self._dead_declared_on: Link | None = None
 
     @property
     def dead(self) -> Queue:
@@ -69,8 +70,9 @@ class Topology:
         Raises:
           RefusedError: it exists with other arguments, or we may not.
         """
-        if self._is_quorum and queue.name != self.dead.name:
+        if self._is_quorum and queue.name != self.dead.name and self._dead_declared_on is not link:
             await declare(link, self.dead)
+            self._dead_declared_on = link
         await declare(link, queue)
 
     def _dead_letters(self, exchange: str, routing_key: str | None = None) -> dict[str, Any]:

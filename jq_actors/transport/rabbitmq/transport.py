@@ -36,6 +36,9 @@ BURY_AGAIN = 5.0
 """Seconds before a delivery that could not be buried is given back, so that it does not come in circles at
 once."""
 
+BURIAL_GRACE = 2.0
+"""Seconds that a close waits for burials; what is not buried by then goes back to its queue."""
+
 T = TypeVar("T")
 
 
@@ -87,7 +90,7 @@ class RabbitTransport:
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_started = self._consumes = False
-        await self._burials.errands(self._timeout)
+        await self._burials.errands(BURIAL_GRACE)
         await self._consumer.close()
         await self._publisher.close()
 

@@ -1,0 +1,80 @@
+"""The letters of one call of publish, and what is known of each at any time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from jq_actors.transport.port import NotPublished, PublishResult, PublishUnknown
+
+from .letters import Letter
+
+REFUSED = NotPublished("the broker refused it (nack)")
+
+
+class Batch:
+    """Letters on their way.
+
+    Parameters:
+      unconfirmed: what is said of one that was sent and has no answer.
+    """
+
+    def __init__(self, letters: Sequence[Letter], unconfirmed: str) -> None:
+        self.letters = letters
+        self.to_send = deque(index for index, letter in enumerate(letters) if letter.delay is None)
+        """Indexes of those to send next, in this order."""
+        self.results: list[PublishResult | None] = [None] * len(letters)
+        self.returned: list[int] = []
+        self.unconfirmed = PublishUnknown(unconfirmed)
+        self._open = len(letters)
+        self._answered: asyncio.Future[None] | None = None
+
+    async def answered(self) -> None:
+        """Wait until nothing is known to be open."""
+        self._open = len(self.to_send)
+        self._answered = asyncio.get_running_loop().create_future()
+        await self._answered
+
+    def confirm(self, index: int, result: PublishResult) -> None:
+        """The answer to a sending; that of one that came back is no success."""
+        if self.results[index] is self.unconfirmed:
+            self.results[index] = result
+        self._open -= 1
+        if self._open == 0 and self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def came_back(self, index: int, reason: str) -> None:
+        """No queue took it."""
+        self.results[index] = NotPublished(f"no queue took it: {reason}")
+        self.returned.append(index)
+
+    def delayed(self) -> list[int]:
+        """Those that need more than a queue; they are not yet among `to_send`."""
+        return [index for index, letter in enumerate(self.letters) if letter.delay is not None]
+
+    def take_returned(self) -> list[int]:
+        """Those that came back, to be sent once more."""
+        returned, self.returned = self.returned, []
+        return returned
+
+    def take_refused(self) -> bool:
+        """Put those that the broker refused among those to send; whether there are any."""
+        self.to_send.extend(index for index, result in enumerate(self.results) if result is REFUSED)
+        return bool(self.to_send)
+
+    def give_up(self, reason: str) -> None:
+        """End the waiting; what was not sent will not be."""
+        for index in self.to_send:
+            self.results[index] = NotPublished(reason)
+        self.withdraw()
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)
+
+    def withdraw(self) -> None:
+        """Let nothing more be sent."""
+        self.to_send.clear()
+
+    def final(self, why_not_sent: str) -> list[PublishResult]:
+        """All results, as they are now."""
+        return [NotPublished(why_not_sent) if result is None else result for result in self.results]
