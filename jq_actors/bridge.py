@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import Context
 from dataclasses import dataclass
+from functools import partial
 
 from dramatiq.middleware import Shutdown
 
 from .current import RunningJob, running
 from .loops import LoopThread
 from .middleware import RunNext
-from .outcome import Interrupted, Outcome, outcome_of
+from .outcome import Failed, Interrupted, Outcome, Retrying, outcome_of
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +26,7 @@ class Crossing:
     job: RunningJob
     outcome: asyncio.Future[Outcome]
     """Of the I/O loop; never an exception."""
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Outcome] | None = None
     interrupted: bool = False
 
 
@@ -61,27 +63,26 @@ class Bridge:
         self._out_woken = False
         while self._out:
             crossing = self._out.popleft()
-            if crossing.interrupted:
-                self._return(crossing, Interrupted())
-            else:
-                crossing.task = self._actors.loop.create_task(self._cross(crossing))
+            # In an empty context: what its sender, or another job, has set in its own must not show in this one.
+            crossing.task = self._actors.loop.create_task(self._cross(crossing.job), context=Context())
+            # Not by the coroutine itself: one that is cancelled before its first step never gets to run a line.
+            crossing.task.add_done_callback(partial(self._ended, crossing))
 
-    async def _cross(self, crossing: Crossing) -> None:
-        try:
-            with running(crossing.job):
-                outcome = await self._run(crossing.job)
-        except asyncio.CancelledError as error:
-            # Ours, or the actor's own (a cancelled inner task that it let through): that one is a failure.
-            outcome = Interrupted() if crossing.interrupted else outcome_of(error)
-        except BaseException as error:  # noqa: BLE001 - of a middleware; whatever it raises becomes the outcome
-            outcome = outcome_of(error)
-        self._return(crossing, outcome)
+    async def _cross(self, job: RunningJob) -> Outcome:
+        with running(job):
+            return await self._run(job)
 
     def _interrupt(self, crossing: Crossing) -> None:
         crossing.interrupted = True
         crossing.job.thread.interrupt_with = Shutdown
         if crossing.task is not None:
             crossing.task.cancel()
+
+    def _ended(self, crossing: Crossing, task: asyncio.Task[Outcome]) -> None:
+        outcome = _outcome_of(task)
+        if crossing.interrupted and _may_be_by_interrupt(task, outcome):
+            outcome = Interrupted()
+        self._return(crossing, outcome)
 
     def _return(self, crossing: Crossing, outcome: Outcome) -> None:
         self._back.append((crossing, outcome))
@@ -97,3 +98,18 @@ class Bridge:
             crossing, outcome = self._back.popleft()
             if not crossing.outcome.done():
                 crossing.outcome.set_result(outcome)
+
+
+def _outcome_of(task: asyncio.Task[Outcome]) -> Outcome:
+    if task.cancelled():
+        return outcome_of(asyncio.CancelledError("other code in this process cancelled the task of the job"))
+    error = task.exception()  # of a middleware; whatever it raises becomes the outcome
+    return task.result() if error is None else outcome_of(error)
+
+
+def _may_be_by_interrupt(task: asyncio.Task[Outcome], outcome: Outcome) -> bool:
+    """Whether an interrupted run failed, or was cancelled: many an actor turns a cancellation into an error.
+
+    It then does not count as an attempt, and runs again elsewhere. Who said `Fail` on purpose has failed.
+    """
+    return task.cancelled() or isinstance(outcome, Retrying) or (isinstance(outcome, Failed) and outcome.retryable)
