@@ -18,6 +18,7 @@ from .arguments import Arguments
 from .building import Call, as_command, build_commands
 from .command import JobCommand
 from .errors import ActorOptionError
+from .handoff import call_actor
 
 if TYPE_CHECKING:
     from .broker import JobBroker
@@ -77,7 +78,7 @@ class JobActor(dramatiq.Actor[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function, in this thread, with these very arguments. No job is made."""
-        return cast("R", self.fn(*args, **kwargs))
+        return cast("R", call_actor(self.actor_name, self.fn, args, kwargs))
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
         """A command that is not sent, for Dramatiq's compositions (``|``, ``pipeline``, ``group``).

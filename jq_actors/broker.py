@@ -257,8 +257,6 @@ class JobBroker(dramatiq.Broker):
             case "worker_boot", (dramatiq.Worker() as worker,):
                 self._boot(worker)
             case "process_message", (JobProxy() as proxy,):
-                if not proxy.job.thread.take():
-                    raise SkipMessage("withdrawn before it began")
                 proxy.enter_context()
             case "worker_shutdown", _:
                 self.runtime.drain()
@@ -270,15 +268,15 @@ class JobBroker(dramatiq.Broker):
             case "process_boot", _:
                 self._import_actors()
             case "process_message", (JobProxy() as proxy,):
-                proxy.job.thread.leave()
                 proxy.result = kwargs.get("result")
             case "skip_message", (JobProxy() as proxy,):
-                proxy.job.thread.leave()
                 proxy.raised = proxy.raised or SkipMessage()
-        super().emit_after(signal, *args, **kwargs)
-        match signal, args:
-            case "process_message" | "skip_message", (JobProxy() as proxy,):
-                proxy.leave_context()
+        try:
+            super().emit_after(signal, *args, **kwargs)
+        finally:
+            match signal, args:
+                case "process_message" | "skip_message", (JobProxy() as proxy,):
+                    proxy.leave_context()
 
     def _import_actors(self) -> None:
         """The ``imports`` of the configuration; in a worker process, before the modules of the command line."""
