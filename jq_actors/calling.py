@@ -12,7 +12,7 @@ from .current import RunningJob
 from .errors import ArgumentError
 from .handoff import Handoff, JobProxy
 from .middleware import JobMiddleware
-from .outcome import Failed, Outcome, Succeeded, Unhandled, failure_of, outcome_of
+from .outcome import Failed, Failure, Outcome, Succeeded, Unhandled, failure_of, outcome_of
 
 if TYPE_CHECKING:
     from .actor import JobActor
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ACTS_ON_THE_THREAD = (TimeLimit, ShutdownNotifications, CurrentMessage, AsyncIO)
 """Dramatiq's own middleware that works on the current thread: right for sync actors, meaningless on a loop."""
 
+FAILED_BY_HOOK = "a middleware has failed the message (message.fail())"
 
 _RUN_HOOKS = (
     "before_process_message",
@@ -50,10 +51,12 @@ class Caller:
             return Unhandled(str(error))
         try:
             if actor.is_async and not self._hooks:
-                return Succeeded(actor.arguments.result_to_json(await actor.fn(*args, **kwargs)))
+                return _succeeded(actor, await actor.fn(*args, **kwargs))
             return await self._call_with_hooks(job, actor, JobProxy(job, args, kwargs))
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError as error:
+            if _is_asked_to_stop():
+                raise
+            return outcome_of(error)  # the actor's own: it awaited something that was cancelled
         except BaseException as error:  # noqa: BLE001 - whatever the actor raises is its outcome
             return outcome_of(error)
 
@@ -62,11 +65,10 @@ class Caller:
             await self._run_async(actor, proxy)
         else:
             await self._handoff.run(proxy)
-        if proxy.raised is None:
-            return Succeeded(actor.arguments.result_to_json(proxy.result))
         if proxy.failed:  # a middleware has called message.fail(): no more tries, as in Dramatiq
-            return Failed(failure_of(proxy.raised), retryable=False)
-        return outcome_of(proxy.raised)
+            failure = Failure(None, FAILED_BY_HOOK) if proxy.raised is None else failure_of(proxy.raised)
+            return Failed(failure, retryable=False)
+        return _succeeded(actor, proxy.result) if proxy.raised is None else outcome_of(proxy.raised)
 
     async def _run_async(self, actor: JobActor[..., Any], proxy: JobProxy) -> None:
         try:
@@ -102,6 +104,18 @@ class Caller:
                 getattr(hook, f"after_{signal}")(self._broker, proxy, **values)
             except Exception:
                 self._broker.logger.critical("after_%s of %r failed.", signal, hook, exc_info=True)
+
+
+def _is_asked_to_stop() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _succeeded(actor: JobActor[..., Any], value: Any) -> Outcome:
+    try:
+        return Succeeded(actor.arguments.result_to_json(value))
+    except ArgumentError as error:  # its work is done: another run would do it twice, and return the like
+        return Failed(failure_of(error), retryable=False)
 
 
 def _hooks_into_runs(layer: dramatiq.Middleware) -> bool:
