@@ -18,9 +18,13 @@ import dramatiq
 from .clock import Clock
 from .errors import DecodeError
 from .job import JobId, adopted_job_id
+from .settings import check_name
 
 SCHEMA_VERSION = 1
 """Version of what is in ``options["jq"]``. A reader accepts one more and one less (DESIGN §12)."""
+
+MAX_TIMESTAMP = 2**53
+"""Milliseconds since 1970: the largest number that every reader of JSON keeps."""
 
 R = TypeVar("R", covariant=True)
 
@@ -114,12 +118,25 @@ def decode_command(body: bytes) -> JobCommand[Any]:
         if not isinstance(fields[name], kind):
             raise DecodeError(f"field {name!r} is a {type(fields[name]).__name__}, expected {kind.__name__}")
     command: JobCommand[Any] = JobCommand(**{name: fields[name] for name in _FIELDS}, body=body)
+    # Here, once: what is read of it later lies beyond the place where a delivery can be buried.
+    _check_fields(command)
     _check_meta(command.meta)
     return command
 
 
+def _check_fields(command: JobCommand[Any]) -> None:
+    try:
+        check_name(command.actor_name)
+        for tag in command.tags:
+            check_name(tag)
+        command.message_id.encode()
+    except ValueError as error:  # half of a surrogate pair is one, too
+        raise DecodeError(f"a name that no job can have: {error}") from error
+    if not 0 <= command.message_timestamp <= MAX_TIMESTAMP:
+        raise DecodeError(f"message_timestamp is no time in milliseconds from 0 to {MAX_TIMESTAMP}")
+
+
 def _check_meta(meta: dict[str, Any]) -> None:
-    # Here, once: what is read from the meta later lies beyond the place where a delivery can be buried.
     version = meta.get("v", SCHEMA_VERSION)
     if not isinstance(version, int) or version > SCHEMA_VERSION + 1:
         raise DecodeError(f"schema version {version!r}; this release reads up to {SCHEMA_VERSION + 1}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,10 +23,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
+NAME = r"[A-Za-z0-9_.:-]{1,128}"
 FIELDS = st.fixed_dictionaries(
     {
         "queue_name": st.text(),
-        "actor_name": st.text(),
+        "actor_name": st.from_regex(NAME, fullmatch=True),
         "args": st.lists(JSON, max_size=4),
         "kwargs": st.dictionaries(st.text(), JSON, max_size=4),
         "options": st.dictionaries(st.text().filter(lambda name: name != "jq"), JSON, max_size=3),
@@ -45,6 +48,10 @@ def _command(**changes: Any) -> JobCommand[Any]:
         "message_timestamp": 1_790_000_000_000,
     }
     return JobCommand(**{**fields, **changes})
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(NAME, value) is not None
 
 
 def _body(**changes: Any) -> bytes:
@@ -132,6 +139,12 @@ def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, prio
         (_body(options=None), "field 'options' is a NoneType, expected dict"),
         (_body(message_id=7), "field 'message_id' is a int, expected str"),
         (_body(message_timestamp="now"), "field 'message_timestamp' is a str, expected int"),
+        (_body(message_timestamp=-1), "message_timestamp is no time"),
+        (_body(message_timestamp=10**400), "message_timestamp is no time"),
+        (_body(message_id="\ud800"), "a name that no job can have"),
+        (_body(actor_name="send\0mail"), r"a name that no job can have: the name 'send\\x00mail'"),
+        (_body(actor_name="a" * 129), "a name that no job can have"),
+        (_body(options={"jq": {"tags": ["eu", ""]}}), "a name that no job can have: the name ''"),
         (_body(options={"jq": {"v": SCHEMA_VERSION + 2}}), "schema version 3; this release reads up to 2"),
         (_body(options={"jq": {"v": "x"}}), "schema version 'x'"),
         (_body(options={"jq": {"attempt": "2"}}), "attempt '2' is no count"),
@@ -180,7 +193,10 @@ def test_a_field_of_another_kind_is_refused(fields: dict[str, Any], name: str, v
     was = type(fields[name])
     fields[name] = value
     body = json.dumps(fields).encode()
-    if isinstance(value, was):
+    if isinstance(value, was) and name == "actor_name":
+        with pytest.raises(DecodeError, match="no job can have") if not _is_name(value) else nullcontext():
+            decode_command(body)
+    elif isinstance(value, was):
         decode_command(body)
     else:
         with pytest.raises(DecodeError, match=f"field '{name}' is a"):
