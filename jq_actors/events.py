@@ -230,6 +230,17 @@ class OutcomeDiscarded(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeLost(Event):
+    """The process ended before the database came back: what the run came to is not written, and the job runs again."""
+
+    job_id: JobId
+    actor: str
+    state: str
+    level = logging.ERROR
+    text = "job %(job_id)s: outcome %(state)s of %(actor)s could not be written before the end; the job runs again"
+
+
+@dataclass(frozen=True, slots=True)
 class AckLost(Event):
     """An ack was due on a channel that has died; the broker delivers the message again."""
 

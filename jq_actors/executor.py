@@ -16,7 +16,7 @@ from .bridge import Bridge, Crossing
 from .clock import Clock
 from .command import JobCommand, decode_command
 from .current import RunningJob
-from .errors import DecodeError
+from .errors import DecodeError, StoreError, StoreUnavailableError
 from .events import (
     DeliveryAckedEarly,
     DeliveryBuried,
@@ -29,6 +29,7 @@ from .events import (
     JobRetryScheduled,
     JobStarted,
     JobUnhandled,
+    OutcomeLost,
 )
 from .ledger import Claimed, Ledger
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
@@ -59,6 +60,7 @@ class Executor:
         self._ledger, self._bridge, self._actors = ledger, bridge, actors
         self._clock, self._events = clock, events
         self._running: dict[Claimed, Crossing] = {}
+        self._is_stopping = False
 
     @property
     def running(self) -> int:
@@ -68,11 +70,12 @@ class Executor:
     def receive(self, delivery: Delivery) -> JobCommand[Any] | None:
         """Decode a delivery; what is no command goes to the dead queue, with the reason, and is ``None``."""
         try:
-            return decode_command(delivery.body)
+            command = decode_command(delivery.body)
         except DecodeError as error:
-            delivery.bury(str(error))
-            self._events.emit(DeliveryBuried(delivery.queue, str(error)))
+            self._bury(delivery, str(error))
             return None
+        # It runs where it came from, and comes back there; one that was moved here may still name its old queue.
+        return command if command.queue_name == delivery.queue else command.copy(queue_name=delivery.queue)
 
     async def live(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor, ran: Callable[[], None]) -> None:
         """Lead one delivery from its claim to its end.
@@ -90,7 +93,17 @@ class Executor:
 
     async def _claim(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor) -> Claimed | None:
         run_token = self._clock.random_bits(63)
-        claim = await self._ledger.claim(delivery, command, run_token)
+        try:
+            claim = await self._ledger.claim(delivery, command, run_token)
+        except StoreUnavailableError:  # closed; as long as it is open, the store itself waits for its database
+            hold(LOOK_AGAIN_AT_MOST)
+            return None
+        except StoreError as error:
+            if command.promised:
+                raise
+            # A message of somebody else, of which the database can never make a row.
+            self._bury(delivery, str(error))
+            return None
         match claim.verdict:
             case Verdict.GRANT:
                 return Claimed(delivery, command, claim, run_token, self._ledger.now())
@@ -110,6 +123,8 @@ class Executor:
                 assert_never(claim.verdict)
 
     async def _run(self, claimed: Claimed) -> Outcome:
+        if self._is_stopping:
+            return Interrupted()
         command = claimed.command
         job = RunningJob(command.job_id, claimed.claim.attempt, command, self._actors.get(command.actor_name))
         waited = claimed.started_at.timestamp() - (
@@ -126,9 +141,19 @@ class Executor:
             del self._running[claimed]
 
     async def _settle(self, claimed: Claimed, outcome: Outcome) -> None:
-        written = await self._ledger.settle(claimed, outcome)
+        try:
+            written = await self._ledger.settle(claimed, outcome)
+        except StoreUnavailableError:  # closed before the database came back
+            command = claimed.command
+            self._events.emit(OutcomeLost(command.job_id, command.actor_name, state_after(outcome).value))
+            claimed.give_back()
+            return
         if written:
             self._tell(claimed, outcome)
+
+    def _bury(self, delivery: Delivery, reason: str) -> None:
+        delivery.bury(reason)
+        self._events.emit(DeliveryBuried(delivery.queue, reason))
 
     def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
         command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.delivery.queue
@@ -167,7 +192,11 @@ class Executor:
                 self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
 
     def interrupt_all(self) -> int:
-        """Stop every run, because the process has to end; returns how many there were."""
+        """Stop every run, because the process has to end; returns how many there were.
+
+        What is granted a claim from now on does not begin: it is settled as interrupted.
+        """
+        self._is_stopping = True
         for crossing in self._running.values():
             self._bridge.interrupt(crossing)
         return len(self._running)

@@ -44,6 +44,11 @@ class Claimed:
         if not self.acked:
             self.delivery.ack()
 
+    def give_back(self) -> None:
+        """Give the delivery back, unless it was acknowledged early."""
+        if not self.acked:
+            self.delivery.requeue()
+
 
 class Ledger(Protocol):
     """Makes deliveries attempts, and outcomes durable."""
@@ -84,8 +89,8 @@ class RowLedger:
         if not written:
             state = state_after(outcome).value
             self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
-        if interrupted and written and not claimed.acked:
-            claimed.delivery.requeue()
+        if interrupted and written:
+            claimed.give_back()
         else:
             claimed.finish()
         return written
@@ -155,8 +160,11 @@ class BrokerLedger:
         attempts = claimed.claim.attempt if attempt_counts(outcome) else claimed.claim.attempt - 1
         again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
         outgoing = Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)
-        while not isinstance((await self._publish([outgoing]))[0], Published):
-            # The old copy stays unacked meanwhile. Giving it back would run it again without any delay.
+        # The old copy stays unacked meanwhile: giving it back would run it again without any delay. Once the broker has
+        # taken it back all the same, that copy is the next run; a new one would make two of the job.
+        while claimed.delivery.is_open:
+            if isinstance((await self._publish([outgoing]))[0], Published):
+                break
             await self._clock.sleep(PUBLISH_AGAIN)
         claimed.delivery.ack()
 
