@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Literal
 
 from .clock import Clock
@@ -142,7 +143,9 @@ class Sender:
         paired = list(zip(commands, results, strict=True))
         published = [(c.job_id, 1) for c, result in paired if isinstance(result, Published)]
         returned = [(c.job_id, 1) for c, result in paired if isinstance(result, NotPublished | Deferred)]
-        for write, dispatches in ((store.mark_published, published), (store.release_publish_lease, returned)):
+        # In a lane of this process a job is as mortal as the process: its row says whose lane it is.
+        mark_published = partial(store.mark_published, lane_owner=not self._transport.shared)
+        for write, dispatches in ((mark_published, published), (store.release_publish_lease, returned)):
             if dispatches:
                 mark = asyncio.get_running_loop().create_task(self._written(write(dispatches)))
                 self._marks.add(mark)
