@@ -114,10 +114,10 @@ class Claims:
         taken_over: dict[str, ClaimRequest] = {}
         for request in requests:
             row = rows.get(request.job_id)
-            if row is not None and row.state == JobState.RUNNING and row.worker_id == self._workers.my_id:
+            if row is not None and row.state == JobState.RUNNING and self._workers.is_me(row.worker_id):
                 claimed.answers[request.run_token] = self._own(row, request)
                 continue
-            view = None if row is None else _view(row, dead)
+            view = None if row is None else self._view(row, dead)
             verdict = judge(view, request.dispatch, now, promised=request.promised)
             match verdict:
                 case Verdict.DROP_FINAL | Verdict.DROP_STALE:
@@ -137,6 +137,13 @@ class Claims:
         if taken_over:
             runs = {job_id: lost_run(rows[job_id]) for job_id in taken_over}
             await self._take_over(connection, taken_over, runs, now, claimed)
+
+    def _view(self, row: Row, dead: frozenset[str]) -> RowView:
+        owner = None
+        if row.state == JobState.RUNNING and row.lease_until is not None:
+            lease_until = self._workers.lease_end(row.lease_until)
+            owner = Owner(row.worker_id, lease_until, known_dead=row.worker_id in dead)
+        return RowView(JobState(row.state), row.dispatch, owner)
 
     def _own(self, row: Row, request: ClaimRequest) -> Claim:
         if row.run_token == request.run_token:  # granted by a try whose answer was lost
@@ -248,13 +255,6 @@ async def _dead_owners(rows: Iterable[Row]) -> frozenset[str]:
         if row.state == JobState.RUNNING and row.host is not None
     }
     return await known_dead(owners)
-
-
-def _view(row: Row, dead: frozenset[str]) -> RowView:
-    owner = None
-    if row.state == JobState.RUNNING and row.lease_until is not None:
-        owner = Owner(row.worker_id, row.lease_until, known_dead=row.worker_id in dead)
-    return RowView(JobState(row.state), row.dispatch, owner)
 
 
 def _lease_left(view: RowView | None, now: datetime) -> timedelta:

@@ -13,26 +13,28 @@ from jq_actors.job import JobId, JobState
 
 from .database import Database
 from .dialect import encode_rows
+from .publish_leases import Key, PublishLeases
 from .tables import JOB_ID, Tables, UtcDateTime
 
-Mark = tuple[Sequence[tuple[JobId, int]], bool]
+Mark = tuple[Sequence[Key], bool]
 """Dispatches that were published, and whether into the memory of this process."""
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 
 class Marks:
-    """Says of dispatches what became of them."""
+    """Says of dispatches what became of them; only of those that this process has leased."""
 
-    def __init__(self, database: Database, tables: Tables) -> None:
-        self._database = database
+    def __init__(self, database: Database, tables: Tables, leases: PublishLeases) -> None:
+        self._database, self._leases = database, leases
         c = tables.jobs.c
-        b = database.dialect.rows({"id": JOB_ID, "dispatch": sa.Integer()}).c
+        b = database.dialect.rows({"id": JOB_ID, "dispatch": sa.Integer(), "lease": UtcDateTime()}).c
         this = sa.update(tables.jobs).where(c.id == b.id, c.dispatch == b.dispatch)
-        marked = this.values(published_at=_NOW, publish_at=None)
-        self._mark = marked.where(_is_set(c.publish_at))
-        self._own = this.values(lane_owner=sa.bindparam("me", type_=sa.Text)).where(~_is_set(c.final_state))
-        self._release = this.values(publish_at=c.due_at).where(_is_set(c.publish_at), c.state == JobState.QUEUED.value)
+        leased = this.where(_on_the_row(c.publish_at == b.lease))
+        self._mark = leased.values(published_at=_NOW, publish_at=None)
+        self._release = leased.where(c.state == JobState.QUEUED.value).values(publish_at=c.due_at)
+        unfinished = _on_the_row(c.final_state.is_(None))
+        self._own = this.where(unfinished).values(lane_owner=sa.bindparam("me", type_=sa.Text))
         actors = database.dialect.rows({"actor": tables.jobs.c.actor.type}).c
         self._offer = (
             sa.update(tables.jobs)
@@ -53,21 +55,26 @@ class Marks:
             .returning(c.id)
         )
 
-    async def published(
-        self, connection: AsyncConnection, marks: Sequence[Mark], me: str | None, now: datetime
-    ) -> None:
+    async def published(self, marks: Sequence[Mark], me: str | None, now: datetime) -> None:
         """The dispatches of ``marks`` are at the broker, or in the memory of this worker (``me``)."""
-        everywhere = [dispatch for dispatches, _ in marks for dispatch in dispatches]
-        await connection.execute(self._mark, {"batch": _batch(everywhere), "now": now})
-        here = [dispatch for dispatches, in_memory in marks if in_memory for dispatch in dispatches]
-        if here:
-            # Also those that run already: interrupted, they go back into that memory.
-            await connection.execute(self._own, {"batch": _batch(here), "me": me})
+        ended = self._ended([key for keys, _ in marks for key in keys])
+        here = encode_rows([_row(key) for keys, in_memory in marks if in_memory for key in keys])
 
-    async def released(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        async def mark(connection: AsyncConnection) -> None:
+            await connection.execute(self._mark, {"batch": ended, "now": now})
+            if me is not None:
+                # Also those that run already: interrupted, they go back into that memory.
+                await connection.execute(self._own, {"batch": here, "me": me})
+
+        await self._database.write(mark)
+
+    async def released(self, keys: Sequence[Key]) -> None:
         """These were not published: anybody may publish them, in their old place."""
-        batch = {"batch": _batch(dispatches)}
+        batch = {"batch": self._ended(keys)}
         await self._database.write(lambda c: c.execute(self._release, batch))
+
+    def _ended(self, keys: Sequence[Key]) -> str:
+        return encode_rows([_row(key) | {"lease": until} for key, until in self._leases.ended(keys)])
 
     async def offered(self, actors: Sequence[str], now: datetime) -> list[JobId]:
         """Unhandled rows of ``actors`` are queued again; returns their ids."""
@@ -79,11 +86,11 @@ class Marks:
         return await self._database.write(offer)
 
 
-def _is_set(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    # Not IS NOT NULL: as long as its statistics say that there are few such rows, PostgreSQL would find them all by
-    # their partial index, a backlog of a million too, instead of those of the batch by their ids.
-    return sa.case((column.is_not(None), 1), else_=0) == 1
+def _row(key: Key) -> dict[str, Any]:
+    return {"id": key[0], "dispatch": key[1]}
 
 
-def _batch(dispatches: Sequence[tuple[JobId, int]]) -> str:
-    return encode_rows([{"id": job_id, "dispatch": dispatch} for job_id, dispatch in dispatches])
+def _on_the_row(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    # Hidden from the planner: as long as its statistics say that few rows fulfil the condition, it would find them
+    # all by a partial index, a backlog of a million too, instead of those of the batch by their ids.
+    return sa.case((condition, 1), else_=0) == 1

@@ -18,7 +18,7 @@ from .losses import Losses, LostRun, events_of, lost_run, run_columns
 from .port import Leases, Settlement
 from .settles import Settles
 from .tables import Tables
-from .workers import known_dead
+from .workers import Workers, known_dead
 
 _WORKER = sa.bindparam("worker", type_=sa.Text)
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
@@ -44,9 +44,17 @@ class Recovered:
 class Recovering:
     """Finds lost workers, and gives back their jobs."""
 
-    def __init__(self, database: Database, tables: Tables, leases: Leases, losses: Losses, settles: Settles) -> None:
+    def __init__(
+        self,
+        database: Database,
+        tables: Tables,
+        leases: Leases,
+        known_workers: Workers,
+        losses: Losses,
+        settles: Settles,
+    ) -> None:
         jobs, workers = tables.jobs, tables.workers
-        self._database, self._leases = database, leases
+        self._database, self._leases, self._workers = database, leases, known_workers
         self._losses, self._settles = losses, settles
         self._all = sa.select(
             workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started, workers.c.lease_until
@@ -90,9 +98,9 @@ class Recovering:
         await self._database.write(lambda c: self._leave(c, worker, now))
 
     async def _lost(self, connection: AsyncConnection, now: datetime) -> list[Owner]:
-        rows = (await connection.execute(self._all)).all()
+        rows = [row for row in await connection.execute(self._all) if not self._workers.is_me(row.id)]
         dead = await known_dead({row.id: (row.host, row.pid, row.process_started) for row in rows})
-        owners = [Owner(row.id, row.lease_until, known_dead=row.id in dead) for row in rows]
+        owners = [Owner(row.id, self._workers.lease_end(row.lease_until), row.id in dead) for row in rows]
         return [owner for owner in owners if owner_is_lost(owner, now)]
 
     async def _give_back(self, owner: Owner, limit: int, now: datetime) -> Recovered:
@@ -102,8 +110,10 @@ class Recovering:
             # Whoever has this lock recovers the worker. A claim that it makes just now is either over, and its
             # row is found below, or finds no worker to claim for.
             lease_until = await connection.scalar(self._lock, worker)
-            if lease_until is None or not owner_is_lost(replace(owner, lease_until=lease_until), now):
-                return recovered  # another relay is at it, or it came back to life
+            if lease_until is None:
+                return recovered  # another relay is at it
+            if not owner_is_lost(replace(owner, lease_until=self._workers.lease_end(lease_until)), now):
+                return recovered  # it came back to life
             runs = await self._runs(connection, owner.worker_id, limit)
             alive = [run for run in runs if survives_crash(run.crashes, self._leases.max_crashes)]
             recovered.queued = await self._losses.queue(connection, alive, now)

@@ -14,6 +14,7 @@ from jq_actors.job import JobId, JobState
 from .database import Database
 from .dialect import encode_rows
 from .port import Dispatch
+from .publish_leases import PublishLeases
 from .tables import JOB_ID, Tables, UtcDateTime
 
 FIRST_BACKOFF = timedelta(seconds=30)
@@ -29,8 +30,8 @@ _QUEUE = sa.bindparam("wanted_queue", type_=sa.Text)
 class RelayQueries:
     """Takes rows for a relay. Several relays at once never take the same row."""
 
-    def __init__(self, database: Database, tables: Tables) -> None:
-        self._database, self._tables = database, tables
+    def __init__(self, database: Database, tables: Tables, leases: PublishLeases) -> None:
+        self._database, self._tables, self._leases = database, tables, leases
         c = tables.jobs.c
         queued = c.state == JobState.QUEUED.value
         unpublished = (c.publish_at <= _NOW, queued)
@@ -74,25 +75,28 @@ class RelayQueries:
 
     async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
         """See JobStore."""
-        parameters = {"now": now, "lease": now + lease, "limit": limit}
-        return await self._database.write(lambda c: self._taken(c, self._take_due, parameters))
+        return await self._lease(self._take_due, {"limit": limit}, now, lease)
 
     async def take_unpublished(
         self, room: Mapping[str, int] | None, limit: int, now: datetime, lease: timedelta
     ) -> list[Dispatch]:
         """See JobStore."""
-        times = {"now": now, "lease": now + lease}
         if room is None:
-            return await self._database.write(lambda c: self._taken(c, self._take_any, {**times, "limit": limit}))
-        return await self._database.write(lambda c: self._taken_by_queue(c, room, limit, times))
+            return await self._lease(self._take_any, {"limit": limit}, now, lease)
+        taken: list[Dispatch] = []
+        for queue, places in room.items():
+            wanted = min(places, limit - len(taken))
+            if wanted > 0:
+                parameters = {"limit": wanted, "wanted_queue": queue}
+                taken += await self._lease(self._take_of_queue, parameters, now, lease)
+        return taken
 
     async def take_missing(
         self, queue: str, published_before: datetime, limit: int, now: datetime, lease: timedelta
     ) -> list[Dispatch]:
         """See JobStore."""
-        parameters = {"wanted_queue": queue, "limit": limit, "now": now, "lease": now + lease}
-        parameters |= _backoffs(published_before, now)
-        return await self._database.write(lambda c: self._taken(c, self._take_missing, parameters))
+        parameters = {"wanted_queue": queue, "limit": limit, **_backoffs(published_before, now)}
+        return await self._lease(self._take_missing, parameters, now, lease)
 
     async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
         """See JobStore."""
@@ -128,21 +132,16 @@ class RelayQueries:
             .returning(c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key)
         )
 
-    async def _taken(
-        self, connection: AsyncConnection, statement: sa.UpdateBase, parameters: Mapping[str, Any]
+    async def _lease(
+        self, statement: sa.UpdateBase, parameters: Mapping[str, Any], now: datetime, lease: timedelta
     ) -> list[Dispatch]:
-        return await self._dispatches(connection, (await connection.execute(statement, parameters)).all())
+        async def take(connection: AsyncConnection) -> list[Dispatch]:
+            rows = await connection.execute(statement, {**parameters, "now": now, "lease": now + lease})
+            return await self._dispatches(connection, rows.all())
 
-    async def _taken_by_queue(
-        self, connection: AsyncConnection, room: Mapping[str, int], limit: int, times: Mapping[str, Any]
-    ) -> list[Dispatch]:
-        taken: list[sa.Row[Any]] = []
-        for queue, places in room.items():
-            wanted = min(places, limit - len(taken))
-            if wanted > 0:
-                parameters = {**times, "limit": wanted, "wanted_queue": queue}
-                taken += (await connection.execute(self._take_of_queue, parameters)).all()
-        return await self._dispatches(connection, taken)
+        dispatches = await self._database.write(take)
+        self._leases.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
+        return dispatches
 
     async def _dispatches(self, connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Dispatch]:
         if not rows:

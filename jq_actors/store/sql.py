@@ -36,6 +36,7 @@ from .port import (
     Settlement,
     StoreReport,
 )
+from .publish_leases import PublishLeases
 from .readiness import Readiness
 from .reading import Reading
 from .recovery import Recovering
@@ -74,17 +75,19 @@ class SqlStore:
         pool_size: int = 2,
     ) -> None:
         self._clock, self._events = clock, events
+        self._held: Mapping[str, int] = {}
         self._db = Database(url, pool_size=pool_size, clock=clock, events=events)
         self._readiness = Readiness(url, jobs_table, self._db, clock, auto_migrate=auto_migrate)
         tables, dialect = tables_for(jobs_table), self._db.dialect
-        self._workers = Workers(tables, dialect)
+        self._workers = Workers(tables, dialect, grace=leases.worker)
         self._inserts = Inserts(tables, dialect)
         losses = Losses(tables, dialect)
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses)
         self._settles = Settles(tables, dialect)
-        self._relay = RelayQueries(self._db, tables)
-        self._marks = Marks(self._db, tables)
-        self._recovering = Recovering(self._db, tables, leases, losses, self._settles)
+        self._publishing = PublishLeases()
+        self._relay = RelayQueries(self._db, tables, self._publishing)
+        self._marks = Marks(self._db, tables, self._publishing)
+        self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles)
         self._pruning = Pruning(self._db, tables)
         self._reading = Reading(self._db, tables)
         self._claiming = GroupCommit("claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back)
@@ -138,6 +141,7 @@ class SqlStore:
         await self._marks.released(dispatches)
 
     async def _write_claims(self, requests: Sequence[ClaimRequest], _again: bool) -> list[Claim]:
+        await self._live()
         now = self.now()
         claimed = await self._db.write(lambda connection: self._claims.write(connection, requests, now))
         for event in claimed.events:
@@ -151,12 +155,15 @@ class SqlStore:
     async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[None]:
         now = self.now()
         await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
+        for jobs, lease in insertions:
+            if lease is not None:
+                self._publishing.took([(job.id, 1) for job in jobs], now + lease, now)
         return [None] * len(insertions)
 
     async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
         now = self.now()
         me = self._workers.my_id if any(in_memory for _, in_memory in marks) else None
-        await self._db.write(lambda connection: self._marks.published(connection, marks, me, now))
+        await self._marks.published(marks, me, now)
         return [None] * len(marks)
 
     def _give_back(self, request: ClaimRequest, claim: Claim) -> None:
@@ -192,6 +199,7 @@ class SqlStore:
 
     async def recover(self, limit: int) -> Recovery:
         """See JobStore."""
+        await self._live()
         recovered = await self._recovering.recover(limit, self.now())
         for event in recovered.events:
             self._events.emit(event)
@@ -218,9 +226,16 @@ class SqlStore:
 
     async def heartbeat(self, held: Mapping[str, int]) -> None:
         """See JobStore."""
+        self._held = held
         await self._readiness.measure()
         now = self.now()
         await self._db.write(lambda connection: self._workers.renew(connection, now, held))
+        self._workers.renewed(now)
+
+    async def _live(self) -> None:
+        """Before this worker claims jobs, or takes those of others: see to it that it lives itself."""
+        if self._workers.has_to_renew(self.now()):
+            await self.heartbeat(self._held)
 
     async def leave(self) -> None:
         """See JobStore."""

@@ -21,11 +21,14 @@ from .tables import Tables, UtcDateTime
 class Workers:
     """The row of this process, and a look at all."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+    def __init__(self, tables: Tables, dialect: Dialect, grace: timedelta) -> None:
         self._workers = tables.workers
         self._me: WorkerIdentity | None = None
         self._queues: list[str] = []
         self._lease = timedelta()
+        self._grace = grace
+        self._renewed_at: datetime | None = None
+        self._no_lease_ends_before: datetime | None = None
         self._insert = dialect.insert(tables.workers).on_conflict_do_nothing(index_elements=[tables.workers.c.id])
         self._hold = held_worker(tables)
         self._renew = (
@@ -52,10 +55,33 @@ class Workers:
     def enrol(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
         """From here on this process is ``worker``; its row is made by `renew` or `hold`."""
         self._me, self._queues, self._lease = worker, list(queues), lease
+        self._renewed_at = None
 
     def forget(self) -> None:
         """This process is no worker any more."""
         self._me = None
+
+    def is_me(self, worker_id: str) -> bool:
+        """Whether that is this process."""
+        return self._me is not None and self._me.id == worker_id
+
+    def has_to_renew(self, now: datetime) -> bool:
+        """Whether the lease was not renewed for so long that something is wrong: first renew it, then do the rest."""
+        return self._me is not None and (self._renewed_at is None or now - self._renewed_at > self._lease / 2)
+
+    def renewed(self, now: datetime) -> None:
+        """The lease is renewed. If it was high time, others were perhaps kept from it too: give them theirs.
+
+        Who has just started cannot know. So after an outage of the database nobody is taken for lost merely because
+        nobody could renew a lease.
+        """
+        if self.has_to_renew(now):
+            self._no_lease_ends_before = now + self._grace
+        self._renewed_at = now
+
+    def lease_end(self, lease_until: datetime) -> datetime:
+        """When to take a worker for lost whose row says ``lease_until``."""
+        return lease_until if self._no_lease_ends_before is None else max(lease_until, self._no_lease_ends_before)
 
     async def hold(self, connection: AsyncConnection, now: datetime) -> None:
         """See to it that the row of this process is there until the transaction ends."""

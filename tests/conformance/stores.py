@@ -30,6 +30,8 @@ from tests.support.recorder import EventRecorder
 KINDS = ["sqlite", "asyncpg", "psycopg"]
 TABLE = "orm_jobs"
 LEASE = timedelta(seconds=30)
+LEASES = Leases(worker=timedelta())
+"""A lease that is over is believed at once; see `Workers.renewed`."""
 
 clock = SystemClock()
 ME = identify(clock)
@@ -60,7 +62,7 @@ class World:
         store = SqlStore(
             url or self.url,
             jobs_table=jobs_table,
-            leases=leases or Leases(worker=LEASE),
+            leases=leases or LEASES,
             clock=clock,
             events=self.events,
             auto_migrate=auto_migrate,

@@ -17,13 +17,14 @@ from jq_actors.events import JobFailed, JobTakenOver
 from jq_actors.job import JobState
 from jq_actors.outcome import Interrupted, Succeeded
 from jq_actors.protocol import Owner, RowView, Verdict, judge
-from jq_actors.store.port import Claim, Leases, NewJob
+from jq_actors.store.port import Claim, NewJob
 from jq_actors.store.sql import SqlStore
 from jq_actors.worker import process_start
 from tests.support.waiting import eventually
 
 from .stores import (
     LEASE,
+    LEASES,
     ME,
     World,
     another_process,
@@ -210,7 +211,7 @@ async def test_taken_over_run_is_an_attempt_that_was_lost(db: World) -> None:
 
 
 async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
-    store = await db.worker(leases=Leases(max_crashes=3))
+    store = await db.worker(leases=replace(LEASES, max_crashes=3))
     failed = db.record(JobFailed)
     [job] = await queued(store)
     for crash in range(1, 4):

@@ -17,8 +17,25 @@ from jq_actors.protocol import Verdict
 from jq_actors.store.port import Leases, NewJob, Recovery
 from jq_actors.store.sql import SqlStore
 from jq_actors.worker import process_start
+from tests.support.clock import FakeClock
+from tests.support.waiting import eventually
 
-from .stores import ME, World, another_process, clock, got, granted, new_job, queued, request_of, settled
+from .stores import (
+    LEASE,
+    LEASES,
+    ME,
+    World,
+    another_me,
+    another_process,
+    clock,
+    got,
+    granted,
+    new_job,
+    queued,
+    request_of,
+    settled,
+    world_on,
+)
 
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
@@ -68,7 +85,7 @@ async def test_jobs_of_a_lost_worker_are_queued_unpublished_as_the_same_dispatch
 
 async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
     _, [job, innocent], _ = await worker_with(db, "lost", 2)
-    relay = await db.worker(leases=Leases(max_crashes=3))
+    relay = await db.worker(leases=replace(LEASES, max_crashes=3))
     failed = db.record(JobFailed)
     await db.change(job.id, crashes=2, attempt=3)
     await lapse(db, "lost")
@@ -102,6 +119,72 @@ async def test_recovery_goes_on_where_its_limit_stopped_it(db: World) -> None:
     assert [len(look.queued) for look in looks] == [10, 10, 5, 0]
     assert [look.workers for look in looks] == [(), (), ("lost",), ()]
     assert {job_id for look in looks for job_id in look.queued} == {job.id for job in jobs}
+
+
+async def test_others_get_the_time_to_renew_their_lease_from_who_has_just_started(db: World) -> None:
+    _, [job], _ = await worker_with(db, "late", 1)
+    await lapse(db, "late")
+    grace = timedelta(seconds=1)
+    relay = await db.worker(leases=replace(LEASES, worker=grace))
+    assert await relay.recover(10) == Recovery()
+    claim = await relay.claim(request_of(job))
+    assert claim.verdict is Verdict.HOLD
+    assert claim.look_again <= grace
+
+    async def recovered() -> Recovery | None:
+        recovery = await relay.recover(10)
+        return recovery if recovery.workers else None
+
+    assert await eventually(recovered, 10, "the grace to be over") == Recovery(queued=(job.id,), workers=("late",))
+
+
+async def test_worker_that_could_not_renew_its_lease_renews_it_before_all_else(sqlite_url: str) -> None:
+    time = FakeClock()
+    async with world_on(sqlite_url) as world:
+        first, second = (world.store(clock=time, leases=Leases(worker=LEASE)) for _ in range(2))
+        for store in (first, second):
+            await store.open()
+            await store.register(another_me(), ["mail"], LEASE)
+        time.jump(2 * LEASE)  # the grace of who has just started is over
+        await first.heartbeat({})
+        await second.heartbeat({})
+        time.jump(2 * LEASE)
+        [of_first, of_second] = jobs = await queued(first, 2)
+        await first.heartbeat({"mail": 2})
+        await granted(first, of_first)
+        await second.heartbeat({})
+        await granted(second, of_second)
+
+        # An outage of the database: nobody renews. The first that is back takes nothing, not even its own.
+        time.jump(2 * LEASE)
+        assert await first.recover(10) == Recovery()
+        assert [(await first.claim(request_of(job))).verdict for job in jobs] == [Verdict.HOLD] * 2
+        assert await first.held_deliveries("mail") == 2
+        # The other one is back in time.
+        time.jump(LEASE / 2)
+        await second.heartbeat({})
+        await first.heartbeat({})
+        time.jump(LEASE / 2)
+        assert await first.recover(10) == Recovery()
+        assert await second.recover(10) == Recovery()
+        # And if it had not come back, it would be lost.
+        for _ in range(3):
+            await first.heartbeat({})
+            time.jump(LEASE / 3)
+        assert (await first.recover(10)).queued == (of_second.id,)
+
+
+async def test_claim_after_a_stop_is_made_under_a_new_lease(sqlite_url: str) -> None:
+    time = FakeClock()
+    async with world_on(sqlite_url) as world:
+        stopped = world.store(clock=time)
+        await stopped.open()
+        await stopped.register(another_me(), ["mail"], LEASE)
+        [job] = await queued(stopped)
+        time.jump(10 * LEASE)
+        await granted(stopped, job)
+        [row] = await world.execute(sa.select(world.tables.workers.c.lease_until))
+        assert row.lease_until == time.wall() + LEASE
 
 
 async def test_what_lay_in_a_lost_workers_memory_is_unpublished(db: World) -> None:
