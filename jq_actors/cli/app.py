@@ -52,7 +52,7 @@ def demo(
         list[Path] | None,
         typer.Argument(metavar="FOLDER", help="Documents to index. Default: this project and the installed packages."),
     ] = None,
-    home: Annotated[Path, typer.Option(metavar="DIR", help="Where database, index and log go.")] = Path(".demo"),
+    home: Annotated[Path, typer.Option(metavar="DIR", help="Where index and log go.")] = Path(".demo"),
 ) -> None:
     """Index real documents in one process: the library of `examples/`, embedded, with progress and a summary."""
     from .demo import run_demo  # here: no other command needs what it imports
