@@ -167,6 +167,13 @@ def test_the_dispatch_number_is_read_from_ids_of_ours_only(message_id: str, disp
     assert wire.dispatch_of(message_id.encode()) == dispatch
 
 
+@pytest.mark.parametrize(
+    ("message_id", "label"), [(f"{UUID}.3.9", f"{UUID}.3"), ("order.5", "order.5"), ("", ""), ("x", "x")]
+)
+def test_the_label_of_an_id(message_id: str, label: str) -> None:
+    assert wire.label_of(message_id.encode()) == label
+
+
 @pytest.mark.parametrize(("message_id", "number"), [(b"a.1.77", 77), (b"8", 8), (b"", None), (b"a.b", None)])
 def test_the_number_of_a_sending(message_id: bytes, number: int | None) -> None:
     assert wire.number_of(message_id) == number

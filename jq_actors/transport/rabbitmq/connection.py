@@ -110,8 +110,7 @@ async def happens(event: asyncio.Event, timeout: float) -> bool:
 
 
 class _News:
-    """Tells of connects and losses: a loss at most once in `TELL_EVERY`, a connect whenever a loss was
-    told."""
+    """Tells of a loss at most once in `TELL_EVERY`, and of each connect after a loss that was told."""
 
     def __init__(self, role: str, clock: Clock, events: Events) -> None:
         self._role, self._clock, self._events = role, clock, events

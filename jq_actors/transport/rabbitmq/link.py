@@ -100,6 +100,8 @@ class Link:
             self.tap.abort()  # what aiormq may still wait for ends with the socket
             if self.tap.close_text:
                 return self.tap.close_text
+        if self._connection.is_connection_was_stuck:
+            return "nothing came for two heartbeats"
         return closing_reason(self._closing)
 
     async def open_channel(self, *, confirms: bool = False) -> AbstractChannel:
@@ -198,9 +200,6 @@ _REFUSALS: dict[type[BaseException], int] = {
 
 def closing_reason(closing: asyncio.Future[Any]) -> str:
     """Why aiormq closed what ``closing`` belongs to, a connection or a channel."""
-    if not closing.done() or closing.cancelled():
-        return "the connection was lost"
-    error = closing.exception()
-    if isinstance(error, asyncio.CancelledError):
-        return "nothing came for two heartbeats"  # then aiormq cancels its own reader
-    return str(error or "closed")
+    error = closing.exception() if closing.done() and not closing.cancelled() else None
+    # aiormq sets a CancelledError for what was closed without a reason from the broker.
+    return str(error or "") or "the connection was lost"

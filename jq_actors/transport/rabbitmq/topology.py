@@ -15,11 +15,12 @@ from jq_actors.transport.port import QueueDepth
 from .link import Link, RefusedError, ask
 
 MAX_PRIORITY = 10
-"""``x-max-priority`` of plain classic queues; priorities 0 to 9 are used. Quorum queues have their own,
-undeclared."""
+"""``x-max-priority`` of plain classic queues; priorities 0 to 9 are used. Quorum queues need no argument.
+
+It costs RabbitMQ 3.10 about 30 µs more for a message and 140 KiB for a queue, and cannot be added later (406).
+"""
 NEVER = 1_000_000
-"""Delivery limit of the dead queue. RabbitMQ 4 drops what was looked at 20 times; only there could -1 say
-"never"."""
+"""Delivery limit of the dead queue: without one, RabbitMQ 4 drops what was looked at 20 times."""
 
 NOT_FOUND = 404
 

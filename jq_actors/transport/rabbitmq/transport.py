@@ -33,9 +33,7 @@ from .topology import Topology, look, purge
 from .ways import Ways
 
 BURY_AGAIN = 5.0
-"""Seconds before a delivery that could not be buried is given back, so that it does not come in circles at
-once."""
-
+"""Seconds before a delivery that could not be buried is given back; at once, it would go round in circles."""
 BURIAL_GRACE = 2.0
 """Seconds that a close waits for burials; what is not buried by then goes back to its queue."""
 
@@ -67,8 +65,7 @@ class RabbitTransport:
         self._consume_if_wanted()
 
     async def wait_connected(self, timeout: float) -> bool:
-        """See `Transport.wait_connected`: the publisher's connection, and the consumer's if anything is
-        consumed."""
+        """See `Transport.wait_connected`; the consumer's connection counts when anything is wanted."""
         waits = [self._publisher.wait_connected(timeout)]
         if self._consumer.is_used:
             waits.append(self._consumer.connection.wait_up(timeout))

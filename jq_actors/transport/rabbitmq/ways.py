@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from datetime import timedelta
 from typing import Any
 
 from pamqp.exceptions import PAMQPException
@@ -20,8 +22,7 @@ from .topology import Topology
 MAX_REASON = 1000
 """Characters of the reason that go into the header of a buried delivery."""
 MAX_HEADERS = 64 * 1024
-"""Bytes; the headers of a delivery that has more are not buried with it: a header has to fit into one
-frame."""
+"""Bytes; the headers of a delivery that has more are not buried with it: a header has to fit into one frame."""
 
 
 class Ways:
@@ -33,9 +34,10 @@ class Ways:
 
     def to_jobs(self, outgoing: Outgoing) -> Letter:
         """The letter of one dispatch."""
+        delay = outgoing.delay if outgoing.delay is not None and outgoing.delay > timedelta() else None
         exchange, routing_key = "", f"{self._topology.namespace}.{outgoing.queue}"
-        if outgoing.delay:
-            exchange, routing_key = self._delays.route(outgoing.queue, outgoing.delay)
+        if delay is not None:
+            exchange, routing_key = self._delays.route(outgoing.queue, delay)
         return Letter(
             outgoing.queue,
             exchange,
@@ -44,14 +46,14 @@ class Ways:
             outgoing.priority,
             {"jq-job": outgoing.job_id},
             outgoing.body,
-            outgoing.delay,
+            delay,
         )
 
     def to_dead(self, delivery: RabbitDelivery, reason: str) -> Letter:
         """The letter of a delivery that is buried, with its own headers and our two."""
         ours = {"jq-reason": reason[:MAX_REASON], "jq-queue": delivery.queue}
         headers = _headers_of(delivery.header) | ours
-        label = _label_of(wire.read_message_id(delivery.header))
+        label = wire.label_of(wire.read_message_id(delivery.header))[:MAX_LABEL] or "buried"
         return Letter(None, "", self._topology.dead.name, label, 0, headers, delivery.body)
 
     async def prepare(self, link: Link, letter: Letter) -> None:
@@ -76,7 +78,7 @@ class Ways:
         """
         if letter.queue is None:
             await self._topology.declare(link, self._topology.dead)
-        elif letter.delay:
+        elif letter.delay is not None:
             await self._delays.rebuild(link, letter.queue)
         else:
             await self._topology.declare(link, self._topology.jobs(letter.queue))
@@ -93,12 +95,5 @@ def _headers_of(header: bytes) -> dict[str, Any]:
         content.unmarshal(header)
         headers = dict(content.properties.headers or {})
         return headers if len(wire.table(headers)) <= MAX_HEADERS else {}
-    except (PAMQPException, ValueError, TypeError):
+    except (PAMQPException, struct.error, ValueError, TypeError, LookupError):
         return {}  # a foreign message with types that pamqp does not know; its body is what counts
-
-
-def _label_of(message_id: bytes) -> str:
-    """The id without the number of its sending, so that dispatch and job stay readable in the next one."""
-    text = message_id.decode("ascii", "ignore")[:MAX_LABEL] or "buried"
-    label, dot, number = text.rpartition(".")
-    return label if dot and number.isdigit() else text

@@ -164,6 +164,13 @@ def dispatch_of(message_id: bytes) -> int:
     return 1
 
 
+def label_of(message_id: bytes) -> str:
+    """An id of ours without its last part; any other id as it is."""
+    text = message_id.decode("ascii", "ignore")
+    label, _, number = text.rpartition(".")
+    return label if len(label) > _UUID_LENGTH and number.isdigit() else text
+
+
 def number_of(message_id: bytes) -> int | None:
     """The last number in the id of a message that came back to its publisher."""
     number = message_id.rpartition(b".")[2]
