@@ -219,6 +219,8 @@ class Consumer:
     def _break(self, wanted: _Wanted, reason: str) -> None:
         """Leave it out, and look again with each reconciliation whether somebody has mended it."""
         wanted.not_before = self._clock.monotonic() + self._config.reconcile_interval.total_seconds()
+        if self._wanted.get(wanted.queue) is not wanted:
+            return  # the intake was stopped meanwhile
         if self._broken.get(wanted.queue) != reason:
             self._broken[wanted.queue] = reason
             self._events.emit(QueueBroken(wanted.queue, reason))
