@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from jq_actors.clock import Clock
 from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.in_thread import in_thread
 
 from . import migrate
 from .database import Database
@@ -75,7 +76,7 @@ class Readiness:
             if not self._auto_migrate:
                 raise migrate.not_migrated(found, self._jobs_table)
             # In a thread: Alembic reads files and takes a while.
-            await asyncio.to_thread(migrate.upgrade, self._url, self._jobs_table)
+            await in_thread(lambda: migrate.upgrade(self._url, self._jobs_table))
         await self.measure()
         self._database.make_ready()
 
