@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from jq_actors.clock import Clock
 from jq_actors.errors import StoreError, StoreUnavailableError, StoreUnknownError
 from jq_actors.events import Events, StoreBack, StoreLost
+from jq_actors.in_thread import in_thread
 from jq_actors.urls import mask_url
 
 from .dialect import WRITES, Fault, dialect_of
@@ -124,18 +126,22 @@ class Database:
         )
 
     async def _transact(self, engine: AsyncEngine, work: Work[T], deadline: float | None) -> T:
-        committing = False
+        progress = _Progress()
         try:
-            async with asyncio.timeout(deadline), engine.connect() as connection:
-                transaction = await connection.begin()
-                answer = await work(connection)
-                committing = True
-                await transaction.commit()
+            async with asyncio.timeout(deadline):
+                try:
+                    answer = await _once(engine, work, progress)
+                except sa.exc.DBAPIError as error:
+                    if progress.committing or not error.connection_invalidated:
+                        raise
+                    # The connection may have died in the pool, of a restart of the server for example. The pool has
+                    # dropped all that are as old: the next one is new, or there is no database.
+                    answer = await _once(engine, work, progress)
         except sa.exc.StatementError as error:
-            raise self._translated(error, committing=committing) from error
+            raise self._translated(error, committing=progress.committing) from error
         except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
             reason = str(error) or f"no answer within {deadline} s"
-            raise self._unavailable(reason, committing=committing) from error
+            raise self._unavailable(reason, committing=progress.committing) from error
         if self._ready:
             self._back()
         return answer
@@ -153,7 +159,7 @@ class Database:
         async with self._making:
             if self._engines is None:
                 # In a thread: it imports the driver, which takes a while.
-                self._engines = await asyncio.to_thread(self._make_engines)
+                self._engines = await in_thread(self._make_engines)
         return self._engines
 
     def _make_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
@@ -184,6 +190,22 @@ class Database:
         message = f"{self.description}: {mask_url(reason)}"
         self.lost(message)
         return StoreUnknownError(message) if committing else StoreUnavailableError(message)
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a transaction came."""
+
+    committing: bool = False
+
+
+async def _once(engine: AsyncEngine, work: Work[T], progress: _Progress) -> T:
+    async with engine.connect() as connection:
+        transaction = await connection.begin()
+        answer = await work(connection)
+        progress.committing = True
+        await transaction.commit()
+        return answer
 
 
 class _ConflictError(Exception):

@@ -169,7 +169,9 @@ class SqlStore:
     def _give_back(self, request: ClaimRequest, claim: Claim) -> None:
         if claim.verdict is Verdict.GRANT:
             now = self.now()
-            self._settling.add(Settlement(request.job_id, request.run_token, Interrupted(), now, now))
+            given_back = self._settling.add(Settlement(request.job_id, request.run_token, Interrupted(), now, now))
+            # When the store closes too soon for it, the worker's lease gives the job back.
+            given_back.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     # -- the relay
 

@@ -88,6 +88,24 @@ async def test_frozen_connection_is_given_up(
         assert events.of(StoreBack)
 
 
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_connections_that_died_in_the_pool_are_seen_by_nobody(
+    private_postgres: PrivatePostgres, driver: str
+) -> None:
+    url = private_postgres.create_database().replace("asyncpg", driver)
+    async with world_on(url) as world:
+        store = await world.worker()
+        events = world.record(StoreLost)
+        for _ in range(3):
+            await asyncio.gather(*(store.count_by_state() for _ in range(4)))
+            await asyncio.to_thread(private_postgres.restart)
+            await asyncio.gather(*(store.count_by_state() for _ in range(4)))
+            await asyncio.to_thread(private_postgres.drop_connections)
+            await queued(store)
+        assert await store.count_by_state() == {JobState.QUEUED: 3}
+        assert events.seen == []
+
+
 async def test_commit_whose_answer_was_lost_is_neither_refused_nor_repeated(
     db: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
