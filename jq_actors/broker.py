@@ -5,11 +5,8 @@ It reads no configuration until first need: the first sending, the boot of a wor
 
 from __future__ import annotations
 
-import atexit
 import importlib
-import os
 import threading
-import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +16,16 @@ import dramatiq
 from dramatiq.middleware import SkipMessage
 
 from .actor import JobActor
-from .actor_options import checked_options
+from .actor_fitting import check_priority, fit
 from .building import as_command, check_sizes
 from .clock import Clock, SystemClock
 from .command import JobCommand
-from .config import Config, did_you_mean, load_config
-from .errors import ActorOptionError, ConfigError, Problem, RuntimeStateError
+from .config import Config, load_config
+from .enqueue_hooks import enqueue_hooks
+from .errors import ActorOptionError, ConfigError, JobQueueError, RuntimeStateError
 from .events import Events
 from .handoff import HandoffConsumer, JobProxy
+from .lifetime import watch
 from .middleware import JobMiddleware
 from .middleware_loading import build_middleware
 from .runtime import Runtime
@@ -51,8 +50,9 @@ class JobBroker(dramatiq.Broker):
         self._runtime: Runtime | None = None
         self._from_config: list[dramatiq.Middleware] = []
         self._whitelist: set[str] | None = None
+        self._is_worker_process = False
         self._lock = threading.RLock()
-        _BROKERS.add(self)
+        watch(self)
 
     # -- configuration
 
@@ -81,7 +81,9 @@ class JobBroker(dramatiq.Broker):
             if self._config is None:
                 config = load_config(self._source)
                 self._build_chain(config)
-                problems = self._configure_actors(config)
+                problems = [
+                    problem for actor in self._job_actors() for problem in fit(actor, config, self.actor_options)
+                ]
                 if problems:
                     raise ConfigError(problems)
                 self._config = config
@@ -94,9 +96,12 @@ class JobBroker(dramatiq.Broker):
           ActorOptionError: names the option and what is allowed.
         """
         if self._config is not None:
-            self._override_options(actor, self._config)
-            for problem in self._option_problems(actor):
+            for problem in fit(actor, self._config, self.actor_options):
                 raise ActorOptionError(str(problem))
+
+    def check_priority(self, owner: str, queue_name: str, priority: int) -> None:
+        """Refuse a priority on a queue that has none (`actor_fitting.check_priority`)."""
+        check_priority(owner, queue_name, priority, self.resolve().broker)
 
     def _build_chain(self, config: Config) -> None:
         by_hand = [layer for layer in self.middleware if layer not in self._from_config]
@@ -104,30 +109,6 @@ class JobBroker(dramatiq.Broker):
         self._from_config = build_middleware(config)
         for layer in [*self._from_config, *by_hand]:  # what the application added by hand is innermost
             self.add_middleware(layer)
-
-    def _configure_actors(self, config: Config) -> list[Problem]:
-        problems: list[Problem] = []
-        for actor in self._job_actors():
-            try:
-                self._override_options(actor, config)
-            except ActorOptionError as error:
-                problems.append(Problem(f"actors.{actor.actor_name}", str(error)))
-            problems.extend(self._option_problems(actor))
-        return problems
-
-    def _override_options(self, actor: JobActor[..., Any], config: Config) -> None:
-        owner = f"Actor {actor.actor_name!r} in the configuration"
-        actor.options.update(checked_options(owner, config.actors.get(actor.actor_name, {})))
-
-    def _option_problems(self, actor: JobActor[..., Any]) -> list[Problem]:
-        return [
-            Problem(
-                f"actor {actor.actor_name}",
-                f"unknown option {name!r}; {did_you_mean(name, self.actor_options)}. "
-                "An option belongs to a middleware: is it in `middleware:`?",
-            )
-            for name in sorted(set(actor.options) - self.actor_options)
-        ]
 
     def _job_actors(self) -> list[JobActor[..., Any]]:
         return [actor for actor in self.actors.values() if isinstance(actor, JobActor)]
@@ -140,14 +121,19 @@ class JobBroker(dramatiq.Broker):
 
         Raises:
           ConfigError: the configuration has problems.
+          JobQueueError: it cannot start, such as `NotMigratedError`; the next call tries anew.
         """
         with self._lock:
-            if self._runtime is None:
-                self.resolve()
-                runtime = Runtime(self.resolve(), self, clock=self.clock, events=self.events)
-                runtime.start()
-                self._runtime = runtime
-            return self._runtime
+            config = self.resolve()
+            runtime = self._runtime = self._runtime or Runtime(config, self, clock=self.clock, events=self.events)
+        try:
+            runtime.start()  # without the lock: a middleware that is started, on the I/O loop, may come here to send
+        except BaseException:
+            with self._lock:
+                if self._runtime is runtime:
+                    self._runtime = None
+            raise
+        return runtime
 
     @property
     def stores_rows(self) -> bool:
@@ -161,8 +147,14 @@ class JobBroker(dramatiq.Broker):
         return self.resolve().broker.max_command_size
 
     def close(self) -> None:
-        """Send and write what is due, then stop. The next sending starts anew."""
+        """Send and write what is due, then stop. The next sending starts anew.
+
+        Raises:
+          RuntimeStateError: called on a loop of ours, by a middleware or an async actor.
+        """
         with self._lock:
+            if self._runtime is not None and self._runtime.is_own_thread:
+                raise RuntimeStateError("A loop of jq_actors cannot close what it runs in; close from another thread.")
             runtime, self._runtime = self._runtime, None
         if runtime is not None:
             runtime.close()
@@ -173,7 +165,8 @@ class JobBroker(dramatiq.Broker):
         It has none of the parent's threads, and must not touch its sockets: the parent's objects are kept from being
         collected, which would close them.
         """
-        _LEFT_BY_FORK.append(self._runtime)
+        if self._runtime is not None:
+            _LEFT_BY_FORK.append(self._runtime)
         self._lock = threading.RLock()
         self._runtime = None
 
@@ -186,7 +179,8 @@ class JobBroker(dramatiq.Broker):
           SendError: what is known of them then.
           RuntimeStateError: called on the I/O loop.
         """
-        with self._hooked(commands):
+        with enqueue_hooks(self, commands):
+            check_sizes(commands, self.max_command_size)  # hooks write into the options
             self.runtime.send(commands)
 
     async def send_async(self, commands: Sequence[JobCommand[Any]]) -> None:
@@ -195,7 +189,8 @@ class JobBroker(dramatiq.Broker):
         Raises:
           SendError: what is known of them then.
         """
-        with self._hooked(commands):
+        with enqueue_hooks(self, commands):
+            check_sizes(commands, self.max_command_size)
             await self.runtime.send_async(commands)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
@@ -203,24 +198,6 @@ class JobBroker(dramatiq.Broker):
         command = as_command(message, delay, self)
         self.send([command])
         return command
-
-    @contextmanager
-    def _hooked(self, commands: Sequence[JobCommand[Any]]) -> Iterator[None]:
-        """Dramatiq's enqueue hooks of foreign middleware, on the sender's own thread."""
-        for command in commands if self._has_enqueue_hooks() else ():
-            self.emit_before("enqueue", command, _delay(command))
-        check_sizes(commands, self.max_command_size)  # hooks write into the options
-        yield
-        for command in commands if self._has_enqueue_hooks() else ():
-            self.emit_after("enqueue", command, _delay(command))
-
-    def _has_enqueue_hooks(self) -> bool:
-        plain = dramatiq.Middleware
-        return any(
-            type(layer).before_enqueue is not plain.before_enqueue
-            or type(layer).after_enqueue is not plain.after_enqueue
-            for layer in self.middleware
-        )
 
     # -- Dramatiq's contract
 
@@ -233,7 +210,7 @@ class JobBroker(dramatiq.Broker):
         self.emit_after("declare_queue", queue_name)
         runtime = self._runtime
         if runtime is not None and runtime.serving is not None and self._serves(queue_name):
-            runtime.io.loop.call_soon_threadsafe(runtime.serving.add_queue, queue_name)
+            runtime.add_queue(queue_name)
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> HandoffConsumer:
         """Dramatiq's worker takes the sync jobs of ``queue_name`` here; ``timeout`` in milliseconds."""
@@ -243,7 +220,7 @@ class JobBroker(dramatiq.Broker):
         return serving.handoff.consumer(queue_name, timeout)
 
     def flush(self, queue_name: str) -> None:
-        """Dramatiq's hooks. What must not fail silently is done here: Dramatiq swallows the errors of hooks."""
+        """Throw away the messages that wait in ``queue_name``; with persistence the relay sends their rows again."""
         self.runtime.io.call(self.runtime.transport.purge(queue_name))
 
     def flush_all(self) -> None:
@@ -266,6 +243,7 @@ class JobBroker(dramatiq.Broker):
         """Dramatiq's hooks, as above."""
         match signal, args:
             case "process_boot", _:
+                self._is_worker_process = True
                 self._import_actors()
             case "process_message", (JobProxy() as proxy,):
                 proxy.result = kwargs.get("result")
@@ -280,44 +258,36 @@ class JobBroker(dramatiq.Broker):
 
     def _import_actors(self) -> None:
         """The ``imports`` of the configuration; in a worker process, before the modules of the command line."""
-        try:
+        with self._ending_the_process():
             config = self.resolve()
-        except ConfigError as error:
-            self.logger.critical("%s", error)
-            raise SystemExit(EXIT_CONFIG) from error
         for module in config.imports:
             importlib.import_module(module)
 
     def _boot(self, worker: dramatiq.Worker) -> None:
         self._whitelist = worker.consumer_whitelist or None
-        self.runtime.serve([queue for queue in self.queues if self._serves(queue)], worker.worker_threads)
+        with self._ending_the_process():
+            runtime = self.runtime
+            runtime.serve([queue for queue in self.queues if self._serves(queue)], worker.worker_threads)
+        for queue in tuple(self.queues):  # once more: another thread may have declared one since
+            if self._serves(queue):
+                runtime.add_queue(queue)
+
+    @contextmanager
+    def _ending_the_process(self) -> Iterator[None]:
+        """What no restart can mend, such as a wrong configuration, ends a worker process with its sentence."""
+        try:
+            yield
+        except JobQueueError as error:
+            if not self._is_worker_process:
+                raise
+            self.logger.critical("%s", error)
+            raise SystemExit(EXIT_CONFIG) from error
 
     def _serves(self, queue_name: str) -> bool:
         return self._whitelist is None or queue_name in self._whitelist
 
 
-_BROKERS: weakref.WeakSet[JobBroker] = weakref.WeakSet()
-_LEFT_BY_FORK: list[Runtime | None] = []
+_LEFT_BY_FORK: list[Runtime] = []
 
 EXIT_CONFIG = 2
-"""Exit code of a worker whose configuration or imports are wrong, as Dramatiq's RET_IMPORT."""
-
-
-def _delay(command: JobCommand[Any]) -> int | None:
-    due = command.due_at
-    return None if due is None else max(int(due.timestamp() * 1000) - command.message_timestamp, 0)
-
-
-def _forget_all() -> None:
-    for broker in tuple(_BROKERS):
-        broker.forget()
-
-
-def _close_all() -> None:
-    for broker in tuple(_BROKERS):
-        broker.close()
-
-
-os.register_at_fork(after_in_child=_forget_all)
-# Registered when this module is imported: what an application registers later runs before it, and can still send.
-atexit.register(_close_all)
+"""Exit code of a worker whose configuration, imports or tables are wrong, as Dramatiq's RET_IMPORT."""

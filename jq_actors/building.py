@@ -121,6 +121,7 @@ def _options(
     elif due := _due(owner, delay, eta, broker.clock):
         meta["due"] = due.isoformat()
     meta |= {name: options.pop(name) for name in ("priority", "tags") if name in options}
+    broker.check_priority(owner, actor.queue_name, meta.get("priority", 0))
     for name, value in options.items():
         _check_travels(owner, name, value)
     return options, meta

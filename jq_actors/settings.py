@@ -145,6 +145,12 @@ class BrokerConfig(Settings):
     """Quorum queues only: a message that came back so many times goes to the dead queue. 1 to 1,000,000;
     default 20, as RabbitMQ 4's."""
 
+    priority_queues: tuple[Name, ...] = ()
+    """The queues whose jobs may have a priority (1 to 9; higher first). RabbitMQ pays for it with each message: a
+    priority queue costs it about twice the processor time, so only those that need it are made so. A queue that exists
+    cannot become one: let it drain and delete it, or use another name. Quorum queues know priorities without it.
+    Default: none."""
+
     @model_validator(mode="after")
     def _combination_is_possible(self) -> BrokerConfig:
         if self.url == "embedded://" and self.queue_type == "quorum":

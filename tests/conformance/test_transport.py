@@ -19,6 +19,7 @@ from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
 from tests.support.waiting import eventually
 
 from .transports import (
+    PRIORITY_QUEUE,
     AckingHand,
     EmbeddedWorld,
     Hand,
@@ -326,7 +327,8 @@ async def test_a_message_of_a_foreign_producer_is_dispatch_one(broker: RabbitWor
     assert (delivery.dispatch, delivery.body, delivery.redelivered) == (1, b"foreign", False)
 
 
-async def test_higher_priorities_come_first_and_equal_ones_in_order(classic: World, queue: str) -> None:
+async def test_higher_priorities_come_first_and_equal_ones_in_order(classic: World) -> None:
+    queue = PRIORITY_QUEUE
     transport, hand = await classic.open(), AckingHand()
     priorities = [0, 9, 4, 0, 9, 4, 1]
     await transport.publish([job(f"{p}{n}", queue, priority=p) for n, p in enumerate(priorities)])

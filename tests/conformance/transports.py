@@ -24,6 +24,10 @@ DEADLINE = timedelta(seconds=10)
 clock = SystemClock()
 
 
+PRIORITY_QUEUE = "important"
+"""The queue whose messages may have priorities."""
+
+
 class World(Protocol):
     """One broker, for one test. Tests reach it through transports, and look into it from outside."""
 
@@ -127,6 +131,7 @@ class RabbitWorld(World):
             namespace=self.namespace,
             queue_type="quorum" if self._quorum else "classic",
             confirm_timeout=confirm_timeout,
+            priority_queues=(PRIORITY_QUEUE,),
         )
         transport = RabbitTransport(config, clock, self._events)
         self._made.append(transport)

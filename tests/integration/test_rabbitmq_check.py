@@ -39,7 +39,7 @@ async def test_it_names_the_server_and_makes_no_queue(rabbitmq: Server, amqp_nam
 
 async def test_queues_with_other_arguments_are_problems(rabbitmq: Server, amqp_namespace: str) -> None:
     with Probe(rabbitmq.url) as probe:
-        probe.declare(f"{amqp_namespace}.good", {"x-max-priority": 10})
+        probe.declare(f"{amqp_namespace}.good", {})
         probe.declare(f"{amqp_namespace}.bad", {"x-max-length": 5})
         probe.declare(f"{amqp_namespace}.dead", {"x-max-length": 5})
 

@@ -264,9 +264,9 @@ async def test_ten_thousand_declares_of_a_queue_leave_nothing_behind(rabbitmq: S
 
 async def test_what_the_broker_refuses_is_sent_again_while_there_is_time(rabbitmq: Server, amqp_namespace: str) -> None:
     """A full queue refuses (nack), as a quorum queue does while it has no leader."""
-    queue, full = f"{amqp_namespace}.mail", {"x-max-priority": 10}
+    queue = f"{amqp_namespace}.mail"
     with Probe(rabbitmq.url) as probe:
-        probe.declare(queue, full | {"x-max-length": 2, "x-overflow": "reject-publish"})
+        probe.declare(queue, {"x-max-length": 2, "x-overflow": "reject-publish"})
         async with opened(rabbitmq.url, amqp_namespace) as broker:
             publishing = asyncio.create_task(broker.transport.publish(jobs("a b c", "mail")))
             await eventually(lambda: probe.depth(queue) == (2, 0), why="a full queue")

@@ -16,10 +16,9 @@ class RecordingBroker(JobBroker):
     """Keeps in ``sent`` what is sent, batch by batch."""
 
     def __init__(self, middleware: Sequence[str | dict[str, Any]] = DRAMATIQ, **broker: Any) -> None:
-        super().__init__(
-            {"broker": broker, "middleware": [{m: {}} if isinstance(m, str) else m for m in middleware]},
-            clock=FakeClock(),
-        )
+        layers = [{layer: {}} if isinstance(layer, str) else layer for layer in middleware]
+        settings = {"priority_queues": ["default", "mail", "math"], **broker}
+        super().__init__({"broker": settings, "middleware": layers}, clock=FakeClock())
         self.sent: list[list[JobCommand[Any]]] = []
 
     def send(self, commands: Sequence[JobCommand[Any]]) -> None:

@@ -46,6 +46,8 @@ def same(written: str, value: object) -> bool:
             return parse_duration(written) == value
         case int():
             return parse_size(written) == value
+        case tuple():
+            return written == str(list(value))
     return written == value
 
 

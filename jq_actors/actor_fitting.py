@@ -1,0 +1,58 @@
+"""Fitting actors to a configuration: options from YAML, options that nobody knows, priorities that a queue lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from .actor import JobActor
+from .actor_options import checked_options
+from .config import BrokerConfig, Config, did_you_mean
+from .errors import ActorOptionError, Problem
+
+
+def fit(actor: JobActor[..., Any], config: Config, known_options: Collection[str]) -> list[Problem]:
+    """Give ``actor`` its options of ``actors:`` in the configuration, and say what does not fit.
+
+    Parameters:
+      known_options: what the configured middleware knows.
+    """
+    problems = [*_override(actor, config), *_unknown(actor, known_options)]
+    try:
+        check_priority(f"Actor {actor.actor_name!r}", actor.queue_name, actor.priority, config.broker)
+    except ActorOptionError as error:
+        problems.append(Problem(f"actor {actor.actor_name}", str(error)))
+    return problems
+
+
+def check_priority(owner: str, queue_name: str, priority: int, broker: BrokerConfig) -> None:
+    """Refuse a priority on a queue that has none, instead of ignoring it.
+
+    Raises:
+      ActorOptionError: says what to configure.
+    """
+    if priority and broker.queue_type == "classic" and queue_name not in broker.priority_queues:
+        raise ActorOptionError(
+            f"{owner}: priority {priority} on queue {queue_name!r}, which has no priorities; "
+            "list it in `broker.priority_queues` (RabbitMQ can only make a new queue so)."
+        )
+
+
+def _override(actor: JobActor[..., Any], config: Config) -> list[Problem]:
+    owner = f"Actor {actor.actor_name!r} in the configuration"
+    try:
+        actor.options.update(checked_options(owner, config.actors.get(actor.actor_name, {})))
+    except ActorOptionError as error:
+        return [Problem(f"actors.{actor.actor_name}", str(error))]
+    return []
+
+
+def _unknown(actor: JobActor[..., Any], known_options: Collection[str]) -> list[Problem]:
+    return [
+        Problem(
+            f"actor {actor.actor_name}",
+            f"unknown option {name!r}; {did_you_mean(name, known_options)}. "
+            "An option belongs to a middleware: is it in `middleware:`?",
+        )
+        for name in sorted(set(actor.options) - set(known_options))
+    ]

@@ -1,0 +1,49 @@
+"""The two ends of a process that a broker has to know of: the interpreter's exit, and a fork's child."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import weakref
+from typing import Protocol
+
+_log = logging.getLogger("jq_actors")
+
+
+class Mortal(Protocol):
+    """Who is told."""
+
+    def close(self) -> None:
+        """The interpreter ends: bring to its end what is under way."""
+        ...
+
+    def forget(self) -> None:
+        """This is a forked child: what the parent runs is not here. Must not raise, and touch nothing of it."""
+        ...
+
+
+def watch(mortal: Mortal) -> None:
+    """Tell ``mortal``, as long as it is alive itself."""
+    _WATCHED.add(mortal)
+
+
+_WATCHED: weakref.WeakSet[Mortal] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for mortal in tuple(_WATCHED):
+        try:
+            mortal.close()
+        except Exception:  # noqa: BLE001 - the others are to be closed, too
+            _log.exception("%r could not be closed at the end of the process.", mortal)
+
+
+def _forget_all() -> None:
+    for mortal in tuple(_WATCHED):
+        mortal.forget()
+
+
+os.register_at_fork(after_in_child=_forget_all)
+# Registered when this module is imported: what an application registers later runs before it, and can still send.
+atexit.register(_close_all)
