@@ -17,6 +17,10 @@ from .settings import check_name
 
 MAX_PRIORITY = 9
 
+RESERVED_QUEUES = ("dead", "control")
+RESERVED_PREFIXES = ("g.", "lobby.")
+"""Names that the namespace has queues of ours for: dead letters, and the lanes of groups (DESIGN §10)."""
+
 ACTOR_ONLY = frozenset({"throws", "retry_when"})
 """Options that hold Python objects: they stay with the actor and cannot travel in a command."""
 
@@ -94,6 +98,11 @@ def _name(value: Any) -> str:
 def _queue_name(value: Any) -> str:
     if not isinstance(value, str) or not _QUEUE_NAME.fullmatch(value):
         raise ValueError(f"must begin with a letter or _ and have 1 to 128 letters, digits and . _ -, not {value!r}")
+    if value in RESERVED_QUEUES or value.startswith(RESERVED_PREFIXES):
+        raise ValueError(
+            f"{value!r} is a name of our own on the broker; so are {', '.join(RESERVED_QUEUES)}"
+            f" and what begins with {', '.join(RESERVED_PREFIXES)}"
+        )
     return value
 
 

@@ -39,6 +39,8 @@ def test_names_and_priorities_that_are_allowed(name: str, queue: str, priority: 
         ({"queue_name": "a:b"}, "option 'queue_name': must begin with a letter or _"),
         ({"queue_name": "q" * 129}, "and have 1 to 128 letters, digits and . _ -"),
         ({"queue_name": None}, "option 'queue_name': must begin with a letter"),
+        ({"queue_name": "dead"}, "'dead' is a name of our own on the broker"),
+        ({"queue_name": "g.mail"}, "'g.mail' is a name of our own on the broker"),
         ({"priority": 10}, "option 'priority': must be a whole number from 0 to 9 (higher first), not 10"),
         ({"priority": -1}, "from 0 to 9 (higher first), not -1"),
         ({"priority": True}, "from 0 to 9 (higher first), not True"),
