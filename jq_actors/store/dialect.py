@@ -140,8 +140,8 @@ class PostgreSQL(Dialect):
         # A plan that was made for an empty table would scan a full one until the next ANALYZE; planning anew costs
         # a flush some 0.2 ms.
         "SET plan_cache_mode = force_custom_plan",
-        # What is asked for is in memory; by default the planner reads a whole table rather than 100 of its rows by their
-        # ids, as long as the table is small.
+        # What is asked for is in memory. By default the planner reads a whole small table rather than some of its rows
+        # by their ids.
         "SET random_page_cost = 1.1",
         # A server that may forget commits would forget claims, and let a job run twice. Stronger ways stay as they are.
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
