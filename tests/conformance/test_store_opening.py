@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.errors import NotMigratedError, StoreUnavailableError
 from jq_actors.events import Events, StoreBack, StoreLost
@@ -175,6 +176,23 @@ def test_processes_that_write_one_file_are_never_told_that_it_is_locked(sqlite_u
     outputs = [process.communicate("\n", timeout=110)[0] for process in processes]
     assert outputs == ["ready\n"] * 4
     assert [process.returncode for process in processes] == [0] * 4
+
+
+async def test_transactions_that_read_before_they_write_are_never_told_that_the_file_is_locked(
+    sqlite_url: str,
+) -> None:
+    async with world_on(sqlite_url) as world:
+        stores = [await world.worker() for _ in range(3)]
+        workers = world.tables.workers
+
+        async def count_up(connection: AsyncConnection) -> None:
+            pid = await connection.scalar(sa.select(sa.func.max(workers.c.pid)))
+            await connection.execute(sa.update(workers).values(pid=pid + 1))
+
+        [before] = await world.execute(sa.select(sa.func.max(workers.c.pid).label("pid")))
+        await asyncio.gather(*(store._db.write(count_up) for _ in range(50) for store in stores))
+        [after] = await world.execute(sa.select(sa.func.max(workers.c.pid).label("pid")))
+        assert after.pid == before.pid + 150
 
 
 def _start(url: str, count: int) -> subprocess.Popen[str]:
