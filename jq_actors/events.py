@@ -462,3 +462,14 @@ class TaskFailed(Event):
     traceback: str = ""
     level = logging.ERROR
     text = "background task %(task)s failed and is started again: %(error)s\n%(traceback)s"
+
+
+@dataclass(frozen=True, slots=True)
+class CloseFailed(Event):
+    """A part of the runtime could not be closed in order; the others were."""
+
+    part: str
+    error: str
+    traceback: str = ""
+    level = logging.ERROR
+    text = "closing %(part)s failed: %(error)s\n%(traceback)s"

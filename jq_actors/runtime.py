@@ -5,8 +5,14 @@ A producer has the I/O loop alone; a worker (`serve`) adds the actor loop, the i
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AsyncExitStack
+from contextvars import Context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import dramatiq
@@ -15,9 +21,10 @@ from .clock import Clock, SystemClock
 from .command import JobCommand
 from .config import Config
 from .errors import RequiresPersistenceError
-from .events import Events
+from .events import CloseFailed, Events
 from .loops import LoopThread
 from .middleware import JobMiddleware, compose_enqueue
+from .outcome import failure_of
 from .sending import Sender
 from .serving import Serving
 from .store.port import JobStore
@@ -29,8 +36,10 @@ if TYPE_CHECKING:
 
 WORKER_ID_VARIABLE = "JQ_WORKER_ID"
 """Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
-CLOSE_TIMEOUT = 10.0
+CLOSE_TIMEOUT = 20.0
 """Seconds that closing may take: due acks, outcomes and marks are written, then it is over."""
+SENDINGS_TIMEOUT = 5.0
+"""Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
 
 
 class Runtime:
@@ -56,6 +65,13 @@ class Runtime:
         self.chain: tuple[dramatiq.Middleware, ...] = tuple(broker.middleware)
         self.store: JobStore | None = None
         self.serving: Serving | None = None
+        self._lock = threading.Lock()
+        self._started: Future[None] | None = None
+        self._is_up = False
+        self._closing = AsyncExitStack()
+        self._sendings = 0
+        self._all_sent = asyncio.Event()
+        self._all_sent.set()
 
     @property
     def actors(self) -> Mapping[str, JobActor[..., Any]]:
@@ -67,22 +83,39 @@ class Runtime:
         """The middleware that brought the store; ``None`` without one."""
         return next((m for m in self.chain if isinstance(m, JobMiddleware) and m.brings_store), None)
 
+    @property
+    def is_own_thread(self) -> bool:
+        """Whether the caller runs on one of its loops."""
+        return self.io.is_current or (self.serving is not None and self.serving.actor_loop.is_current)
+
     def start(self) -> None:
-        """Start the I/O loop, and begin to connect. Any thread."""
-        # Adapters are imported here: that reads files, which must not happen on a loop.
-        make_transport = adapter_for(self.config.broker.url)
-        for layer in self._layers():
-            self.store = self.store or layer.open_store(self)
-        self.io.start()
-        self.io.call(self._start(make_transport))
+        """Start the I/O loop, and begin to connect. Any thread; the first call does it, the others wait for that.
+
+        When it raises, nothing of this runtime is left running, and it cannot be started any more.
+        """
+        if self._is_up or self.io.is_current:
+            return  # on the loop: a middleware's `on_start`, which may send; what that needs is there already
+        with self._lock:
+            is_first = self._started is None
+            started = self._started = self._started or Future()
+        if is_first:
+            try:
+                self._start_all()
+            except BaseException as error:  # noqa: BLE001 - raised below, here and wherever somebody waits
+                started.set_exception(error)
+                self.close()
+            else:
+                started.set_result(None)
+                self._is_up = True
+        started.result()
 
     def send(self, commands: Sequence[JobCommand[Any]]) -> None:
         """Send through the enqueue chain, and wait. Any thread but the I/O loop's."""
-        self.io.call(self._enqueue(commands))
+        self.io.call(self._send(commands))
 
     async def send_async(self, commands: Sequence[JobCommand[Any]]) -> None:
         """Send through the enqueue chain, from any loop. A cancelled caller does not tear a sending."""
-        await self.io.run(self._enqueue(commands))
+        await self.io.run(self._send(commands))
 
     def require_store(self, what: str) -> JobStore:
         """The store.
@@ -95,11 +128,20 @@ class Runtime:
         return self.store
 
     def serve(self, queues: Sequence[str], threads: int) -> Serving:
-        """Become a worker: run jobs of ``queues``, sync ones in ``threads`` threads. Any thread, once."""
+        """Become a worker: run jobs of ``queues``, sync ones in ``threads`` threads. Any thread.
+
+        A second call ends the worker of the first, which should be drained, and makes another one.
+        """
+        self._end_serving()
         self.serving = Serving(self, identify(self.clock, os.environ.get(WORKER_ID_VARIABLE)), threads)
         self.serving.actor_loop.start()
-        self.io.call(self.serving.start(queues))
+        Context().run(self.io.call, self.serving.start(queues))
         return self.serving
+
+    def add_queue(self, queue: str) -> None:
+        """Serve one more queue; a worker only. Any thread."""
+        if self.serving is not None:
+            self.io.loop.call_soon_threadsafe(self.serving.add_queue, queue)
 
     def drain(self) -> int:
         """Let the jobs that run come to their end, up to ``worker.shutdown_timeout``. Any thread."""
@@ -108,15 +150,30 @@ class Runtime:
         return self.io.call(self.serving.drain(self.config.worker.shutdown_timeout.total_seconds()))
 
     def close(self) -> None:
-        """Write and send what is due, then stop the loops. Any thread; a second call does nothing."""
-        if not self.io.is_alive:
-            return
+        """Write and send what is due, then stop the loops. Any thread but these; a second call does nothing."""
         try:
-            self.io.call(self._stop(), CLOSE_TIMEOUT)
+            if self.io.is_alive:
+                self.io.call(self._closing.aclose(), CLOSE_TIMEOUT)
+        except TimeoutError:
+            self.events.emit(CloseFailed("the runtime", f"not done within {CLOSE_TIMEOUT:g} s"))
         finally:
             if self.serving is not None:
                 self.serving.actor_loop.stop()
             self.io.stop()
+
+    def _start_all(self) -> None:
+        # Adapters are imported here: that reads files, which must not happen on a loop.
+        make_transport = adapter_for(self.config.broker.url)
+        for layer in self._layers():
+            self.store = self.store or layer.open_store(self)
+        self.io.start()
+        # In an empty context: what runs for ever must not carry the variables of whatever was the first to send.
+        starting = Context().run(self.io.submit, self._start(make_transport))
+        try:
+            starting.result()
+        except BaseException:
+            starting.cancel()
+            raise
 
     async def _start(self, make_transport: MakeTransport) -> None:
         self.transport = make_transport(self.config.broker, self.clock, self.events, has_store=self.store is not None)
@@ -131,21 +188,55 @@ class Runtime:
             on_broker_down=persistence.on_broker_down if persistence else "raise",
         )
         self._enqueue = compose_enqueue(self.chain, self.sender.send)
+        # What is started first is closed last.
         if self.store is not None:
+            self._at_close("the store", self.store.close)
             await self.store.open()
+        self._at_close("the transport", self.transport.close)
         await self.transport.start()
+        self._at_close("the worker", self._leave)
+        self._at_close("the sender", self._finish_sendings)
         for layer in self._layers():
             await layer.on_start(self)
+            self._at_close(f"middleware {type(layer).__name__}", partial(layer.on_stop, self))
 
-    async def _stop(self) -> None:
-        for layer in reversed(self._layers()):
-            await layer.on_stop(self)
+    def _at_close(self, what: str, close: Callable[[], Awaitable[None]]) -> None:
+        self._closing.push_async_callback(self._close_part, what, close)
+
+    async def _close_part(self, what: str, close: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await close()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other parts are closed, too
+            failure = failure_of(error)
+            self.events.emit(CloseFailed(what, failure.error, failure.traceback))
+
+    async def _send(self, commands: Sequence[JobCommand[Any]]) -> None:
+        self._sendings += 1
+        self._all_sent.clear()
+        try:
+            await self._enqueue(commands)
+        finally:
+            self._sendings -= 1
+            if not self._sendings:
+                self._all_sent.set()
+
+    async def _finish_sendings(self) -> None:
+        try:
+            async with asyncio.timeout(SENDINGS_TIMEOUT):
+                await self._all_sent.wait()
+        except TimeoutError:
+            self.events.emit(CloseFailed("the sender", f"{self._sendings} sending(s) still wait for an answer"))
         await self.sender.close()
+
+    async def _leave(self) -> None:
         if self.serving is not None:
             await self.serving.leave()
-        await self.transport.close()
-        if self.store is not None:
-            await self.store.close()
+
+    def _end_serving(self) -> None:
+        if self.serving is not None:
+            self.io.call(self._close_part("the worker before", self.serving.leave))
+            self.serving.actor_loop.stop()
+            self.serving = None
 
     def _layers(self) -> list[JobMiddleware]:
         return [layer for layer in self.chain if isinstance(layer, JobMiddleware)]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .bridge import Bridge
 from .calling import Caller
 from .config import QueueConfig
-from .errors import StoreError, StoreUnavailableError
+from .errors import StoreUnavailableError
 from .events import DrainFinished, DrainStarted, RuntimeStarted, TaskFailed
 from .executor import Executor
 from .handoff import Handoff
@@ -21,6 +21,7 @@ from .limits import BOARD_VARIABLE, LimitReporter
 from .loops import LoopThread
 from .middleware import compose_run
 from .outcome import failure_of
+from .store.port import JobStore
 from .store.relay import Relay
 from .watchdog import Watchdog
 from .worker import WorkerIdentity
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 INTERRUPT_GRACE = 10.0
 """Seconds that interrupted jobs have for their ``finally`` blocks at the end of a drain."""
+LEAVE_GRACE = 1.0
+"""The same, when the process ends without a drain, or before its end: the second SIGTERM."""
+LEAVE_TIMEOUT = 3.0
+"""Seconds for removing the registration; a worker that could not is found lost by its lease, or by its pid."""
 RESTART_DELAY = 1.0
 """Seconds before a background task that failed is started again."""
 
@@ -51,13 +56,16 @@ class Serving:
             self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events
         )
         self._relay: Relay | None = None
+        self._reporter: LimitReporter | None = None
         self._queues: list[str] = []
+        self._taken: set[str] = set()
         self._tasks: list[asyncio.Task[None]] = []
-        self._registered = False
+        self._registered = self._is_ending = False
 
     async def start(self, queues: Sequence[str]) -> None:
         """Start everything; jobs of ``queues`` come as soon as broker and database are there. Never waits for them."""
-        self._queues = list(queues)
+        for queue in queues:
+            self.add_queue(queue)
         self._keep("watchdog", self.watchdog.run)
         self._keep("sweeper", self._sweep)
         board = os.environ.get(BOARD_VARIABLE)
@@ -66,7 +74,7 @@ class Serving:
         self._keep("registration", self._begin)
 
     def add_queue(self, queue: str) -> None:
-        """Serve a queue that was declared after the start."""
+        """Serve a queue; one more than those of the start, or none if it is served already."""
         if queue not in self._queues:
             self._queues.append(queue)
             if self._registered:
@@ -77,29 +85,41 @@ class Serving:
 
         The lease is renewed all the while (A48). Returns how many jobs were interrupted.
         """
-        await self._transport.stop_intake()
-        self.intake.close()
+        await self._stop_intake()
         self._events.emit(DrainStarted(self.intake.busy))
         interrupted = 0
         if not await self.intake.idle(timeout):
-            interrupted = self.executor.interrupt_all()
-            await self.intake.idle(INTERRUPT_GRACE)
+            interrupted = await self._interrupt_all(INTERRUPT_GRACE)
         self._events.emit(DrainFinished(interrupted))
         return interrupted
 
     async def leave(self) -> None:
-        """End the background tasks, and the registration if nothing runs any more.
+        """Interrupt what was not drained, end the background tasks, and the registration if nothing runs any more.
 
         A job that did not let itself be stopped keeps this worker's row: when the process is gone, the row says so.
         """
+        await self._stop_intake()
+        if self.intake.busy:
+            await self._interrupt_all(LEAVE_GRACE)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._reporter is not None:
+            self._reporter.close()
         if self._store is not None and self._registered and self.intake.busy == 0:
-            try:
+            async with asyncio.timeout(LEAVE_TIMEOUT):
                 await self._store.leave()
-            except StoreError as error:
-                self._events.emit(TaskFailed("leave", repr(error)))
+
+    async def _stop_intake(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            await self._transport.stop_intake()
+            self.intake.close()
+
+    async def _interrupt_all(self, grace: float) -> int:
+        interrupted = self.executor.interrupt_all()
+        await self.intake.idle(grace)
+        return interrupted
 
     def _ledger(self) -> Ledger:
         if self._store is not None:
@@ -120,16 +140,14 @@ class Serving:
 
     async def _begin(self) -> None:
         # Claims point to this worker's row: it has to be there before the first delivery.
-        if self._store is not None:
-            await self._register()
+        if self._store is not None and not self._registered:
+            await self._register(self._store)
         self._registered = True
         for queue in self._queues:
             self._take(queue)
         self._events.emit(RuntimeStarted(self.identity.id, ", ".join(self._queues)))
 
-    async def _register(self) -> None:
-        store, persistence = self._runtime.require_store("a worker"), self._runtime.persistence
-        assert persistence is not None
+    async def _register(self, store: JobStore) -> None:
         while True:
             try:
                 await store.register(self.identity, self._queues, self._config.worker.lease)
@@ -138,7 +156,15 @@ class Serving:
             except StoreUnavailableError:
                 await self._clock.sleep(RESTART_DELAY)
         self._keep("heartbeat", self._heartbeat)
-        self._relay = Relay(
+        self._relay = self._make_relay(store)
+        self._runtime.sender.on_stored = self._relay.wake
+        self._transport.on_room = self._relay.wake
+        self._keep("relay", self._relay.run)
+
+    def _make_relay(self, store: JobStore) -> Relay:
+        persistence = self._runtime.persistence
+        assert persistence is not None
+        return Relay(
             store,
             self._transport,
             self._clock,
@@ -149,9 +175,6 @@ class Serving:
             retention=persistence.leases.retention,
             held=self.intake.waiting,
         )
-        self._runtime.sender.on_stored = self._relay.wake
-        self._transport.on_room = self._relay.wake
-        self._keep("relay", self._relay.run)
 
     def _report_limits(self, reporter: LimitReporter) -> None:
         self._reporter = reporter
@@ -164,9 +187,12 @@ class Serving:
             )
 
     def _take(self, queue: str) -> None:
+        if queue in self._taken or self._is_ending:
+            return
         limits = self._config.queues.get(queue, QueueConfig())
         self.intake.serve(queue, limits.concurrency)
         self._transport.want(queue, self._prefetch(queue, limits), self.intake.deliver)
+        self._taken.add(queue)
 
     def _prefetch(self, queue: str, limits: QueueConfig) -> int:
         """What can run at once, and half as much again, so that a slot that gets free is not empty for a round trip."""
