@@ -107,7 +107,7 @@ def _call(what: str, ask: Question[T]) -> T:
 
 async def _run(what: str, ask: Question[T]) -> T:
     runtime = installed_broker().runtime
-    return await runtime.io.run(ask(runtime, runtime.require_store(what)))
+    return await runtime.io.run(ask(runtime, runtime.require_store(what)), cancel=True)
 
 
 def _filter(

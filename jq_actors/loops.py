@@ -102,10 +102,11 @@ class LoopThread:
         except concurrent.futures.CancelledError:
             raise self._stopped_meanwhile() from None
 
-    async def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+    async def run(self, coroutine: Coroutine[Any, Any, T], *, cancel: bool = False) -> T:
         """Run ``coroutine`` on the loop from a coroutine of any loop.
 
-        A cancelled caller does not cancel what runs here: a half-done send must not tear a channel (A12).
+        A cancelled caller does not cancel what runs here: a half-done send must not tear a channel (A12). Only with
+        ``cancel``: for what merely looks.
 
         Raises:
           RuntimeStateError: the loop was stopped, perhaps in the middle of it.
@@ -113,8 +114,9 @@ class LoopThread:
         if self.is_current:
             return await coroutine
         call = self.submit(coroutine)
+        end = asyncio.wrap_future(call)
         try:
-            return await asyncio.shield(asyncio.wrap_future(call))
+            return await (end if cancel else asyncio.shield(end))
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if call.cancelled() and caller is not None and not caller.cancelling():

@@ -45,8 +45,8 @@ class Watchdog:
             self._next_warning = self._warn_after
             self._asked_at = self._clock.monotonic()
             self._watched.loop.call_soon_threadsafe(self._answer)
-        elif self.lag >= self._next_warning:
-            self._events.emit(LoopBlocked(self.lag, self._stack()))
+        elif (lag := self.lag) >= self._next_warning:
+            self._events.emit(LoopBlocked(lag, self._stack()))
             self._next_warning *= 2
 
     def _answer(self) -> None:

@@ -84,7 +84,12 @@ class Demo:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        before = signal.signal(signal.SIGINT, lambda *_: self._stop.set())
+        def interrupt(*_: object) -> None:
+            if self._stop.is_set():
+                raise KeyboardInterrupt  # a second one does not wait for the drain
+            self._stop.set()
+
+        before = signal.signal(signal.SIGINT, interrupt)
         try:
             yield
         finally:
