@@ -212,7 +212,7 @@ async def test_a_worker_whose_lease_is_over_is_lost_and_one_that_renews_it_is_no
     async with (
         working(store_url, lease=short) as silent,
         working(store_url, lease=short) as alive,
-        working(store_url, record=[WorkerLost]) as worker,
+        working(store_url, leases=Leases(worker=short), record=[WorkerLost]) as worker,
     ):
         jobs = {}
         for owner in (silent, alive):
