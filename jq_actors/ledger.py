@@ -15,6 +15,7 @@ from .clock import Clock
 from .command import JobCommand
 from .errors import StoreError, StoreUnavailableError
 from .events import DeliveryBuried, Events, OutcomeDiscarded, escape
+from .job import JobId
 from .outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, attempt_counts, state_after
 from .store.port import Claim, ClaimRequest, JobStore, NewJob, Settlement
@@ -22,6 +23,12 @@ from .transport.port import Delivery, Outgoing, Published, PublishResult
 
 PUBLISH_AGAIN = 1.0
 """Seconds between two tries to publish a job that has to run again."""
+
+REMEMBERED = 10_000
+"""Ended jobs of which a copy is recognised; more than acks can be lost at once."""
+
+_Copy = tuple[JobId, int]
+"""A job and its dispatch: what two deliveries of one message have in common."""
 
 Publish = Callable[[Sequence[Outgoing]], Awaitable[list[PublishResult]]]
 
@@ -121,24 +128,43 @@ class BrokerLedger:
 
     What has to run again is published anew and confirmed before the old delivery is acked; what has failed for good,
     or what nobody here can run, is kept in the dead queue with its reason.
+
+    After a lost connection the broker delivers again what runs here, and what has ended and whose ack was lost. Where
+    such a copy comes back to this very process it is held or dropped; another process cannot know.
     """
 
     def __init__(self, publish: Publish, clock: Clock, events: Events) -> None:
         self._publish, self._clock, self._events = publish, clock, events
+        self._running: set[_Copy] = set()
+        self._ended: dict[_Copy, None] = {}  # in the order of their ends
 
     def now(self) -> datetime:
         """The machine's time."""
         return self._clock.wall()
 
     async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
-        """Always granted: the broker gives a message to one worker at a time."""
+        """Granted: the broker gives a message to one worker at a time; but for copies of what this one runs, or ran."""
+        copy = _copy_of(delivery, command)
+        if delivery.redelivered and copy in self._running:
+            return Claim(Verdict.HOLD)
+        if delivery.redelivered and copy in self._ended:
+            return Claim(Verdict.DROP_FINAL)
+        self._running.add(copy)
         return Claim(Verdict.GRANT, attempt=command.attempt + 1)
 
     async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
         """End the delivery as the outcome says."""
+        try:
+            await self._end(claimed, outcome)
+        finally:
+            self._running.discard(_copy_of(claimed.delivery, claimed.command))
+        return True
+
+    async def _end(self, claimed: Claimed, outcome: Outcome) -> None:
         match outcome:
             case Succeeded() | Cancelled():
                 claimed.delivery.ack()
+                self._remember(_copy_of(claimed.delivery, claimed.command))
             case Failed(failure):
                 self._bury(claimed.delivery, failure.error)
             case Unhandled(reason):
@@ -149,7 +175,11 @@ class BrokerLedger:
                 await self._send_again(claimed, outcome, delay)
             case _:
                 assert_never(outcome)
-        return True
+
+    def _remember(self, ended: _Copy) -> None:
+        self._ended[ended] = None
+        if len(self._ended) > REMEMBERED:
+            del self._ended[next(iter(self._ended))]
 
     def _bury(self, delivery: Delivery, reason: str) -> None:
         delivery.bury(reason)
@@ -167,6 +197,10 @@ class BrokerLedger:
                 break
             await self._clock.sleep(PUBLISH_AGAIN)
         claimed.delivery.ack()
+
+
+def _copy_of(delivery: Delivery, command: JobCommand[Any]) -> _Copy:
+    return command.job_id, delivery.dispatch
 
 
 def new_row(command: JobCommand[Any], queue: str, now: datetime) -> NewJob:
