@@ -182,7 +182,7 @@ def test_a_thread_that_waits_for_a_stopped_loop_is_told() -> None:
 
 async def test_a_coroutine_that_waits_for_a_stopped_loop_is_told_and_not_cancelled() -> None:
     loop, begun = LoopThread("under test"), threading.Event()
-    loop.start()
+    await asyncio.to_thread(loop.start)
 
     async def work() -> None:
         begun.set()
