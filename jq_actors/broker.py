@@ -25,6 +25,7 @@ from .enqueue_hooks import enqueue_hooks
 from .errors import ActorOptionError, ConfigError, JobQueueError, RuntimeStateError
 from .events import Events
 from .handoff import HandoffConsumer, JobProxy
+from .in_thread import in_thread
 from .lifetime import watch
 from .middleware import JobMiddleware
 from .middleware_loading import build_middleware
@@ -135,6 +136,13 @@ class JobBroker(dramatiq.Broker):
             raise
         return runtime
 
+    async def runtime_async(self) -> Runtime:
+        """Twin of `runtime`: a start, which may wait for a database, does not block the loop of the caller."""
+        runtime = self._runtime
+        if runtime is not None and (runtime.is_up or runtime.is_own_thread):
+            return runtime
+        return await in_thread(lambda: self.runtime)
+
     @property
     def stores_rows(self) -> bool:
         """Whether a sending makes a row here, which the envelope then promises to the worker."""
@@ -191,7 +199,7 @@ class JobBroker(dramatiq.Broker):
         """
         with enqueue_hooks(self, commands):
             check_sizes(commands, self.max_command_size)
-            await self.runtime.send_async(commands)
+            await (await self.runtime_async()).send_async(commands)
 
     def enqueue(self, message: dramatiq.Message[Any], *, delay: int | None = None) -> dramatiq.Message[Any]:
         """Dramatiq's way in: for its compositions, and for third parties. ``delay`` in milliseconds."""

@@ -106,7 +106,7 @@ def _call(what: str, ask: Question[T]) -> T:
 
 
 async def _run(what: str, ask: Question[T]) -> T:
-    runtime = installed_broker().runtime
+    runtime = await installed_broker().runtime_async()
     return await runtime.io.run(ask(runtime, runtime.require_store(what)), cancel=True)
 
 

@@ -67,7 +67,8 @@ class Runtime:
         self.serving: Serving | None = None
         self._lock = threading.Lock()
         self._started: Future[None] | None = None
-        self._is_up = False
+        self.is_up = False
+        """Whether it was started; `start` has nothing to wait for any more."""
         self._closing = AsyncExitStack()
         self._sendings = 0
         self._all_sent = asyncio.Event()
@@ -93,7 +94,7 @@ class Runtime:
 
         When it raises, nothing of this runtime is left running, and it cannot be started any more.
         """
-        if self._is_up or self.io.is_current:
+        if self.is_up or self.io.is_current:
             return  # on the loop: a middleware's `on_start`, which may send; what that needs is there already
         with self._lock:
             is_first = self._started is None
@@ -106,7 +107,7 @@ class Runtime:
                 self.close()
             else:
                 started.set_result(None)
-                self._is_up = True
+                self.is_up = True
         started.result()
 
     def send(self, commands: Sequence[JobCommand[Any]]) -> None:
