@@ -213,6 +213,13 @@ async def queued(store: SqlStore, count: int = 1, **values: Any) -> list[NewJob]
     return jobs
 
 
+async def unpublished(store: SqlStore, count: int = 1, queue: str = "mail") -> list[NewJob]:
+    """Jobs that nobody has published or leased."""
+    jobs = [new_job(job_id, queue=queue) for job_id in job_ids(count)]
+    await store.insert(jobs, publish_lease=None)
+    return jobs
+
+
 def request_of(job: NewJob, *, dispatch: int = 1, promised: bool = True) -> ClaimRequest:
     return ClaimRequest(job.id, dispatch, clock.random_bits(63), promised, job)
 

@@ -7,7 +7,7 @@ import itertools
 import os
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any, assert_never
+from typing import assert_never
 
 import pytest
 import sqlalchemy as sa
@@ -15,12 +15,11 @@ import sqlalchemy as sa
 from jq_actors.errors import RuntimeStateError
 from jq_actors.events import JobFailed, JobTakenOver
 from jq_actors.job import JobState
-from jq_actors.outcome import Interrupted, Succeeded
+from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Owner, RowView, Verdict, judge
 from jq_actors.store.port import Claim, NewJob
 from jq_actors.store.sql import SqlStore
 from jq_actors.worker import process_start
-from tests.support.waiting import eventually
 
 from .stores import (
     LEASE,
@@ -32,12 +31,10 @@ from .stores import (
     ended_pid,
     got,
     granted,
-    job_ids,
     new_job,
     queued,
     request_of,
     settled,
-    state_of,
     verdicts,
 )
 
@@ -268,73 +265,6 @@ async def test_claim_before_register_is_refused(db: World) -> None:
     await store.open()
     with pytest.raises(RuntimeStateError, match="registered"):
         await store.claim(request_of(new_job()))
-
-
-@pytest.mark.parametrize("loss", ["queued", "lost", "unknown"])
-async def test_racing_workers_are_granted_each_job_once(db: World, loss: str) -> None:
-    stores = [await db.worker() for _ in range(3)]
-    for _ in range(15):
-        jobs = [new_job(job_id) for job_id in job_ids(20)]
-        if loss != "unknown":
-            await stores[0].insert(jobs, publish_lease=timedelta(minutes=1))
-        if loss == "lost":
-            table = db.tables.jobs
-            values = {"state": "running", "run_token": 1, "worker_id": "gone", "started_at": clock.wall()}
-            await db.execute(sa.update(table).where(table.c.id.in_([job.id for job in jobs])).values(**values))
-        # In different orders, so that batches lock the same rows the other way round.
-        orders = [jobs, jobs[::-1], jobs[10:] + jobs[:10]]
-        claims = await asyncio.gather(
-            *(
-                store.claim(request_of(job, promised=loss != "unknown"))
-                for store, order in zip(stores, orders, strict=True)
-                for job in order
-            )
-        )
-        counts = {verdict: verdicts(claims).count(verdict) for verdict in set(verdicts(claims))}
-        assert counts == {Verdict.GRANT: 20, Verdict.HOLD: 40}
-
-
-async def test_ten_thousand_cancelled_callers_leave_nothing_behind(db: World) -> None:
-    store = await db.worker()
-    jobs = await queued(store, 500)
-    kept = jobs[:10]
-    for round_ in range(20):
-        callers: list[asyncio.Future[Any]] = [asyncio.ensure_future(store.claim(request_of(job))) for job in jobs[10:]]
-        callers += [asyncio.ensure_future(store.get(job.id)) for job in kept]
-        for _ in range(round_ % 7):
-            await asyncio.sleep(0.0005)
-        for caller in callers:
-            caller.cancel()
-        await asyncio.gather(*callers, return_exceptions=True)
-    await eventually(lambda: store.connections_in_use == 0, 30, "all connections to be given back")
-    # What was granted to nobody is queued again, uncounted, and can be claimed.
-
-    async def all_claimed() -> bool:
-        claims = await asyncio.gather(*(store.claim(request_of(job)) for job in jobs))
-        for job, claim in zip(jobs, claims, strict=True):
-            if claim.verdict is Verdict.GRANT:
-                claimed.add(job.id)
-        return len(claimed) == len(jobs)
-
-    claimed = set[str]()
-    await eventually(all_claimed, 30, "every job to be claimed")
-    assert {state_of(await db.the_row(job.id)) for job in jobs[:20]} == {JobState.RUNNING}
-    assert {(await db.the_row(job.id)).attempt for job in jobs[:20]} == {1}
-
-
-async def test_claim_that_nobody_waits_for_is_interrupted(db: World) -> None:
-    store = await db.worker()
-    [job] = await queued(store)
-    caller = asyncio.ensure_future(store.claim(request_of(job)))
-    await asyncio.sleep(0)
-    caller.cancel()
-
-    async def given_back() -> bool:
-        return [run.outcome for run in (await got(store, job)).attempts] == [Interrupted.__name__.lower()]
-
-    await eventually(given_back, 10, "the claim to be given back")
-    found = await got(store, job)
-    assert (found.state, found.attempt, found.dispatch) == (JobState.QUEUED, 0, 1)
 
 
 async def _lose(db: World, owner: object, job_id: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,6 @@ from jq_actors.store import migrate
 from jq_actors.store.port import Leases
 from jq_actors.store.sql import SqlStore
 from jq_actors.store.tables import REVISION, tables_for
-from tests.support.clock import FakeClock
 from tests.support.postgres import PrivatePostgres
 from tests.support.waiting import eventually
 
@@ -274,31 +272,3 @@ async def test_file_that_cannot_be_opened_is_an_outage(tmp_path: Path) -> None:
             await store.register(another_me(), ["mail"], LEASE)
         folder.mkdir()
         assert (await asyncio.wait_for(claim, 30)).verdict is Verdict.GRANT
-
-
-# -- time
-
-
-async def test_time_is_that_of_the_database(pg: World) -> None:
-    store = pg.store(clock=FakeClock())  # of another year
-    await store.open()
-    assert abs(store.now() - clock.wall()) < timedelta(seconds=10)
-
-
-async def test_heartbeat_measures_anew(pg: World) -> None:
-    slow = FakeClock()
-    store = pg.store(clock=slow)
-    await store.open()
-    await store.register(another_me(), ["mail"], LEASE)
-    slow.jump(timedelta(hours=5))
-    assert store.now() - clock.wall() > timedelta(hours=4)
-    await store.heartbeat({})
-    assert abs(store.now() - clock.wall()) < timedelta(seconds=10)
-
-
-async def test_time_of_a_file_is_that_of_the_machine(sqlite_url: str) -> None:
-    async with world_on(sqlite_url) as world:
-        frozen = FakeClock()
-        store = world.store(clock=frozen)
-        await store.open()
-        assert store.now() == frozen.wall()

@@ -9,15 +9,14 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from jq_actors.errors import StoreError
 from jq_actors.job import JobState
 from jq_actors.outcome import Failure, Interrupted, Retrying, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Dispatch, NewJob
+from jq_actors.store.port import Dispatch
 from jq_actors.store.relay_queries import FIRST_BACKOFF, MAX_DOUBLINGS
 from jq_actors.store.sql import SqlStore
 
-from .stores import World, clock, got, granted, job_ids, new_job, queued, request_of, settled
+from .stores import World, clock, got, granted, new_job, queued, request_of, settled, unpublished
 
 LEASE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -25,52 +24,6 @@ HOUR = timedelta(hours=1)
 
 def numbers(dispatches: list[Dispatch]) -> list[tuple[str, int]]:
     return [(dispatch.job_id, dispatch.dispatch) for dispatch in dispatches]
-
-
-async def unpublished(store: SqlStore, count: int = 1, queue: str = "mail") -> list[NewJob]:
-    jobs = [new_job(job_id, queue=queue) for job_id in job_ids(count)]
-    await store.insert(jobs, publish_lease=None)
-    return jobs
-
-
-# -- inserting
-
-
-async def test_inserted_row_has_what_was_sent(db: World) -> None:
-    store = await db.worker()
-    job = new_job(group="account-7", priority=9, tags=("a", "b"), due_in=HOUR, body=b'{"args":[],"kwargs":{"k":[1]}}')
-    await store.insert([job], publish_lease=None)
-    found = await got(store, job)
-    assert (found.actor, found.queue, found.group) == ("send_mail", "mail", "account-7")
-    assert (found.priority, found.tags, found.args, found.kwargs) == (9, ("a", "b"), (), {"k": [1]})
-    assert (found.state, found.dispatch, found.attempt, found.crashes) == (JobState.SCHEDULED, 1, 0, 0)
-    assert (found.due_at, found.enqueued_at) == (job.due_at, job.enqueued_at)
-    assert (found.started_at, found.finished_at, found.result, found.reason) == (None, None, None, None)
-
-
-async def test_insert_is_all_or_none(db: World) -> None:
-    store = await db.worker()
-    [known] = await unpublished(store)
-    new = [new_job(job_id) for job_id in job_ids(1200)]
-    with pytest.raises(StoreError, match=known.id):
-        await store.insert([*new, known], publish_lease=None)
-    assert await store.count_by_state() == {JobState.QUEUED: 1}
-    with pytest.raises(StoreError, match="exists already"):
-        await store.insert([new[0], new[0]], publish_lease=None)
-    await store.insert(new, publish_lease=None)
-    assert await store.count_by_state() == {JobState.QUEUED: 1201}
-
-
-async def test_insertion_that_is_refused_harms_no_other(db: World) -> None:
-    store = await db.worker()
-    [known] = await unpublished(store)
-    batches = [[new_job(job_id) for job_id in job_ids(3)] for _ in range(10)]
-    batches[4].append(known)
-    answers = await asyncio.gather(
-        *(store.insert(batch, publish_lease=None) for batch in batches), return_exceptions=True
-    )
-    assert [type(answer) for answer in answers] == [type(None)] * 4 + [StoreError] + [type(None)] * 5
-    assert await store.count_by_state() == {JobState.QUEUED: 28}
 
 
 # -- due rows
@@ -148,6 +101,19 @@ async def test_published_row_is_taken_no_more(db: World) -> None:
     assert numbers(await store.take_unpublished(None, 10, LEASE)) == [(stale.id, 1)]
 
 
+async def test_mark_counts_only_under_its_own_lease(db: World) -> None:
+    slow, other = await db.worker(), await db.worker()
+    [job] = await unpublished(slow)
+    await slow.take_unpublished(None, 10, timedelta())
+    [dispatch] = await other.take_unpublished(None, 10, timedelta())
+    # What it published was claimed, and the worker lost: the row is unpublished again, and leased to another relay.
+    await slow.mark_published([(job.id, 1)])
+    await slow.release_publish_lease([(job.id, 1)])
+    assert (await db.the_row(job.id)).publish_at is not None
+    await other.mark_published([(dispatch.job_id, dispatch.dispatch)])
+    assert (await db.the_row(job.id)).publish_at is None
+
+
 async def test_released_row_is_taken_at_once_and_in_its_old_place(db: World) -> None:
     store = await db.worker()
     [first, second] = await unpublished(store, 2)
@@ -165,7 +131,7 @@ async def test_room_bounds_each_queue(db: World) -> None:
     heavy = await unpublished(store, 5, queue="heavy")
     await unpublished(store, 5, queue="other")
     taken = await store.take_unpublished({"heavy": 2, "mail": 3, "empty": 4, "full": 0}, 100, LEASE)
-    assert [dispatch.job_id for dispatch in taken] == [job.id for job in mail[:3] + heavy[:2]]
+    assert [dispatch.job_id for dispatch in taken] == [job.id for job in heavy[:2] + mail[:3]]
     assert len(await store.take_unpublished({"heavy": 9, "mail": 9}, 4, LEASE)) == 4
     assert await store.take_unpublished({}, 100, LEASE) == []
 
@@ -180,6 +146,17 @@ async def test_claimed_row_is_published(db: World) -> None:
     await store.release_publish_lease([(job.id, 1)])
     assert (await got(store, job)).state is JobState.RUNNING
     assert await store.take_unpublished(None, 10, LEASE) == []
+
+
+async def test_row_without_payload_is_set_aside(db: World) -> None:
+    store = await db.worker()
+    broken, whole = await unpublished(store, 2)
+    payloads = db.tables.payloads
+    await db.execute(sa.delete(payloads).where(payloads.c.job_id == broken.id))
+    assert numbers(await store.take_unpublished(None, 10, LEASE)) == [(whole.id, 1)]
+    found = await got(store, broken)
+    assert found.state is JobState.UNHANDLED
+    assert (found.reason or "").startswith("its payload is gone")
 
 
 # -- rows that the broker should have
@@ -237,7 +214,8 @@ async def test_missing_row_backs_off_each_time(db: World) -> None:
 
 async def test_what_lies_in_a_workers_memory_is_given_back_when_it_leaves(db: World) -> None:
     leaving, staying = await db.worker(), await db.worker()
-    waits, done, interrupted, of_broker, of_other = jobs = await queued(leaving, 5)
+    waits, done, interrupted, of_broker = jobs = await queued(leaving, 4)
+    [of_other] = await queued(staying)
     await leaving.mark_published([(job.id, 1) for job in jobs[:3]], lane_owner=True)
     await leaving.mark_published([(of_broker.id, 1)])
     await staying.mark_published([(of_other.id, 1)], lane_owner=True)
@@ -309,3 +287,13 @@ async def test_racing_relays_take_each_row_once(db: World, kind: str) -> None:
     while sum(taken.values()) < len(jobs):
         await asyncio.gather(*(relay(store) for store in stores))
     assert taken == {job.id: 1 for job in jobs}
+
+
+async def test_unhandled_rows_are_offered_by_the_reason_they_have(db: World) -> None:
+    store = await db.worker()
+    unknown, misfit = (await queued(store, 2, actor="mine"))[:2]
+    for job, reason in ((unknown, "no actor called 'mine'"), (misfit, "argument missing")):
+        await settled(store, job, await granted(store, job), Unhandled(reason))
+    assert await store.offer_unhandled(["mine"], "no actor called") == [unknown.id]
+    assert (await got(store, misfit)).state == JobState.UNHANDLED
+    assert await store.offer_unhandled(["mine"]) == [misfit.id]
