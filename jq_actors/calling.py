@@ -33,6 +33,10 @@ _RUN_HOOKS = (
 )
 
 
+NO_ACTOR = "no actor called"
+"""How the reason of a job begins that a worker does not know: another worker may. Those are offered again."""
+
+
 class Caller:
     """Calls actors. ``hooks`` are the plain Dramatiq middleware whose hooks have to fire around async actors too."""
 
@@ -44,7 +48,7 @@ class Caller:
         """Run the attempt and say how it ended; only a cancellation comes out as an exception."""
         actor = job.actor
         if actor is None:
-            return Unhandled(f"no actor called {job.command.actor_name!r} in this worker")
+            return Unhandled(f"{NO_ACTOR} {job.command.actor_name!r} in this worker")
         try:
             args, kwargs = actor.arguments.from_json(job.command.args, job.command.kwargs)
         except ArgumentError as error:

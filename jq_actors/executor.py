@@ -87,9 +87,12 @@ class Executor:
         if claimed is None:
             ran()
             return
-        outcome = await self._run(claimed)
-        ran()
-        await self._settle(claimed, outcome)
+        try:
+            outcome = await self._run(claimed)
+            ran()
+            await self._settle(claimed, outcome)
+        finally:
+            self._ledger.forget(claimed)
 
     async def _claim(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor) -> Claimed | None:
         run_token = self._clock.random_bits(63)

@@ -72,12 +72,18 @@ class Ledger(Protocol):
         """Write the outcome, then end the delivery. ``False``: the claim was lost, nothing was written."""
         ...
 
+    def forget(self, claimed: Claimed) -> None:
+        """Its life here is over, whether it was settled or an error of ours ended it."""
+        ...
+
 
 class RowLedger:
     """With persistence: rows are the truth, deliveries only carry the news."""
 
     def __init__(self, store: JobStore, events: Events) -> None:
         self._store, self._events = store, events
+        self._alive: set[int] = set()
+        """Tokens of the claims that are being made, run or settled here."""
 
     def now(self) -> datetime:
         """Database time."""
@@ -85,9 +91,27 @@ class RowLedger:
 
     async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
         """The row's compare-and-set."""
-        adopt = new_row(command, delivery.queue, self._store.now())
+        now = self._store.now()
+        adopt = None if command.promised else new_row(command, delivery.queue, now)
         request = ClaimRequest(command.job_id, delivery.dispatch, run_token, command.promised, adopt)
-        return await self._store.claim(request)
+        self._alive.add(run_token)  # before it may be granted: no other copy must take it for forgotten
+        claim = None
+        try:
+            claim = await self._store.claim(request)
+            if claim.own_token is not None and claim.own_token not in self._alive:
+                await self._give_back(command.job_id, claim.own_token, now)
+                claim = await self._store.claim(request)
+            return claim
+        finally:
+            if claim is None or claim.verdict is not Verdict.GRANT:
+                self._alive.discard(run_token)
+
+    async def _give_back(self, job_id: JobId, forgotten: int, now: datetime) -> None:
+        """Queue a job again that is claimed here, but that nobody here leads any more: an error of ours ended its life.
+
+        Nobody else would ever do it, as long as this worker lives.
+        """
+        await self._store.settle(Settlement(job_id, forgotten, Interrupted(), now, now))
 
     async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
         """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
@@ -101,6 +125,10 @@ class RowLedger:
         else:
             claimed.finish()
         return written
+
+    def forget(self, claimed: Claimed) -> None:
+        """See `Ledger.forget`. A claim that was not settled is given back when its delivery is looked at again."""
+        self._alive.discard(claimed.run_token)
 
     async def _write(self, claimed: Claimed, outcome: Outcome) -> bool:
         ended_at = claimed.ended_at or self._store.now()
@@ -154,11 +182,12 @@ class BrokerLedger:
 
     async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
         """End the delivery as the outcome says."""
-        try:
-            await self._end(claimed, outcome)
-        finally:
-            self._running.discard(_copy_of(claimed.delivery, claimed.command))
+        await self._end(claimed, outcome)
         return True
+
+    def forget(self, claimed: Claimed) -> None:
+        """See `Ledger.forget`."""
+        self._running.discard(_copy_of(claimed.delivery, claimed.command))
 
     async def _end(self, claimed: Claimed, outcome: Outcome) -> None:
         match outcome:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .bridge import Bridge
-from .calling import Caller
+from .calling import NO_ACTOR, Caller
 from .config import QueueConfig
 from .errors import StoreUnavailableError
 from .events import DrainFinished, DrainStarted, RuntimeStarted, TaskFailed
@@ -35,6 +35,8 @@ LEAVE_GRACE = 1.0
 """The same, when the process ends without a drain, or before its end: the second SIGTERM."""
 LEAVE_TIMEOUT = 3.0
 """Seconds for removing the registration; a worker that could not is found lost by its lease, or by its pid."""
+OFFER_EVERY = 60.0
+"""Seconds between two looks for jobs that some worker did not know, and this one does."""
 RESTART_DELAY = 1.0
 """Seconds before a background task that failed is started again."""
 
@@ -202,9 +204,14 @@ class Serving:
 
     async def _heartbeat(self) -> None:
         store, interval = self._runtime.require_store("a worker"), self._config.worker.lease.total_seconds() / 3
+        offer_at = self._clock.monotonic() + OFFER_EVERY
         while True:
             try:
                 await store.heartbeat(self.intake.waiting())
+                if self._clock.monotonic() >= offer_at:
+                    # What a worker of an older release did not know while this one was here already.
+                    await store.offer_unhandled(list(self._runtime.actors), NO_ACTOR)
+                    offer_at = self._clock.monotonic() + OFFER_EVERY
                 await self._clock.sleep(interval)
             except StoreUnavailableError:  # the store itself tells of it (`StoreLost`)
                 await self._clock.sleep(min(interval, RESTART_DELAY))

@@ -148,8 +148,8 @@ class Claims:
     def _own(self, row: Row, request: ClaimRequest) -> Claim:
         if row.run_token == request.run_token:  # granted by a try whose answer was lost
             return Claim(Verdict.GRANT, row.attempt, row.crashes)
-        # Another delivery of the job runs in this very process, whatever became of its lease.
-        return Claim(Verdict.HOLD, look_again=self._leases.worker)
+        # Another delivery of the job runs in this very process, whatever became of its lease; who asks knows.
+        return Claim(Verdict.HOLD, look_again=self._leases.worker, own_token=row.run_token)
 
     async def _adopt(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed

@@ -70,7 +70,7 @@ class Inserts:
         Returns the ids of those that were inserted; the others have a row meanwhile.
         """
         made = await self._insert_rows(connection, [adopted_row(request, worker_id, now) for request in requests])
-        await self._insert_bodies(connection, [request.adopt for request in requests if request.job_id in made])
+        await self._insert_bodies(connection, [_adopted(request) for request in requests if request.job_id in made])
         return made
 
     async def _insert_rows(self, connection: AsyncConnection, rows: Sequence[Row]) -> set[str]:
@@ -97,14 +97,20 @@ def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None) -> Row
 
 def adopted_row(request: ClaimRequest, worker_id: str, now: datetime) -> Row:
     """The row of a job that its delivery brought, and that runs from now on."""
-    return _row(request.adopt, JobState.RUNNING, request.dispatch) | {
-        "due_at": min(request.adopt.due_at, now),
+    job = _adopted(request)
+    return _row(job, JobState.RUNNING, request.dispatch) | {
+        "due_at": min(job.due_at, now),
         "published_at": now,
         "attempt": 1,
         "run_token": request.run_token,
         "worker_id": worker_id,
         "started_at": now,
     }
+
+
+def _adopted(request: ClaimRequest) -> NewJob:
+    assert request.adopt is not None, "only what was not promised is adopted"
+    return request.adopt
 
 
 def _row(job: NewJob, state: JobState, dispatch: int) -> Row:

@@ -42,6 +42,7 @@ class Marks:
                 c.actor == actors.actor,
                 c.state == JobState.UNHANDLED.value,
                 c.final_state.is_(None),
+                sa.func.coalesce(c.reason, "").startswith(sa.bindparam("reason_begins", type_=sa.Text)),
             )
             .values(
                 state=JobState.QUEUED.value,
@@ -76,9 +77,10 @@ class Marks:
     def _ended(self, keys: Sequence[Key]) -> str:
         return encode_rows([_row(key) | {"lease": until} for key, until in self._leases.ended(keys)])
 
-    async def offered(self, actors: Sequence[str], now: datetime) -> list[JobId]:
-        """Unhandled rows of ``actors`` are queued again; returns their ids."""
-        parameters = {"batch": encode_rows([{"actor": actor} for actor in actors]), "now": now}
+    async def offered(self, actors: Sequence[str], reason_begins: str, now: datetime) -> list[JobId]:
+        """Unhandled rows of ``actors``, whose reason begins so, are queued again; returns their ids."""
+        batch = encode_rows([{"actor": actor} for actor in actors])
+        parameters = {"batch": batch, "reason_begins": reason_begins, "now": now}
 
         async def offer(connection: AsyncConnection) -> list[JobId]:
             return list((await connection.execute(self._offer, parameters)).scalars())

@@ -46,8 +46,8 @@ class ClaimRequest:
     """Fresh for each claim, 63 random bits: the fence of the run that it starts."""
     promised: bool
     """The producer stored a row (see `protocol.judge`)."""
-    adopt: NewJob
-    """The row to make when there is none and none was promised."""
+    adopt: NewJob | None
+    """The row to make when there is none and none was promised; ``None`` when one was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,8 @@ class Claim:
     crashes: int = 0
     look_again: timedelta = timedelta()
     """When held: how long until the owner's lease can be over."""
+    own_token: int | None = None
+    """When held because it runs in this very process: the token of that run, as its row has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +231,8 @@ class JobStore(Protocol):
         """Give the running jobs of lost workers back, counting a crash each; several relays at once are safe."""
         ...
 
-    async def offer_unhandled(self, actors: Sequence[str]) -> list[JobId]:
-        """Unhandled rows of these actors become queued again, with dispatch+1, unpublished."""
+    async def offer_unhandled(self, actors: Sequence[str], reason_begins: str = "") -> list[JobId]:
+        """Unhandled rows of these actors, with such a reason, become queued again, with dispatch+1, unpublished."""
         ...
 
     async def prune(self, retention: Retention, limit: int) -> int:

@@ -211,9 +211,9 @@ class SqlStore:
             tuple(recovered.workers),
         )
 
-    async def offer_unhandled(self, actors: Sequence[str]) -> list[JobId]:
+    async def offer_unhandled(self, actors: Sequence[str], reason_begins: str = "") -> list[JobId]:
         """See JobStore."""
-        return await self._marks.offered(actors, self.now())
+        return await self._marks.offered(actors, reason_begins, self.now())
 
     async def prune(self, retention: Retention, limit: int) -> int:
         """See JobStore."""
