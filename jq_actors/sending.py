@@ -25,7 +25,7 @@ from .errors import (
 )
 from .events import Events, JobEnqueued, SendDeferred
 from .ledger import new_row
-from .store.port import JobStore
+from .store.port import JobStore, NewJob
 from .transport.port import (
     Deferred,
     NotPublished,
@@ -92,7 +92,7 @@ class Sender:
         now = store.now()
         ready = [command for command in commands if command.due_at is None or command.due_at <= now]
         direct = await self._broker_is_there() and self._has_room(ready)
-        await self._insert(store, commands, self._publish_lease if direct else None)
+        await self._insert(store, [new_row(c, c.queue_name, now) for c in commands], direct)
         if not direct or len(ready) < len(commands):
             self.on_stored()
         if not direct:
@@ -114,14 +114,11 @@ class Sender:
         counts = Counter(command.queue_name for command in commands)
         return all(self._transport.capacity(queue) >= count for queue, count in counts.items())
 
-    async def _insert(
-        self, store: JobStore, commands: Sequence[JobCommand[Any]], publish_lease: timedelta | None
-    ) -> None:
-        ids = [command.job_id for command in commands]
-        now = store.now()
+    async def _insert(self, store: JobStore, rows: Sequence[NewJob], direct: bool) -> None:
+        ids = [row.id for row in rows]
         try:
             async with asyncio.timeout(self._deadline):
-                await store.insert([new_row(c, c.queue_name, now) for c in commands], publish_lease=publish_lease)
+                await store.insert(rows, publish_lease=self._publish_lease if direct else None)
         except TimeoutError as error:
             raise SendUnknownError(
                 f"The database did not answer within {self._deadline:g} s; {len(ids)} job(s) may be stored.", ids
