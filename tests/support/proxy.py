@@ -92,9 +92,7 @@ class TcpProxy:
 
     async def _accept(self) -> None:
         if self._server is None:
-            self._server = await asyncio.start_server(
-                self._on_client, "127.0.0.1", self.port, reuse_address=True
-            )
+            self._server = await asyncio.start_server(self._on_client, "127.0.0.1", self.port, reuse_address=True)
 
     async def _refuse(self) -> None:
         if self._server is not None:

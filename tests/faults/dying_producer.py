@@ -1,0 +1,45 @@
+"""A producer that dies between the insert and the publish. A program: ``python -m tests.faults.dying_producer``.
+
+``exits COUNT`` ends itself at that very moment. ``hangs COUNT`` connects, waits for the file ``go``, and sends into a
+connection that somebody has frozen meanwhile, until somebody kills it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from jq_actors.installed import installed_broker
+from tests.faults.actors import counts
+
+GO = Path("go")
+
+
+def exits(count: int) -> None:
+    # In this process only.
+    installed_broker().runtime.transport.publish = _die  # type: ignore[assignment, method-assign]
+    send(count)
+
+
+def hangs(count: int) -> None:
+    runtime = installed_broker().runtime
+    print("connected" if runtime.io.call(runtime.transport.wait_connected(10)) else "not connected", flush=True)
+    while not GO.exists():
+        time.sleep(0.02)
+    send(count)
+
+
+def send(count: int) -> None:
+    counts.send_many([((number,), {}) for number in range(count)])
+    print("sent", flush=True)
+
+
+async def _die(_batch: object) -> NoReturn:
+    os._exit(9)
+
+
+if __name__ == "__main__":
+    {"exits": exits, "hangs": hangs}[sys.argv[1]](int(sys.argv[2]))
