@@ -229,7 +229,7 @@ class JobBroker(dramatiq.Broker):
 
     def flush(self, queue_name: str) -> None:
         """Throw away the messages that wait in ``queue_name``; with persistence the relay sends their rows again."""
-        self.runtime.io.call(self.runtime.transport.purge(queue_name))
+        self.runtime.purge(queue_name)
 
     def flush_all(self) -> None:
         """`flush` every declared queue."""

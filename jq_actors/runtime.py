@@ -144,6 +144,14 @@ class Runtime:
         if self.serving is not None:
             self.io.loop.call_soon_threadsafe(self.serving.add_queue, queue)
 
+    def purge(self, queue: str) -> int:
+        """Throw away the messages that wait in ``queue``; returns how many. Any thread.
+
+        Raises:
+          TransportError: the broker cannot be reached.
+        """
+        return self.io.call(self._purge(queue))
+
     def drain(self) -> int:
         """Let the jobs that run come to their end, up to ``worker.shutdown_timeout``. Any thread."""
         if self.serving is None:
@@ -194,12 +202,16 @@ class Runtime:
             self._at_close("the store", self.store.close)
             await self.store.open()
         self._at_close("the transport", self.transport.close)
-        await self.transport.start()
         self._at_close("the worker", self._leave)
         self._at_close("the sender", self._finish_sendings)
         for layer in self._layers():
             await layer.on_start(self)
             self._at_close(f"middleware {type(layer).__name__}", partial(layer.on_stop, self))
+
+    async def _purge(self, queue: str) -> int:
+        await self.sender.connect()
+        await self.transport.wait_connected(self.config.broker.confirm_timeout.total_seconds())
+        return await self.transport.purge(queue)
 
     def _at_close(self, what: str, close: Callable[[], Awaitable[None]]) -> None:
         self._closing.push_async_callback(self._close_part, what, close)

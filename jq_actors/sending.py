@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from datetime import timedelta
 from functools import partial
 from typing import Any, Literal
@@ -58,10 +59,18 @@ class Sender:
         self._clock, self._events = clock, events
         self._deadline = deadline.total_seconds()
         self._publish_lease, self._on_broker_down = publish_lease, on_broker_down
+        self._connecting: asyncio.Task[None] | None = None
         self._waited = False
         self._marks: set[asyncio.Task[None]] = set()
         self.on_stored: Callable[[], None] = lambda: None
         """Called when rows were stored for the relay to send; a worker wakes its own relay."""
+
+    async def connect(self) -> None:
+        """Begin to connect to the broker, at the first call. Who only looks at jobs never does."""
+        if self._connecting is None:
+            # In an empty context: what runs for ever must not carry the variables of whatever was the first to send.
+            self._connecting = Context().run(asyncio.create_task, self._transport.start())
+        await asyncio.shield(self._connecting)
 
     async def send(self, commands: Sequence[JobCommand[Any]]) -> None:
         """Store and publish; returns when the jobs are safe.
@@ -70,6 +79,7 @@ class Sender:
           NotStoredError, SendUnknownError: without persistence, or with the database away.
           StoredNotSentError: only with ``on_broker_down: raise``.
         """
+        await self.connect()
         if self._store is None:
             self._require(commands, await self._transport.publish([self._outgoing(c) for c in commands]))
         else:

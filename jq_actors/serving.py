@@ -66,6 +66,7 @@ class Serving:
 
     async def start(self, queues: Sequence[str]) -> None:
         """Start everything; jobs of ``queues`` come as soon as broker and database are there. Never waits for them."""
+        await self._runtime.sender.connect()
         for queue in queues:
             self.add_queue(queue)
         self._keep("watchdog", self.watchdog.run)

@@ -18,8 +18,8 @@ from jq_actors.errors import (
     RequiresPersistenceError,
     ResultTimeoutError,
 )
-from jq_actors.events import DeliveryBuried, JobFailed, JobFinished, JobRetryScheduled, JobStarted
-from tests.support.application import Application
+from jq_actors.events import BrokerConnected, DeliveryBuried, JobFailed, JobFinished, JobRetryScheduled, JobStarted
+from tests.support.application import Application, Place, running
 
 
 def test_async_and_sync_actors_run_with_their_arguments(app: Application) -> None:
@@ -236,15 +236,12 @@ def test_a_job_whose_arguments_no_longer_bind_is_kept(app_with_rows: Application
 
 
 def test_without_rows_what_needs_them_refuses(embedded_memory: Any) -> None:
-    from tests.support.application import running
-
     with running(embedded_memory.configuration), pytest.raises(RequiresPersistenceError, match="persistence"):
         jobs.get("00000000-0000-7000-8000-000000000000")
 
 
 def test_what_is_no_command_is_buried_with_a_reason(rabbit_alone: Any, rabbitmq: Any, amqp_namespace: str) -> None:
     from tests.support.amqp import Probe
-    from tests.support.application import running
 
     with running(rabbit_alone.configuration) as app:
         app.record(DeliveryBuried)
@@ -259,3 +256,34 @@ def test_what_is_no_command_is_buried_with_a_reason(rabbit_alone: Any, rabbitmq:
             app.wait(lambda: app.of(DeliveryBuried), "the burial")
             app.wait(lambda: rabbitmq.depth(f"{amqp_namespace}.dead") == (1, 0), "the dead letter")
         assert "not JSON" in app.of(DeliveryBuried)[0].reason
+
+
+def test_who_only_looks_at_jobs_does_not_connect_to_the_broker(rabbit_rows: Place) -> None:
+    with running(rabbit_rows.configuration) as app:
+        app.record(BrokerConnected)
+        assert jobs.find().jobs == ()
+        looked = app.of(BrokerConnected)
+
+        @actor
+        async def note() -> None: ...
+
+        note.send()
+
+    assert (looked, [event.role for event in app.of(BrokerConnected)]) == ([], ["publisher"])
+
+
+def test_flush_throws_away_what_waits(rabbit_alone: Place) -> None:
+    runs: list[str] = []
+    with running(rabbit_alone.configuration) as app:
+
+        @actor
+        async def note(name: str) -> None:
+            runs.append(name)
+
+        note.send("thrown away")
+        app.broker.flush("default")
+        with app.worker():
+            note.send("kept")
+            app.wait(lambda: runs, "the job")
+
+    assert runs == ["kept"]
