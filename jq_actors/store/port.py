@@ -180,9 +180,7 @@ class JobStore(Protocol):
         """Write an outcome; ``False``: the claim was lost meanwhile and nothing was written. Batched."""
         ...
 
-    async def mark_published(
-        self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False
-    ) -> None:
+    async def mark_published(self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False) -> None:
         """The broker has confirmed these.
 
         ``lane_owner``: they wait in the memory of this worker (a transport that is not ``shared``); when it leaves

@@ -21,7 +21,8 @@ def test_a_claim_whose_life_ended_in_an_error_of_ours_is_given_back(
     app = app_with_rows
     app.record(TaskFailed)
     monkeypatch.setattr("jq_actors.intake.AFTER_AN_ERROR", timedelta(seconds=0.2))
-    run, broken = Executor._run, []
+    run = Executor._run
+    broken: list[Any] = []
 
     async def breaks_once(self: Executor, claimed: Any) -> Outcome:
         if not broken:

@@ -49,9 +49,7 @@ class Probe:
         self._socket = socket.create_connection((parts.hostname or "localhost", parts.port or 5672), timeout)
         self._input = self._socket.makefile("rb")
         try:
-            self._handshake(
-                parts.username or "guest", parts.password or "guest", unquote(parts.path[1:]) or "/"
-            )
+            self._handshake(parts.username or "guest", parts.password or "guest", unquote(parts.path[1:]) or "/")
             self._open_channel()
         except BaseException:
             self.close()

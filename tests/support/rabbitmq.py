@@ -60,9 +60,7 @@ class PrivateRabbitMQ:
         """Start the node and wait until it answers an AMQP handshake."""
         assert not self.running
         self._start_epmd()
-        self._node = spawn(
-            [str(self._programs / "rabbitmq-server")], env=self._env, output=self.folder / "output"
-        )
+        self._node = spawn([str(self._programs / "rabbitmq-server")], env=self._env, output=self.folder / "output")
         eventually_sync(self._answers, START_TIMEOUT, "the private RabbitMQ node to answer")
 
     def stop(self) -> None:
@@ -109,9 +107,7 @@ class PrivateRabbitMQ:
 
     def ctl(self, *arguments: str) -> str:
         """Run ``rabbitmqctl`` against this node; returns what it printed."""
-        return run_as(
-            None, [str(self._programs / "rabbitmqctl"), "-q", *arguments], env=self._env, timeout=CTL_TIMEOUT
-        )
+        return run_as(None, [str(self._programs / "rabbitmqctl"), "-q", *arguments], env=self._env, timeout=CTL_TIMEOUT)
 
     def queue_depths(self, prefix: str = "") -> dict[str, int]:
         """Messages of each queue whose name begins with ``prefix``: ready and unacked together."""
@@ -163,9 +159,7 @@ class PrivateRabbitMQ:
         lines = [f"listeners.tcp.1 = 127.0.0.1:{self.port}", "disk_free_limit.absolute = 50MB", *extra_conf]
         (self.folder / "rabbitmq.conf").write_text("\n".join(lines) + "\n")
         # The tick has no key in rabbitmq.conf.
-        (self.folder / "advanced.config").write_text(
-            f"[{{rabbit, [{{channel_tick_interval, {channel_tick}}}]}}].\n"
-        )
+        (self.folder / "advanced.config").write_text(f"[{{rabbit, [{{channel_tick_interval, {channel_tick}}}]}}].\n")
         (self.folder / "enabled_plugins").write_text("[].\n")
         (self.folder / "env.conf").touch()
 

@@ -28,9 +28,7 @@ async def eventually(
 
 
 @overload
-async def eventually(
-    predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition"
-) -> T: ...
+async def eventually(predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition") -> T: ...
 
 
 async def eventually(predicate: Callable[[], Any], timeout: float = 10.0, why: str = "the condition") -> Any:
@@ -50,9 +48,7 @@ async def eventually(predicate: Callable[[], Any], timeout: float = 10.0, why: s
         await asyncio.sleep(POLL)
 
 
-def eventually_sync(
-    predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition"
-) -> T:
+def eventually_sync(predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition") -> T:
     """The same for tests without a loop; it blocks."""
     deadline = time.perf_counter() + timeout
     while True:

@@ -100,9 +100,7 @@ def test_decorating_reads_no_configuration() -> None:
 
 def test_a_name_is_taken_once(broker: RecordingBroker) -> None:
     actor(_named("twice"))
-    with pytest.raises(
-        ActorOptionError, match=r"Actor 'twice' exists already, made of <function .*; give one"
-    ):
+    with pytest.raises(ActorOptionError, match=r"Actor 'twice' exists already, made of <function .*; give one"):
         actor(_named("twice"))
 
 
@@ -284,9 +282,7 @@ def test_a_command_that_is_too_large_is_not_sent() -> None:
         store.send_many([(("x",), {}), (("x" * 1024,), {})])
 
 
-def test_what_the_broker_raises_reaches_the_caller(
-    broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_the_broker_raises_reaches_the_caller(broker: RecordingBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     @actor
     def ping() -> None: ...
 
@@ -306,9 +302,7 @@ def test_compositions_of_dramatiq_are_built_of_commands(broker: RecordingBroker)
     def add(x: int, y: int) -> int:
         return x + y
 
-    pipeline: Any = (
-        add.message(1, 2) | add.message_with_options(args=(3,)) | add.message_with_options(args=(4,))
-    )
+    pipeline: Any = add.message(1, 2) | add.message_with_options(args=(3,)) | add.message_with_options(args=(4,))
     pipeline.run()
     ((first,),) = broker.sent
     assert isinstance(first, JobCommand)

@@ -52,9 +52,7 @@ def test_the_names_of_the_function_around_win() -> None:
     assert resolve("date", NAMES, {"Order": int}) is date
 
 
-@pytest.mark.parametrize(
-    "annotation", ["Missing", "list[Missing]", "not an annotation", "date.missing", "1 / 0"]
-)
+@pytest.mark.parametrize("annotation", ["Missing", "list[Missing]", "not an annotation", "date.missing", "1 / 0"])
 def test_what_cannot_be_evaluated_says_why(annotation: str) -> None:
     resolved = resolve(annotation, NAMES)
     assert isinstance(resolved, Unresolved)

@@ -93,9 +93,7 @@ def test_every_kind_of_parameter_is_converted() -> None:
     ],
     ids=str,
 )
-def test_arguments_that_do_not_bind_are_refused(
-    args: tuple[Any, ...], kwargs: dict[str, Any], told: str
-) -> None:
+def test_arguments_that_do_not_bind_are_refused(args: tuple[Any, ...], kwargs: dict[str, Any], told: str) -> None:
     for convert in (MAIL.to_json, MAIL.from_json, MAIL.adopt):
         with pytest.raises(ArgumentError) as refused:
             convert(args, kwargs)
@@ -170,18 +168,14 @@ def test_a_part_of_a_pipeline_may_lack_arguments_but_not_have_wrong_ones() -> No
     ],
     ids=ascii,
 )
-def test_an_argument_that_does_not_fit_is_named(
-    args: tuple[Any, ...], kwargs: dict[str, Any], told: str
-) -> None:
+def test_an_argument_that_does_not_fit_is_named(args: tuple[Any, ...], kwargs: dict[str, Any], told: str) -> None:
     with pytest.raises(ArgumentError) as refused:
         MAIL.to_json(args, kwargs)
     assert str(refused.value).startswith(f"Actor 'send_mail', {told}")
 
 
 def test_json_that_does_not_fit_today_is_named() -> None:
-    with pytest.raises(
-        ArgumentError, match=r"^Actor 'send_mail', argument 'account_id': expected int, got a str \("
-    ):
+    with pytest.raises(ArgumentError, match=r"^Actor 'send_mail', argument 'account_id': expected int, got a str \("):
         MAIL.from_json(("seven", "hello"), {})
 
 
@@ -189,18 +183,14 @@ def test_without_an_annotation_json_passes_and_the_rest_asks_for_one() -> None:
     arguments = Arguments("plain", plain)
     value = {"a": [1, None, {"b": 1.5}]}
     assert arguments.to_json((value,), {}) == ([value], {})
-    with pytest.raises(
-        ArgumentError, match=r"argument 'first', at \['day'\]: a date is no JSON value; annotate it"
-    ):
+    with pytest.raises(ArgumentError, match=r"argument 'first', at \['day'\]: a date is no JSON value; annotate it"):
         arguments.to_json(({"day": date(2026, 1, 1)},), {})
 
 
 def test_an_annotation_that_cannot_be_evaluated_hurts_only_its_own_parameter() -> None:
     arguments = Arguments("hidden", hidden)
     assert arguments.to_json((1, WHEN), {}) == ([1, "2026-11-24T03:28:00Z"], {})
-    with pytest.raises(
-        ArgumentError, match=r"argument 'value': .* its annotation 'Fraction' cannot be evaluated"
-    ):
+    with pytest.raises(ArgumentError, match=r"argument 'value': .* its annotation 'Fraction' cannot be evaluated"):
         arguments.to_json((WHEN, WHEN), {})
     assert arguments.result_to_json(3) == 3
 

@@ -40,9 +40,7 @@ def test_a_delivery_that_is_unacked_for_too_long_closes_its_channel(
         with pytest.raises(RefusedError, match="delivery acknowledgement") as refused:
             probe.wait_closed()
     assert refused.value.code == 406
-    eventually_sync(
-        lambda: private_rabbitmq.depth(amqp_namespace) == (1, 0), 5, "the delivery to be returned"
-    )
+    eventually_sync(lambda: private_rabbitmq.depth(amqp_namespace) == (1, 0), 5, "the delivery to be returned")
 
 
 def test_a_memory_alarm_blocks_publishers_until_it_is_cleared(private_rabbitmq: PrivateRabbitMQ) -> None:

@@ -47,9 +47,7 @@ def test_a_sweep_ends_what_runs_that_are_gone_left_behind_and_nothing_else(tmp_p
     child = spawn([sys.executable, "-c", WAIT], env={}, output=tmp_path / "output")
     try:
         # Until it has become the command it still shows the environment of this process.
-        eventually_sync(
-            lambda: psutil.Process(orphan.pid).environ().get(RUN_MARK) == str(gone), 5, "the orphan"
-        )
+        eventually_sync(lambda: psutil.Process(orphan.pid).environ().get(RUN_MARK) == str(gone), 5, "the orphan")
         sweep()
         assert orphan.wait(5) == -signal.SIGKILL
         assert not left.exists()

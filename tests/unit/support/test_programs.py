@@ -28,15 +28,11 @@ def test_the_first_pattern_that_has_it_wins(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "initdb").touch()
-    assert (
-        find_folder([f"{tmp_path}/none", f"{tmp_path}/b", f"{tmp_path}/a"], "initdb", "x") == tmp_path / "b"
-    )
+    assert find_folder([f"{tmp_path}/none", f"{tmp_path}/b", f"{tmp_path}/a"], "initdb", "x") == tmp_path / "b"
 
 
 def test_what_is_missing_is_named_with_the_way_out(tmp_path: Path) -> None:
-    with pytest.raises(
-        MissingProgramError, match=r"initdb is not installed.*apt-get install postgresql.*JQ_TEST"
-    ):
+    with pytest.raises(MissingProgramError, match=r"initdb is not installed.*apt-get install postgresql.*JQ_TEST"):
         find_folder([f"{tmp_path}/*"], "initdb", "postgresql")
 
 

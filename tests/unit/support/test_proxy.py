@@ -61,9 +61,7 @@ async def test_cut_resets_what_stands_and_serves_what_comes(tcp_proxy: MakeProxy
     writer.close()
 
 
-async def test_frozen_connections_stay_open_and_silent_until_the_thaw(
-    tcp_proxy: MakeProxy, echo_url: str
-) -> None:
+async def test_frozen_connections_stay_open_and_silent_until_the_thaw(tcp_proxy: MakeProxy, echo_url: str) -> None:
     proxy = tcp_proxy(echo_url)
     old_reader, old_writer = await _connect(proxy)
     await _echoed(old_reader, old_writer, b"hello")
@@ -80,9 +78,7 @@ async def test_frozen_connections_stay_open_and_silent_until_the_thaw(
     new_writer.close()
 
 
-async def test_refused_means_no_listener_and_accepting_is_on_the_same_port(
-    tcp_proxy: MakeProxy, echo_url: str
-) -> None:
+async def test_refused_means_no_listener_and_accepting_is_on_the_same_port(tcp_proxy: MakeProxy, echo_url: str) -> None:
     proxy = tcp_proxy(echo_url)
     reader, writer = await _connect(proxy)
     await _echoed(reader, writer, b"hello")

@@ -58,9 +58,7 @@ def test_stopped_and_continued_as_a_whole(start_worker: StartWorker, module: str
     worker.wait_for_line("^child$")
     pids = [worker.pid, *worker.children()]
     worker.stop_signal()
-    eventually_sync(
-        lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED}, 5, "stop"
-    )
+    eventually_sync(lambda: {psutil.Process(pid).status() for pid in pids} == {psutil.STATUS_STOPPED}, 5, "stop")
     worker.cont()
     worker.terminate()
     assert worker.wait(5) == 7
