@@ -1,0 +1,357 @@
+"""The deliveries in a worker's hands: every one gets one ending, and every slot is free in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from jq_actors.actor import JobActor, actor
+from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.events import DeliveryBuried, Events, JobHeld, TaskFailed
+from jq_actors.executor import Executor
+from jq_actors.intake import AFTER_AN_ERROR, Intake
+from jq_actors.ledger import RowLedger
+from jq_actors.outcome import Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
+from jq_actors.protocol import Verdict
+from jq_actors.store.port import Claim, Settlement
+from tests.support.clock import FakeClock
+from tests.support.lives import HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of
+from tests.support.recorder import EventRecorder
+from tests.support.sending import RecordingBroker
+
+THREADS, CONCURRENCY = 2, 3
+
+BROKER = RecordingBroker()
+
+
+@actor(broker=BROKER)
+async def coroutine() -> None: ...
+
+
+@actor(broker=BROKER)
+def function() -> None: ...
+
+
+ACTORS: dict[str, JobActor[..., Any]] = {"coroutine": coroutine, "function": function}
+
+GRANT = Claim(Verdict.GRANT, attempt=1)
+HOLD = Claim(Verdict.HOLD, look_again=timedelta(seconds=1))
+
+
+class Desk:
+    """An intake with an executor and a ledger of rows, between neighbours that do what the test says."""
+
+    def __init__(self) -> None:
+        self.store, self.bridge, self.events = ScriptedStore(), HandBridge(), Events()
+        self.seen = EventRecorder(self.events, TaskFailed, JobHeld, DeliveryBuried)
+        clock: Any = FakeClock()
+        self.clock = clock
+        store: Any = self.store
+        bridge: Any = self.bridge
+        self.executor = Executor(RowLedger(store, self.events), bridge, ACTORS, clock, self.events)
+        self.intake = Intake(self.executor, ACTORS, THREADS, clock, self.events)
+        self.intake.serve("default", CONCURRENCY)
+
+    def deliver(self, *names: str) -> list[RecordingDelivery]:
+        deliveries = [delivery_of(name) for name in names]
+        for delivery in deliveries:
+            self.intake.deliver(delivery)
+        return deliveries
+
+
+async def settled() -> None:
+    for _ in range(8):
+        await asyncio.sleep(0)
+
+
+# -- one by one
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.intake.close()  # else each task that ends with the loop would begin another
+
+
+async def test_a_delivery_is_claimed_run_settled_and_acked(desk: Desk) -> None:
+    [delivery] = desk.deliver("coroutine")
+    await settled()
+    answer(desk.store.claims, 0, GRANT)
+    await settled()
+    assert delivery.endings == []
+    desk.bridge.end(0, Succeeded(1))
+    await settled()
+    settlement: Settlement = answer(desk.store.settles, 0, True)
+    assert settlement.outcome == Succeeded(1)
+    await settled()
+    assert delivery.endings == ["ack"]
+    assert await desk.intake.idle(0)
+
+
+async def test_no_more_are_claimed_than_there_are_slots(desk: Desk) -> None:
+    desk.deliver(*["coroutine"] * 5, *["function"] * 5)
+    await settled()
+    assert len(desk.store.claims) == CONCURRENCY + THREADS
+    assert desk.intake.waiting() == {"default": 5}
+    assert (desk.intake.busy, desk.intake.in_hand) == (5, 10)
+
+
+async def test_a_slot_is_free_when_the_actor_has_ended_not_when_that_is_written(desk: Desk) -> None:
+    desk.deliver(*["coroutine"] * (CONCURRENCY + 1))
+    await settled()
+    while desk.store.claims:
+        answer(desk.store.claims, 0, GRANT)
+    await settled()
+    desk.bridge.end(0, Succeeded())
+    await settled()
+    assert len(desk.store.settles) == 1
+    assert len(desk.store.claims) == 1
+
+
+async def test_an_unknown_actor_takes_a_slot_of_its_queue_and_what_is_no_command_none(desk: Desk) -> None:
+    desk.deliver(*["nobody"] * (CONCURRENCY + 1))
+    garbage = RecordingDelivery(b"garbage")
+    desk.intake.deliver(garbage)
+    await settled()
+    assert len(desk.store.claims) == CONCURRENCY
+    assert garbage.endings[0].startswith("bury: not JSON")
+
+
+async def test_waiting_deliveries_start_in_their_order(desk: Desk) -> None:
+    deliveries = [delivery_of("function", number) for number in range(4)]
+    for delivery in deliveries:
+        desk.intake.deliver(delivery)
+    started = []
+    for _ in deliveries:
+        await settled()
+        started.append(answer(desk.store.claims, 0, Claim(Verdict.DROP_FINAL)).job_id)
+    await settled()
+    assert [delivery.endings for delivery in deliveries] == [["ack"]] * 4
+    assert len(set(started)) == 4
+
+
+async def test_closing_gives_back_what_has_not_begun_in_its_order_and_what_comes_later(desk: Desk) -> None:
+    given_back: list[int] = []
+    deliveries = desk.deliver(*["function"] * (THREADS + 3))
+    for number, delivery in enumerate(deliveries):
+        delivery.requeue = lambda number=number: given_back.append(number)  # type: ignore[method-assign,misc]
+    await settled()
+    desk.intake.close()
+    assert given_back == [2, 3, 4]
+    [late] = desk.deliver("coroutine")
+    assert late.endings == ["requeue"]
+    assert not await desk.intake.idle(0), "two claims are under way"
+
+
+async def test_a_claim_that_comes_back_after_the_close_with_hold_is_given_back(desk: Desk) -> None:
+    [delivery] = desk.deliver("coroutine")
+    await settled()
+    desk.intake.close()
+    answer(desk.store.claims, 0, HOLD)
+    await settled()
+    assert delivery.endings == ["requeue"]
+    assert await desk.intake.idle(0)
+
+
+async def test_what_waits_too_long_is_given_back_before_the_broker_takes_it(desk: Desk) -> None:
+    [held, *_] = desk.deliver(*["function"] * THREADS)
+    await settled()
+    answer(desk.store.claims, 0, HOLD)
+    await settled()
+    await desk.clock.advance(60)
+    [_, waiting, _] = desk.deliver("function", "function", "function")
+    desk.intake.requeue_waiting(30)
+    assert (held.endings, waiting.endings) == (["requeue"], [])
+    await desk.clock.advance(60)
+    desk.intake.requeue_waiting(30)
+    assert waiting.endings == ["requeue"]
+    assert desk.intake.waiting() == {}
+
+
+async def test_what_the_broker_took_back_is_forgotten(desk: Desk) -> None:
+    deliveries = desk.deliver(*["function"] * (THREADS + 2))
+    await settled()
+    for delivery in deliveries[THREADS:]:
+        delivery.lost = True
+    assert desk.intake.waiting() == {}
+    answer(desk.store.claims, 0, Claim(Verdict.DROP_FINAL))
+    await settled()
+    assert len(desk.store.claims) == THREADS - 1, "a lost delivery was claimed"
+
+
+async def test_an_error_of_ours_is_told_and_the_delivery_looked_at_again(desk: Desk) -> None:
+    [delivery] = desk.deliver("coroutine")
+    await settled()
+    answer(desk.store.claims, 0, RuntimeError("a bug"))
+    await settled()
+    assert "a bug" in desk.seen.of(TaskFailed)[0].error
+    assert delivery.endings == []
+    assert desk.intake.waiting() == {"default": 1}
+    desk.intake.close()
+    assert delivery.endings == ["requeue"]
+
+
+# -- all interleavings
+
+
+class SteppedLoop(asyncio.SelectorEventLoop):
+    """A loop whose time stands still until it is moved."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+
+OUTCOMES: list[Outcome] = [
+    Succeeded(1),
+    Failed(Failure(None, "broken")),
+    Retrying(Failure(None, "broken"), timedelta(seconds=1)),
+    Snoozed(timedelta(seconds=1)),
+    Unhandled("no such actor"),
+    Interrupted(),
+]
+CLAIMS: list[Any] = [
+    *[GRANT] * 6,
+    HOLD,
+    Claim(Verdict.DROP_FINAL),
+    Claim(Verdict.DROP_STALE),
+    StoreUnavailableError("closed"),
+    StoreError("refused"),
+    RuntimeError("a bug"),
+]
+WRITTEN: list[Any] = [
+    True,
+    True,
+    True,
+    False,
+    StoreUnavailableError("closed"),
+    StoreError("refused"),
+    ValueError("bug"),
+]
+
+
+class Interleavings(RuleBasedStateMachine):
+    """Whatever happens in whatever order: one ending for each delivery, and no slot that is lost or doubled."""
+
+    @initialize()
+    def open(self) -> None:
+        self.loop = SteppedLoop()
+        self.desk = Desk()
+        self.deliveries: list[RecordingDelivery] = []
+        self.is_closed = False
+
+    def step(self) -> None:
+        self.loop.run_until_complete(settled())
+
+    @rule(name=st.sampled_from(["coroutine", "function", "nobody"]), promised=st.booleans())
+    def deliver(self, name: str, promised: bool) -> None:
+        delivery = delivery_of(name, row=True) if promised else delivery_of(name)
+        self.deliveries.append(delivery)
+        self.loop.run_until_complete(self._call(lambda: self.desk.intake.deliver(delivery)))
+
+    @rule()
+    def deliver_garbage(self) -> None:
+        self.deliveries.append(RecordingDelivery(b"garbage"))
+        self.desk.intake.deliver(self.deliveries[-1])
+
+    @precondition(lambda self: self.desk.store.claims)
+    @rule(index=st.integers(0, 9), claim=st.sampled_from(CLAIMS))
+    def answer_a_claim(self, index: int, claim: Any) -> None:
+        answer(self.desk.store.claims, index, claim)
+        self.step()
+
+    @precondition(lambda self: self.desk.bridge.runs)
+    @rule(index=st.integers(0, 9), outcome=st.sampled_from(OUTCOMES))
+    def end_a_run(self, index: int, outcome: Outcome) -> None:
+        self.desk.bridge.end(index, outcome)
+        self.step()
+
+    @precondition(lambda self: self.desk.store.settles)
+    @rule(index=st.integers(0, 9), written=st.sampled_from(WRITTEN))
+    def answer_a_settlement(self, index: int, written: Any) -> None:
+        answer(self.desk.store.settles, index, written)
+        self.step()
+
+    @rule(seconds=st.sampled_from([0.1, 1.0, AFTER_AN_ERROR.total_seconds()]))
+    def let_time_pass(self, seconds: float) -> None:
+        self.loop.now += seconds
+        self.loop.run_until_complete(self.desk.clock.advance(seconds))
+        self.desk.store.advance(timedelta(seconds=seconds))
+        self.step()
+
+    @rule(older_than=st.sampled_from([0.0, 1.0]))
+    def give_back_what_waits(self, older_than: float) -> None:
+        self.desk.intake.requeue_waiting(older_than)
+
+    @rule(older_than=st.sampled_from([0.0, 1.0]))
+    def ack_early(self, older_than: float) -> None:
+        self.desk.executor.ack_early(timedelta(seconds=older_than))
+
+    @precondition(lambda self: self.deliveries)
+    @rule(index=st.integers(0, 20))
+    def lose_a_delivery(self, index: int) -> None:
+        self.deliveries[index % len(self.deliveries)].lost = True
+
+    @rule()
+    def interrupt_all(self) -> None:
+        self.desk.executor.interrupt_all()
+
+    @precondition(lambda self: not self.is_closed)
+    @rule()
+    def close(self) -> None:
+        self.desk.intake.close()
+        self.is_closed = True
+        self.step()
+
+    @invariant()
+    def no_delivery_has_two_endings(self) -> None:
+        assert all(len(delivery.endings) <= 1 for delivery in self.deliveries)
+
+    @invariant()
+    def no_slot_is_taken_twice(self) -> None:
+        runs = [crossing.job.actor is function for crossing in self.desk.bridge.runs]
+        assert sum(runs) <= THREADS
+        assert len(runs) - sum(runs) <= CONCURRENCY
+        for slots, size in zip(self.desk.intake._all_slots(), (THREADS, CONCURRENCY), strict=True):
+            assert 0 <= slots.free <= size
+
+    @invariant()
+    def no_slot_is_free_while_an_open_delivery_waits_for_one(self) -> None:
+        for slots in self.desk.intake._all_slots():
+            assert not slots.free or not any(in_hand.delivery.is_open for in_hand in slots.waiting)
+
+    def teardown(self) -> None:
+        """Drain: everything that is under way comes to an end."""
+        self.desk.intake.close()
+        self.step()
+        desk = self.desk
+        while desk.store.claims or desk.bridge.runs or desk.store.settles:
+            for waiting, last in ((desk.store.claims, GRANT), (desk.store.settles, True)):
+                while waiting:
+                    answer(waiting, 0, last)
+            while desk.bridge.runs:
+                desk.bridge.end(0, Succeeded())
+            self.step()
+        endings = [(delivery.endings, delivery.lost) for delivery in self.deliveries]
+        assert all(len(ended) == 1 or lost for ended, lost in endings), endings
+        assert [slots.free for slots in desk.intake._all_slots()] == [THREADS, CONCURRENCY]
+        assert (desk.intake.busy, desk.intake.in_hand) == (0, 0)
+        assert self.loop.run_until_complete(desk.intake.idle(0))
+        self.loop.close()
+
+    async def _call(self, act: Any) -> None:
+        act()
+        await settled()
+
+
+TestInterleavings = Interleavings.TestCase
+TestInterleavings.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
