@@ -1,0 +1,284 @@
+"""Claims and outcomes in rows, and at the broker alone: durable first, then the delivery gets its one ending."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from jq_actors.command import decode_command
+from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded
+from jq_actors.ledger import PUBLISH_AGAIN, REMEMBERED, BrokerLedger, Claimed, RowLedger, new_row
+from jq_actors.outcome import (
+    Cancelled,
+    Failed,
+    Failure,
+    Interrupted,
+    Outcome,
+    Retrying,
+    Snoozed,
+    Succeeded,
+    Unhandled,
+)
+from jq_actors.protocol import Verdict
+from jq_actors.store.port import Claim, ClaimRequest, Settlement
+from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown
+from tests.support.clock import FakeClock
+from tests.support.lives import START, RecordingDelivery, ScriptedStore, answer, delivery_of
+from tests.support.recorder import EventRecorder
+
+FAILURE = Failure(None, "ValueError: broken")
+EVERY_OUTCOME: list[Outcome] = [
+    Succeeded(1),
+    Failed(FAILURE),
+    Retrying(FAILURE, timedelta(seconds=5)),
+    Snoozed(timedelta(seconds=5)),
+    Cancelled("by somebody"),
+    Unhandled("no such actor"),
+    Interrupted(),
+]
+
+
+def claimed(delivery: RecordingDelivery, attempt: int = 1) -> Claimed:
+    return Claimed(delivery, decode_command(delivery.body), Claim(Verdict.GRANT, attempt), 7, START)
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+# -- in rows
+
+
+class Rows:
+    """A ledger of rows, and the store under it."""
+
+    def __init__(self) -> None:
+        self.store, self.events = ScriptedStore(), Events()
+        store: Any = self.store
+        self.ledger = RowLedger(store, self.events)
+        self.seen = EventRecorder(self.events, OutcomeDiscarded)
+
+
+@pytest.mark.parametrize("promised", [True, False], ids=["ours", "of a plain producer"])
+async def test_a_claim_brings_the_row_that_it_would_make(promised: bool) -> None:
+    rows = Rows()
+    delivery = delivery_of("send_mail", 7, queue="mail", row=promised, priority=4, tags=["eu"])
+    delivery.dispatch = 3
+    command = decode_command(delivery.body)
+    task = asyncio.create_task(rows.ledger.claim(delivery, command, 99))
+    await settled()
+    request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=2))
+    assert await task == Claim(Verdict.GRANT, attempt=2)
+    assert (request.job_id, request.dispatch, request.run_token) == (command.job_id, 3, 99)
+    assert request.promised is promised
+    if promised:
+        assert request.adopt is None
+    else:
+        assert request.adopt == new_row(command, "mail", START)
+        assert (request.adopt.priority, request.adopt.tags, request.adopt.body) == (4, ("eu",), delivery.body)
+
+
+async def test_a_run_that_an_error_of_ours_ended_is_given_back_at_the_next_look() -> None:
+    """Its row says that it runs in this process, and nobody but this process could ever say otherwise."""
+    rows, delivery = Rows(), delivery_of("send_mail", row=True)
+    command, run = decode_command(delivery.body), claimed(delivery)
+    task = asyncio.create_task(rows.ledger.claim(delivery, command, run.run_token))
+    await settled()
+    answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
+    await task
+
+    look = asyncio.create_task(rows.ledger.claim(delivery, command, 8))
+    await settled()
+    answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=run.run_token))
+    assert (await look).verdict is Verdict.HOLD, "it still runs"
+
+    rows.ledger.forget(run)
+    look = asyncio.create_task(rows.ledger.claim(delivery, command, 9))
+    await settled()
+    answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=run.run_token))
+    await settled()
+    given_back: Settlement = answer(rows.store.settles, 0, True)
+    assert (given_back.run_token, given_back.outcome) == (run.run_token, Interrupted())
+    await settled()
+    request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
+    assert request.run_token == 9
+    assert (await look).verdict is Verdict.GRANT
+
+
+@pytest.mark.parametrize("outcome", EVERY_OUTCOME, ids=lambda outcome: type(outcome).__name__)
+@pytest.mark.parametrize("written", [True, False], ids=["written", "claim lost"])
+@pytest.mark.parametrize("acked", [False, True], ids=["held", "acked early"])
+async def test_the_delivery_ends_once_and_only_after_the_row_is_written(
+    outcome: Outcome, written: bool, acked: bool
+) -> None:
+    rows, delivery = Rows(), delivery_of("send_mail")
+    run = claimed(delivery)
+    if acked:
+        run.finish()
+        run.acked = True
+    task = asyncio.create_task(rows.ledger.settle(run, outcome))
+    await settled()
+    assert delivery.endings == (["ack"] if acked else [])
+    settlement: Settlement = answer(rows.store.settles, 0, written)
+    assert await task is written
+    comes_back = isinstance(outcome, Interrupted) and written
+    assert delivery.endings == ["requeue" if comes_back and not acked else "ack"]
+    assert settlement.republish is (isinstance(outcome, Interrupted) and acked)
+    assert len(rows.seen.of(OutcomeDiscarded)) == (not written)
+
+
+async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused() -> None:
+    rows, delivery = Rows(), delivery_of("send_mail")
+    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded("x")))
+    await settled()
+    answer(rows.store.settles, 0, StoreError("no such\x00thing"))
+    await settled()
+    second: Settlement = answer(rows.store.settles, 0, True)
+    assert await task is True
+    assert isinstance(second.outcome, Failed)
+    assert "could not be stored: no such\\x00thing" in second.outcome.failure.error
+    assert delivery.endings == ["ack"]
+
+
+async def test_a_store_that_closes_leaves_the_delivery_to_the_caller() -> None:
+    rows, delivery = Rows(), delivery_of("send_mail")
+    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded()))
+    await settled()
+    answer(rows.store.settles, 0, StoreUnavailableError("closed"))
+    with pytest.raises(StoreUnavailableError):
+        await task
+    assert delivery.endings == []
+
+
+# -- at the broker alone
+
+
+class Alone:
+    """A ledger without rows, and what it publishes."""
+
+    def __init__(self, *results: PublishResult) -> None:
+        self.published: list[Outgoing] = []
+        self.clock, self.events = FakeClock(), Events()
+        self._results = list(results)
+        self.ledger = BrokerLedger(self.publish, self.clock, self.events)
+        self.seen = EventRecorder(self.events, DeliveryBuried)
+
+    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
+        self.published += batch
+        return [self._results.pop(0) if self._results else Published() for _ in batch]
+
+    async def claim(self, delivery: RecordingDelivery) -> Claim:
+        return await self.ledger.claim(delivery, decode_command(delivery.body), 7)
+
+    async def end(self, delivery: RecordingDelivery, outcome: Outcome) -> None:
+        run = claimed(delivery)
+        await self.ledger.settle(run, outcome)
+        self.ledger.forget(run)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "ending"),
+    [
+        (Succeeded(1), "ack"),
+        (Cancelled("by somebody"), "ack"),
+        (Interrupted(), "requeue"),
+        (Failed(FAILURE), "bury: ValueError: broken"),
+        (Unhandled("no such actor"), "bury: no such actor"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+async def test_how_an_outcome_ends_the_only_copy(outcome: Outcome, ending: str) -> None:
+    alone, delivery = Alone(), delivery_of("send_mail")
+    await alone.ledger.settle(claimed(delivery), outcome)
+    assert delivery.endings == [ending]
+    assert alone.published == []
+    assert len(alone.seen.of(DeliveryBuried)) == ending.startswith("bury")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempts"),
+    [(Retrying(FAILURE, timedelta(seconds=5)), 3), (Snoozed(timedelta(seconds=5)), 2)],
+    ids=["a retry counts", "a snooze does not"],
+)
+async def test_what_runs_again_is_published_anew_and_confirmed_first(outcome: Outcome, attempts: int) -> None:
+    alone = Alone(NotPublished("away"), PublishUnknown("no answer"))
+    delivery = delivery_of("send_mail", 7, attempt=2, priority=4)
+    task = asyncio.create_task(alone.ledger.settle(claimed(delivery, attempt=3), outcome))
+    await settled()
+    assert delivery.endings == []
+    await alone.clock.advance(PUBLISH_AGAIN)
+    assert delivery.endings == []
+    await alone.clock.advance(PUBLISH_AGAIN)
+    assert await task is True
+    assert delivery.endings == ["ack"]
+    assert len(alone.published) == 3
+    again = alone.published[-1]
+    assert (again.dispatch, again.delay, again.queue, again.priority) == (2, timedelta(seconds=5), "default", 4)
+    assert decode_command(again.body).attempt == attempts
+    assert again.job_id == decode_command(delivery.body).job_id
+
+
+async def test_what_the_broker_took_back_meanwhile_is_not_published_a_second_time() -> None:
+    alone, delivery = Alone(NotPublished("away")), delivery_of("send_mail")
+    task = asyncio.create_task(alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta())))
+    await settled()
+    delivery.lost = True
+    await alone.clock.advance(PUBLISH_AGAIN)
+    await task
+    assert len(alone.published) == 1
+
+
+async def test_every_delivery_is_an_attempt() -> None:
+    alone = Alone()
+    assert await alone.claim(delivery_of("send_mail", attempt=2)) == Claim(Verdict.GRANT, attempt=3)
+
+
+def _copy(delivery: RecordingDelivery, *, redelivered: bool = True, dispatch: int = 1) -> RecordingDelivery:
+    return RecordingDelivery(delivery.body, dispatch=dispatch, redelivered=redelivered)
+
+
+async def test_a_copy_of_what_runs_here_waits_for_its_end_and_is_dropped() -> None:
+    """The connection was lost in mid-job: the job goes on, and the broker delivers it again."""
+    alone, delivery = Alone(), delivery_of("send_mail")
+    assert (await alone.claim(delivery)).verdict is Verdict.GRANT
+    delivery.lost = True
+    assert (await alone.claim(_copy(delivery))).verdict is Verdict.HOLD
+    await alone.end(delivery, Succeeded())
+    assert (await alone.claim(_copy(delivery))).verdict is Verdict.DROP_FINAL
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [Failed(FAILURE), Unhandled("no such actor"), Interrupted(), Retrying(FAILURE, timedelta())],
+    ids=lambda outcome: type(outcome).__name__,
+)
+async def test_a_copy_of_what_has_not_come_to_its_end_runs(outcome: Outcome) -> None:
+    alone, delivery = Alone(), delivery_of("send_mail")
+    await alone.claim(delivery)
+    delivery.lost = True
+    await alone.end(delivery, outcome)
+    assert (await alone.claim(_copy(delivery))).verdict is Verdict.GRANT
+
+
+async def test_what_was_sent_again_on_purpose_is_no_copy() -> None:
+    alone, delivery = Alone(), delivery_of("send_mail")
+    await alone.claim(delivery)
+    assert (await alone.claim(_copy(delivery, dispatch=2))).verdict is Verdict.GRANT
+    assert (await alone.claim(_copy(delivery, redelivered=False))).verdict is Verdict.GRANT
+
+
+async def test_it_does_not_remember_for_ever() -> None:
+    alone = Alone()
+    deliveries = [delivery_of("send_mail", number) for number in range(REMEMBERED + 1)]
+    for delivery in deliveries:
+        await alone.claim(delivery)
+        await alone.end(delivery, Succeeded())
+    assert (await alone.claim(_copy(deliveries[0]))).verdict is Verdict.GRANT
+    assert (await alone.claim(_copy(deliveries[1]))).verdict is Verdict.DROP_FINAL
+    assert len(alone.ledger._running) == 1
