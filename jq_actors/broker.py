@@ -124,17 +124,19 @@ class JobBroker(dramatiq.Broker):
           ConfigError: the configuration has problems.
           JobQueueError: it cannot start, such as `NotMigratedError`; the next call tries anew.
         """
-        with self._lock:
-            config = self.resolve()
-            runtime = self._runtime = self._runtime or Runtime(config, self, clock=self.clock, events=self.events)
-        try:
-            runtime.start()  # without the lock: a middleware that is started, on the I/O loop, may come here to send
-        except BaseException:
+        while True:
             with self._lock:
-                if self._runtime is runtime:
-                    self._runtime = None
-            raise
-        return runtime
+                config = self.resolve()
+                runtime = self._runtime = self._runtime or Runtime(config, self, clock=self.clock, events=self.events)
+            try:
+                # Without the lock: a middleware that is started, on the I/O loop, may come here to send.
+                if runtime.start():
+                    return runtime
+            except BaseException:
+                with self._lock:
+                    if self._runtime is runtime:
+                        self._runtime = None
+                raise
 
     async def runtime_async(self) -> Runtime:
         """Twin of `runtime`: a start, which may wait for a database, does not block the loop of the caller."""

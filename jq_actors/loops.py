@@ -43,15 +43,18 @@ class LoopThread:
         """Start the thread, and return when the loop turns.
 
         Raises:
-          RuntimeStateError: the interpreter is ending; it starts no thread any more.
+          RuntimeStateError: it was stopped; or the interpreter is ending, and starts no thread any more.
         """
         turning = threading.Event()
-        self.loop.call_soon(turning.set)
         try:
-            self._thread.start()
+            with self._lock:
+                if self._is_stopped:
+                    raise self._stopped()
+                self.loop.call_soon(turning.set)
+                self._thread.start()
         except RuntimeError as error:
             self.stop()
-            raise RuntimeStateError(f"The {self.name} loop cannot start: {error}.") from error
+            raise RuntimeStateError(f"The {self.name} loop cannot start: {error}") from error
         turning.wait()
 
     @property
@@ -78,7 +81,7 @@ class LoopThread:
         with self._lock:
             if self._is_stopped:
                 coroutine.close()
-                raise RuntimeStateError(f"The {self.name} loop was stopped.")
+                raise self._stopped()
             call = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
             self._calls.add(call)
         call.add_done_callback(self._calls.discard)
@@ -142,6 +145,9 @@ class LoopThread:
         for call in tuple(self._calls):
             with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has just ended after all
                 call.set_exception(self._stopped_meanwhile())
+
+    def _stopped(self) -> RuntimeStateError:
+        return RuntimeStateError(f"The {self.name} loop was stopped.")
 
     def _stopped_meanwhile(self) -> RuntimeStateError:
         return RuntimeStateError(f"The {self.name} loop was stopped in the middle of this call.")

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack
 from contextvars import Context
 from functools import partial
@@ -66,7 +66,7 @@ class Runtime:
         self.store: JobStore | None = None
         self.serving: Serving | None = None
         self._lock = threading.Lock()
-        self._started: Future[None] | None = None
+        self._started: Future[bool] | None = None
         self.is_up = False
         """Whether it was started; `start` has nothing to wait for any more."""
         self._closing = AsyncExitStack()
@@ -89,13 +89,13 @@ class Runtime:
         """Whether the caller runs on one of its loops."""
         return self.io.is_current or (self.serving is not None and self.serving.actor_loop.is_current)
 
-    def start(self) -> None:
-        """Start the I/O loop, and begin to connect. Any thread; the first call does it, the others wait for that.
+    def start(self) -> bool:
+        """Start the I/O loop, and what needs no broker. Any thread; the first call does it, the others wait for that.
 
-        When it raises, nothing of this runtime is left running, and it cannot be started any more.
+        ``False``: it was closed before. When it raises, nothing of this runtime is left running.
         """
         if self.is_up or self.io.is_current:
-            return  # on the loop: a middleware's `on_start`, which may send; what that needs is there already
+            return True  # on the loop: a middleware's `on_start`, which may send; what that needs is there already
         with self._lock:
             is_first = self._started is None
             started = self._started = self._started or Future()
@@ -106,9 +106,9 @@ class Runtime:
                 started.set_exception(error)
                 self.close()
             else:
-                started.set_result(None)
                 self.is_up = True
-        started.result()
+                started.set_result(True)
+        return started.result()
 
     def send(self, commands: Sequence[JobCommand[Any]]) -> None:
         """Send through the enqueue chain, and wait. Any thread but the I/O loop's."""
@@ -160,6 +160,7 @@ class Runtime:
 
     def close(self) -> None:
         """Write and send what is due, then stop the loops. Any thread but these; a second call does nothing."""
+        self._end_starting()
         try:
             if self.io.is_alive:
                 self.io.call(self._closing.aclose(), CLOSE_TIMEOUT)
@@ -169,6 +170,14 @@ class Runtime:
             if self.serving is not None:
                 self.serving.actor_loop.stop()
             self.io.stop()
+
+    def _end_starting(self) -> None:
+        with self._lock:
+            if self._started is None:
+                self._started = Future()
+                self._started.set_result(False)
+            started = self._started
+        wait([started], CLOSE_TIMEOUT)  # in another thread: what is half made cannot be closed
 
     def _start_all(self) -> None:
         # Adapters are imported here: that reads files, which must not happen on a loop.
