@@ -171,7 +171,7 @@ class JobInterrupted(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobHeld(Event):
-    """A delivery of a job that runs elsewhere is kept, unacked, as its safety copy."""
+    """A delivery of a job that runs elsewhere is kept, unacked, as its safety copy; told at its first look only."""
 
     job_id: JobId
     seconds: float

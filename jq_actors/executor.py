@@ -43,7 +43,7 @@ LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
 """A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
 
-HoldFor = Callable[[timedelta], None]
+HoldFor = Callable[[timedelta], bool]
 
 
 class Executor:
@@ -81,7 +81,8 @@ class Executor:
         """Lead one delivery from its claim to its end.
 
         ``hold(time)`` is called instead of running when the job runs elsewhere: offer the delivery again after that
-        time. ``ran()`` is called when the actor has ended and its slot is free, before the outcome is written.
+        time; it returns whether this is the first time. ``ran()`` is called when the actor has ended and its slot is
+        free, before the outcome is written.
         """
         claimed = await self._claim(delivery, command, hold)
         if claimed is None:
@@ -112,8 +113,8 @@ class Executor:
                 return Claimed(delivery, command, claim, run_token, self._ledger.now())
             case Verdict.HOLD:
                 again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
-                self._events.emit(JobHeld(command.job_id, again.total_seconds()))
-                hold(again)
+                if hold(again):  # told once, not at each look
+                    self._events.emit(JobHeld(command.job_id, again.total_seconds()))
                 return None
             case Verdict.DROP_FINAL | Verdict.DROP_STALE:
                 delivery.ack()

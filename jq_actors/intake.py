@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .clock import Clock
 from .command import JobCommand
 from .events import Events, TaskFailed
-from .executor import Executor
+from .executor import Executor, HoldFor
 from .outcome import failure_of
 from .transport.port import Delivery
 
@@ -42,6 +42,7 @@ class _InHand:
     slots: _Slots
     since: float
     has_slot: bool = False
+    was_held: bool = False
 
 
 class Intake:
@@ -188,13 +189,15 @@ class Intake:
                 self._start(waiting)
                 return
 
-    def _holder(self, in_hand: _InHand) -> Callable[[timedelta], None]:
-        def hold(time: timedelta) -> None:
+    def _holder(self, in_hand: _InHand) -> HoldFor:
+        def hold(time: timedelta) -> bool:
             if not self._open:
                 in_hand.delivery.requeue()
-                return
+                return False
             loop = asyncio.get_running_loop()
             self._held[in_hand] = loop.call_later(time.total_seconds(), self._look_again, in_hand)
+            is_first, in_hand.was_held = not in_hand.was_held, True
+            return is_first
 
         return hold
 

@@ -64,6 +64,7 @@ class Life:
         self.seen = EventRecorder(self.events, *KINDS)
         self.notes: list[Any] = []
         """Calls of ``hold`` (the time) and of ``ran``, in order."""
+        self.is_first_hold = True
         store: Any = self.store
         bridge: Any = self.bridge
         actors: dict[str, JobActor[..., Any]] = {"send_mail": send_mail}
@@ -72,8 +73,12 @@ class Life:
     def begin(self, delivery: RecordingDelivery) -> asyncio.Task[None]:
         command = self.executor.receive(delivery)
         assert command is not None
-        live = self.executor.live(delivery, command, self.notes.append, lambda: self.notes.append("ran"))
+        live = self.executor.live(delivery, command, self._hold, lambda: self.notes.append("ran"))
         return asyncio.create_task(live)
+
+    def _hold(self, time: timedelta) -> bool:
+        self.notes.append(time)
+        return self.is_first_hold
 
     async def claimed(self, delivery: RecordingDelivery, claim: Claim | Exception = GRANT) -> asyncio.Task[None]:
         task = self.begin(delivery)
@@ -147,6 +152,9 @@ async def test_a_job_that_runs_elsewhere_is_held(look_again: float, expected: ti
     assert life.notes == [expected, "ran"]
     assert delivery.endings == []
     assert life.seen.of(JobHeld)[0].seconds == expected.total_seconds()
+    life.is_first_hold = False
+    await (await life.claimed(delivery, Claim(Verdict.HOLD)))
+    assert len(life.seen.of(JobHeld)) == 1
 
 
 @pytest.mark.parametrize(("verdict", "reason"), [(Verdict.DROP_FINAL, "final"), (Verdict.DROP_STALE, "stale")])

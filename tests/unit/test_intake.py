@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import timedelta
 from typing import Any
 
@@ -159,6 +160,28 @@ async def test_a_claim_that_comes_back_after_the_close_with_hold_is_given_back(d
     await settled()
     assert delivery.endings == ["requeue"]
     assert await desk.intake.idle(0)
+
+
+def test_a_held_delivery_is_looked_at_again_and_told_of_once() -> None:
+    loop, desk = SteppedLoop(), Desk()
+
+    async def hold_twice() -> None:
+        [delivery] = desk.deliver("coroutine")
+        for _ in range(2):
+            await settled()
+            answer(desk.store.claims, 0, HOLD)
+            await settled()
+            assert desk.store.claims == []
+            loop.now += 1.0
+        await settled()
+        assert len(desk.store.claims) == 1
+        assert len(desk.seen.of(JobHeld)) == 1
+        answer(desk.store.claims, 0, Claim(Verdict.DROP_FINAL))
+        await settled()
+        assert delivery.endings == ["ack"]
+
+    with closing(loop):
+        loop.run_until_complete(hold_twice())
 
 
 async def test_what_waits_too_long_is_given_back_before_the_broker_takes_it(desk: Desk) -> None:
