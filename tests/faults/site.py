@@ -31,6 +31,7 @@ class Site:
 
     Parameters:
       store_url: ``None``: without persistence.
+      store_url_of_processes: another way to the same database, for all but the tests' own looks.
       journal_url: the database of the journal.
       broker, persistence, worker, queues: settings over those of `configuration`.
     """
@@ -44,6 +45,7 @@ class Site:
         store_url: str | None,
         journal_url: str,
         *,
+        store_url_of_processes: str | None = None,
         actors: str = ACTORS,
         broker: Mapping[str, Any] | None = None,
         persistence: Mapping[str, Any] | None = None,
@@ -53,7 +55,8 @@ class Site:
         self.folder, self.server, self.namespace = folder, server, namespace
         self.journal = journal.Journal(journal_url)
         self._rows = None if store_url is None else Rows(store_url)
-        self._start, self._actors, self._store_url = start, actors, store_url
+        self._start, self._actors = start, actors
+        self._store_url = store_url_of_processes or store_url
         self._changes = {"broker": broker or {}, "persistence": persistence or {}, "worker": worker or {}}
         self._queues = dict(queues or {})
 
