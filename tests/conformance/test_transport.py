@@ -303,7 +303,7 @@ async def test_deliveries_out_of_order_are_acked_one_by_one(unbounded: World, qu
         delivery.ack()
     await transport.close()
 
-    assert await _left(unbounded, transport, queue) == ["5", "6", "7", "8", "9"]
+    assert await _left(unbounded, transport, queue, 5) == ["5", "6", "7", "8", "9"]
 
 
 async def test_the_dispatch_number_is_carried(world: World, queue: str) -> None:
@@ -382,7 +382,7 @@ async def test_what_is_given_back_in_order_waits_in_order_before_the_rest(unboun
     await eventually_ready(transport, queue, 5)
     await transport.close()
 
-    assert await _left(unbounded, transport, queue) == ["a", "b", "c", "d", "e"]
+    assert await _left(unbounded, transport, queue, 5) == ["a", "b", "c", "d", "e"]
 
 
 async def test_what_is_given_back_has_its_old_place(classic: World, queue: str) -> None:
@@ -397,7 +397,7 @@ async def test_what_is_given_back_has_its_old_place(classic: World, queue: str) 
     await eventually_ready(transport, queue, 5)
     await transport.close()
 
-    assert await _left(classic, transport, queue) == ["a", "b", "c", "d", "e"]
+    assert await _left(classic, transport, queue, 5) == ["a", "b", "c", "d", "e"]
 
 
 async def test_what_is_acked_does_not_come_again(world: World, queue: str) -> None:
@@ -440,7 +440,7 @@ async def test_an_ending_after_the_close_is_counted_and_forgotten(world: World, 
 
     assert [event.queue for event in world.recorder.of(AckLost)] == [queue] * 3
     assert world.dead_letters(queue) == []
-    assert await _left(world, transport, queue) == ["a", "b", "c"]
+    assert await _left(world, transport, queue, 3) == ["a", "b", "c"]
 
 
 async def test_a_late_ending_does_not_touch_the_next_delivery_of_the_same_message(world: World, queue: str) -> None:
@@ -457,7 +457,7 @@ async def test_a_late_ending_does_not_touch_the_next_delivery_of_the_same_messag
 
     assert redelivered.redelivered
     await again.close()
-    assert await _left(world, again, queue) == ["a"]
+    assert await _left(world, again, queue, 1) == ["a"]
 
 
 # -- the end ----------------------------------------------------------------------------------------------
@@ -477,7 +477,7 @@ async def test_after_stop_intake_nothing_is_delivered_and_deliveries_stay_valid(
 
     assert hand.bodies == ["a", "b"]
     assert unbounded.recorder.of(AckLost) == []
-    assert await _left(unbounded, transport, queue) == ["c", "d"]
+    assert await _left(unbounded, transport, queue, 2) == ["c", "d"]
 
 
 async def test_closing_sends_the_acks_that_are_due(unbounded: World, queue: str) -> None:
@@ -543,7 +543,7 @@ async def test_purging_throws_away_what_waits_and_nothing_else(unbounded: World,
     assert await transport.purge(queue) == 2
 
     await transport.close()
-    assert await _left(unbounded, transport, queue) == ["a"]
+    assert await _left(unbounded, transport, queue, 1) == ["a"]
 
 
 async def test_there_is_nothing_to_purge_in_no_queue(world: World, queue: str) -> None:
@@ -649,9 +649,15 @@ async def _confirmed(transport: Transport) -> None:
     await eventually(lambda: not transport.health.missing, why="all consumers to be confirmed")
 
 
-async def _left(world: World, closed: Transport, queue: str) -> list[str]:
-    """What the queue of a closed transport holds."""
+async def _left(world: World, closed: Transport, queue: str, at_least: int = 0) -> list[str]:
+    """What the queue of a closed transport holds, once it has at least so much: a broker returns it a moment later."""
     transport, hand = await world.reopen(closed), Hand()
+
+    async def is_back() -> bool:
+        depth = await transport.depth(queue)
+        return (0 if depth is None else depth.ready) >= at_least
+
+    await eventually(is_back, why=f"{at_least} messages to be back in {queue}")
     depth = await transport.depth(queue)
     count = 0 if depth is None else depth.ready
     transport.want(queue, max(count, 1), hand)
