@@ -26,7 +26,7 @@ from .errors import ActorOptionError, ConfigError, JobQueueError, RuntimeStateEr
 from .events import Events
 from .handoff import HandoffConsumer, JobProxy
 from .in_thread import in_thread
-from .lifetime import watch
+from .lifetime import close_with_child, watch
 from .middleware import JobMiddleware
 from .middleware_loading import build_middleware
 from .runtime import Runtime
@@ -127,7 +127,10 @@ class JobBroker(dramatiq.Broker):
         while True:
             with self._lock:
                 config = self.resolve()
-                runtime = self._runtime = self._runtime or Runtime(config, self, clock=self.clock, events=self.events)
+                if self._runtime is None:
+                    self._runtime = Runtime(config, self, clock=self.clock, events=self.events)
+                    close_with_child()
+                runtime = self._runtime
             try:
                 # Without the lock: a middleware that is started, on the I/O loop, may come here to send.
                 if runtime.start():

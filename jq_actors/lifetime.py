@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import logging
+import multiprocessing
 import os
 import weakref
+from multiprocessing.util import Finalize
 from typing import Protocol
 
 _log = logging.getLogger("jq_actors")
@@ -28,6 +30,17 @@ def watch(mortal: Mortal) -> None:
     _WATCHED.add(mortal)
 
 
+def close_with_child() -> None:
+    """See to it that a child of ``multiprocessing``, which ends without ``atexit``, closes what is watched, too.
+
+    Dramatiq's worker processes are such: what runs there when a second signal forces their end is given back.
+    """
+    if multiprocessing.parent_process() is not None and os.getpid() not in _CHILDREN:
+        _CHILDREN.add(os.getpid())
+        Finalize(None, _close_all, exitpriority=0)
+
+
+_CHILDREN: set[int] = set()
 _WATCHED: weakref.WeakSet[Mortal] = weakref.WeakSet()
 
 

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from .daemon_pool import DaemonPool
 from .errors import RuntimeStateError
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ class LoopThread:
     def __init__(self, name: str) -> None:
         self.name = name
         self.loop = _new_loop()
+        if sys.platform != "win32":  # asyncio's own loops take the standard library's pool only
+            self.loop.set_default_executor(DaemonPool(name))
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._calls: set[Future[Any]] = set()
         self._lock = threading.Lock()  # a call is submitted before the loop is stopped, or not at all

@@ -12,6 +12,13 @@ from tests.support.waiting import eventually_sync
 
 from .site import Site, StartWorker
 
+BLOCKS_IN_A_THREAD = """
+@actor
+async def blocks_in_a_thread() -> None:
+    note("start blocking")
+    await asyncio.to_thread(time.sleep, 3600)
+"""
+
 
 @pytest.fixture
 def site(place_with_rows: Place, tmp_path: Path, start_worker: StartWorker) -> Site:
@@ -65,9 +72,9 @@ def test_at_the_shutdown_timeout_jobs_are_interrupted_and_run_again(site: Site) 
         again.wait(30)
 
 
-def test_a_second_sigterm_forces(site: Site) -> None:
+def test_a_second_sigterm_forces_and_what_can_be_interrupted_is_no_crash(site: Site) -> None:
     with running(site.place.configuration):
-        site.actors()["sleeps"].send("long", 60)
+        command = site.actors()["sleeps"].send("long", 60)
         worker = site.start("dramatiq", "jq_actors", "myjobs", "-p", "1", "-t", "1")
         site.wait_for_note("start long")
         worker.terminate()
@@ -76,6 +83,22 @@ def test_a_second_sigterm_forces(site: Site) -> None:
 
         assert worker.wait(20) == 1
         assert "end long" not in site.notes
+        job = jobs.get(command.job_id)
+        assert job is not None
+        assert (job.state, job.attempt, job.crashes) == ("queued", 0, 0)
+
+
+def test_a_thread_of_an_async_actor_does_not_hold_up_the_end(site: Site) -> None:
+    """`asyncio.to_thread` cannot be interrupted; Python would wait for such a thread before it ends a process."""
+    site = Site(with_shutdown_timeout(site.place, "500ms"), site.folder, site._start)
+    with (site.folder / "myjobs.py").open("a") as module:
+        module.write(BLOCKS_IN_A_THREAD)
+    with running(site.place.configuration):
+        site.actors()["blocks_in_a_thread"].send()
+        worker = site.start("dramatiq", "jq_actors", "myjobs", "-p", "1", "-t", "1")
+        site.wait_for_note("start blocking")
+        worker.terminate()
+        assert worker.wait(30) == 0
 
 
 def test_only_the_queues_that_are_asked_for(site: Site) -> None:
