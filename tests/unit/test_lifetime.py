@@ -59,6 +59,36 @@ def test_only_the_child_of_a_fork_forgets() -> None:
     assert watched.forgotten == 0
 
 
+IN_A_CHILD = """
+import multiprocessing, os, sys
+from jq_actors import lifetime
+
+class Watched:
+    def close(self): print("closed in the", "parent" if os.getpid() == PARENT else "child", flush=True)
+    def forget(self): ...
+
+PARENT, watched = os.getpid(), Watched()
+lifetime.watch(watched)
+
+def leave():
+    for _ in range(2):
+        lifetime.close_with_child()
+    sys.exit(7)
+
+lifetime.close_with_child()
+child = multiprocessing.get_context("fork").Process(target=leave)
+child.start()
+child.join()
+print("exit code", child.exitcode, flush=True)
+"""
+
+
+def test_a_child_of_multiprocessing_closes_too_once() -> None:
+    """As Dramatiq's worker processes are: they end without ``atexit``."""
+    done = subprocess.run([sys.executable, "-c", IN_A_CHILD], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["closed in the child", "exit code 7", "closed in the parent"], done.stderr
+
+
 def test_watching_keeps_nobody_alive() -> None:
     watched = Fork()
     gone = weakref.ref(watched)
