@@ -27,9 +27,9 @@ EPILOG = (
     "Stop limits count over all processes; one that is reached drains the worker, which then ends with 0, for"
     " the service manager to start it anew. Jobs that run then still finish, so counts may end above their"
     " limit. SIGTERM or SIGINT drains, a second one kills."
-    " Exit codes: 0 drained; 1 killed, or a process crashed; 2 wrong command line or configuration, or a"
-    " module that cannot be imported; 3 broker not reachable at start; 4 the pid file belongs to a living"
-    " process."
+    " Exit codes: 0 drained; 1 killed, or a process crashed; 2 wrong command line or configuration, a"
+    " module that cannot be imported, or tables that are not migrated; 3 broker not reachable at start; 4 the"
+    " pid file belongs to a living process."
 )
 
 Id = Annotated[str | None, typer.Option("--id", metavar="NAME", help="Name of this worker, for people.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -321,6 +322,37 @@ def test_a_close_without_a_drain_gives_the_running_jobs_back(embedded_rows: Plac
         assert job is not None
         assert (job.state, job.attempt, job.crashes) == ("queued", 0, 0)
         worker.stop(timeout=10_000)
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_sends_although_a_thread_of_its_parent_was_in_the_middle_of_it(embedded_rows: Place) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+
+    class Slow(Hook):
+        async def start(self, runtime: Runtime) -> None:
+            entered.set()
+            await asyncio.to_thread(go_on.wait, WAIT)
+
+    with hooked(embedded_rows, Slow()) as app:
+        note = note_to([])
+        parent = threading.Thread(target=note.send, args=("parent",))
+        with app.broker._lock:
+            parent.start()  # waits for the lock, in the middle of `send`
+            child = os.fork()
+            if child == 0:
+                signal.alarm(int(WAIT))  # a child that waits for ever ends by a signal
+                go_on.set()
+                code = 1
+                try:
+                    note.send("child")
+                    app.broker.close()
+                    code = 0
+                finally:
+                    os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        go_on.set()
+        parent.join(WAIT)
+        assert sorted(job.args[0] for job in jobs.find(actor="note").jobs) == ["child", "parent"]
 
 
 # -- several of a kind
