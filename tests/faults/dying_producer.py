@@ -26,6 +26,7 @@ def exits(count: int) -> None:
 
 def hangs(count: int) -> None:
     runtime = installed_broker().runtime
+    runtime.io.call(runtime.sender.connect())
     print("connected" if runtime.io.call(runtime.transport.wait_connected(10)) else "not connected", flush=True)
     while not GO.exists():
         time.sleep(0.02)
