@@ -39,8 +39,8 @@ tests: venv ## all tests, without the checks before them
 
 test: lint types imports tests ## the whole gate
 
-demo: venv ## the README's one command
-	$(BIN)/jq-actors demo
+demo: venv ## the README's one command; other folders: make demo FOLDERS="~/notes ~/books"
+	$(BIN)/jq-actors demo $(FOLDERS)
 
 bench: venv ## we and our peers side by side (minutes)
 	$(BIN)/python -m benchmarks
