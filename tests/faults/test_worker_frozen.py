@@ -12,7 +12,7 @@ from .site import Sending, Site
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(90)]
 
-LONG, SHORT = 8.0, 1.0
+LONG, SHORT = 6.0, 0.5
 """Seconds: one still runs in its second attempt when the first worker comes back, one has ended by then."""
 
 
