@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any, ClassVar
@@ -236,7 +237,10 @@ class SQLite(Dialect):
             connection.isolation_level = None  # the driver's own BEGIN is a deferred one
             cursor = connection.cursor()
             cursor.execute("PRAGMA busy_timeout = 30000")
-            cursor.execute("PRAGMA journal_mode = WAL")
+            # Refused at once, whatever the timeout, when another process just does the same to a new file; the mode is
+            # the file's, so it then holds for us, too.
+            with suppress(sqlite3.OperationalError):
+                cursor.execute("PRAGMA journal_mode = WAL")
             cursor.close()
 
         @event.listens_for(engine.sync_engine, "begin")
