@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from functools import partial
@@ -88,7 +89,8 @@ class Bridge:
         self._back.append((crossing, outcome))
         if not self._back_woken:
             self._back_woken = True
-            self._io.loop.call_soon_threadsafe(self._deliver_all)
+            with suppress(RuntimeError):  # a run that did not let itself be stopped, when the I/O loop is closed
+                self._io.loop.call_soon_threadsafe(self._deliver_all)
 
     # -- on the I/O loop
 

@@ -25,9 +25,6 @@ if sys.platform == "win32":
 else:
     from uvloop import new_event_loop as _new_loop
 
-CANCEL_TIMEOUT = 3.0
-"""Seconds that cancelled tasks have for their ``finally`` blocks when a loop is stopped."""
-
 
 class LoopThread:
     """An event loop in a daemon thread of its own. Start it once; stop it once."""
@@ -129,10 +126,11 @@ class LoopThread:
                 raise self._stopped_meanwhile() from None  # nobody has cancelled the caller
             raise
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Cancel what still runs on the loop, end the thread and close the loop. Later calls do nothing.
+    def stop(self, timeout: float = 3.0) -> None:
+        """Cancel what still runs on the loop; it closes when all that has ended. Later calls do nothing.
 
-        Calls that wait and do not end by that get a `RuntimeStateError`: nobody waits for ever for a loop that is gone.
+        After ``timeout`` seconds it is left to itself. Calls that have not ended by then get a `RuntimeStateError`:
+        nobody waits for ever for a loop that is gone.
         """
         if self.is_current:
             raise RuntimeStateError(f"The {self.name} loop cannot be stopped from within.")
@@ -143,7 +141,7 @@ class LoopThread:
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._end(), self.loop)
             self._thread.join(timeout)
-        if not self._thread.is_alive():
+        else:
             self.loop.close()
         for call in tuple(self._calls):
             with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has just ended after all
@@ -165,6 +163,7 @@ class LoopThread:
                 # has started must not have that power. The one who awaits it gets the exception all the same.
                 message = f"{type(error).__name__} was raised in a task of the {self.name} loop, which goes on"
                 self.loop.call_exception_handler({"message": message, "exception": error})
+        self.loop.close()
 
     async def _end(self) -> None:
         try:
@@ -179,5 +178,5 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     if tasks:
-        await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT)
+        await asyncio.wait(tasks)
     await asyncio.get_running_loop().shutdown_asyncgens()

@@ -6,6 +6,9 @@ import asyncio
 import contextvars
 import os
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -16,10 +19,10 @@ from typing import Any
 import dramatiq
 import pytest
 
-from jq_actors import JobBroker, JobMiddleware, actor, jobs
+from jq_actors import JobBroker, JobMiddleware, actor, jobs, serving
 from jq_actors.actor import JobActor
 from jq_actors.errors import NotMigratedError, RuntimeStateError, SendError, StoreUnavailableError
-from jq_actors.events import CloseFailed, DrainFinished, JobFinished, JobStarted, TaskFailed
+from jq_actors.events import CloseFailed, DrainFinished, DrainStarted, JobFinished, JobStarted, TaskFailed
 from jq_actors.limits import BOARD_VARIABLE, Board, Limits
 from jq_actors.runtime import Runtime
 from jq_actors.store.port import JobStore
@@ -353,6 +356,106 @@ def test_a_forked_child_sends_although_a_thread_of_its_parent_was_in_the_middle_
         go_on.set()
         parent.join(WAIT)
         assert sorted(job.args[0] for job in jobs.find(actor="note").jobs) == ["child", "parent"]
+
+
+FORKS = """
+import os, sys
+import jq_actors
+from jq_actors import actor
+from jq_actors.events import BrokerDisconnected
+jq_actors.configure({configuration!r})
+
+@actor
+async def note(name: str) -> None: ...
+
+note.broker.events.subscribe(BrokerDisconnected, lambda event: print("lost", event))
+note.send("parent")
+for number in range(4):
+    child = os.fork()
+    if child == 0:
+        if number % 2:
+            note.send("child")
+        sys.exit(0)  # all of the interpreter's objects are taken down, those of the parent too
+    assert os.waitpid(child, 0)[1] == 0
+    note.send("parent again")
+"""
+
+
+def test_a_child_that_ends_does_not_touch_the_connections_of_its_parent(
+    rabbit_alone: Place, rabbitmq: Any, tmp_path: Any
+) -> None:
+    script = tmp_path / "forks.py"
+    script.write_text(FORKS.format(configuration=rabbit_alone.configuration))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    queue = f"{rabbit_alone.configuration['broker']['namespace']}.default"
+    assert rabbitmq.depth(queue) == (7, 0)
+
+
+# -- the end of a worker
+
+
+def heartbeats(url: str) -> list[str]:
+    with sqlite3.connect(url.partition("///")[2]) as database:
+        return [at for (at,) in database.execute("SELECT heartbeat_at FROM orm_jobs_workers")]
+
+
+def test_the_lease_is_renewed_all_through_a_drain(embedded_rows: Place, sqlite_url: str) -> None:
+    """A48. Else another worker would take over what still runs here."""
+    with running({**embedded_rows.configuration, "worker": {"lease": "1s"}}) as app:
+        app.record(JobStarted, DrainStarted)
+        release = threading.Event()
+
+        @actor
+        def slow() -> str:
+            release.wait(WAIT)
+            return "done"
+
+        worker = dramatiq.Worker(app.broker, worker_threads=1, worker_timeout=50)
+        worker.start()
+        command = slow.send()
+        app.wait(lambda: app.of(JobStarted), "its start")
+        stopping = threading.Thread(target=worker.stop)
+        stopping.start()
+        app.wait(lambda: app.of(DrainStarted), "the drain")
+        for _ in range(4):
+            before = heartbeats(sqlite_url)
+            app.wait(lambda before=before: heartbeats(sqlite_url) != before, "a heartbeat")  # type: ignore[misc]
+        release.set()
+        stopping.join(WAIT)
+        assert jobs.result(command.job_id, timeout=WAIT) == "done"
+        app.broker.close()
+        assert heartbeats(sqlite_url) == [], "it has left"
+
+
+def test_a_worker_that_cannot_stop_a_job_does_not_sign_off(
+    embedded_rows: Place, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is what tells the others, when its process is gone, that the job has to run again."""
+    monkeypatch.setattr(serving, "INTERRUPT_GRACE", 0.1)
+    monkeypatch.setattr(serving, "LEAVE_GRACE", 0.1)
+    release = threading.Event()
+    with running({**embedded_rows.configuration, "worker": {"shutdown_timeout": "100ms"}}) as app:
+        app.record(JobStarted, DrainFinished)
+
+        @actor
+        def stuck() -> None:
+            release.wait(WAIT)  # no interrupt gets into it
+
+        worker = dramatiq.Worker(app.broker, worker_threads=1, worker_timeout=50)
+        worker.start()
+        command = stuck.send()
+        app.wait(lambda: app.of(JobStarted), "its start")
+        worker.stop(timeout=100)
+        assert [event.interrupted for event in app.of(DrainFinished)] == [1]
+        app.broker.close()
+        assert len(heartbeats(sqlite_url)) == 1
+        job = jobs.get(command.job_id)
+        assert job is not None
+        assert job.state == "running"
+        release.set()
+        for thread in worker.workers:
+            thread.join(WAIT)
 
 
 # -- several of a kind

@@ -12,6 +12,7 @@ import pytest
 
 from jq_actors.errors import RuntimeStateError
 from jq_actors.loops import LoopThread
+from tests.support.waiting import eventually_sync
 
 WAIT = 10.0
 """Seconds after which a call that should have ended is taken for one that never will."""
@@ -238,6 +239,28 @@ def test_a_loop_cannot_stop_itself(loop: LoopThread) -> None:
     with pytest.raises(RuntimeStateError, match="from within"):
         loop.call(stop(), WAIT)
     assert loop.call(answer(6), WAIT) == 6
+
+
+def test_a_task_that_does_not_let_itself_be_stopped_is_left_to_itself_not_destroyed() -> None:
+    loop, begun, release, ends = LoopThread("under test"), threading.Event(), threading.Event(), list[str]()
+    loop.start()
+
+    async def stubborn() -> None:
+        begun.set()
+        while not release.is_set():
+            with suppress(asyncio.CancelledError):
+                await asyncio.to_thread(release.wait, WAIT)
+        ends.append("its own end")
+
+    call = loop.submit(stubborn())
+    assert begun.wait(WAIT)
+    loop.stop(timeout=0.05)
+    with pytest.raises(RuntimeStateError):
+        call.result(WAIT)
+    assert loop.is_alive
+    release.set()
+    eventually_sync(lambda: not loop.is_alive, WAIT, "the end of the loop")
+    assert ends == ["its own end"]
 
 
 @pytest.mark.blocking_allowed
