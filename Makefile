@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format types imports fast tests test demo bench clean
+.PHONY: help venv lint format types imports fast tests test demo bench bench-memory clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(INSTALLED) ## .venv with the package (editable), all extras and the tools
 
@@ -44,6 +44,9 @@ demo: venv ## the README's one command; other folders: make demo FOLDERS="~/note
 
 bench: venv ## we and our peers side by side (minutes)
 	$(BIN)/python -m benchmarks
+
+bench-memory: venv ## is a worker's memory flat over many jobs and lost connections? fewer: make bench-memory JOBS=100000
+	$(BIN)/python -m benchmarks.memory --jobs $(or $(JOBS),1000000)
 
 clean: ## what tools and builds left behind; .venv stays
 	rm -rf build dist .demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

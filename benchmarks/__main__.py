@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .alone import alone
 from .environment import make_peers_environment
 from .machine import StolenTime, facts
 from .measure import MeasurementError
-from .report import render
+from .report import Results, render
 from .result import Measurement
 from .scenarios import SCENARIOS, Row, Scenario
 from .settings import Settings
@@ -28,17 +30,11 @@ def main(
 ) -> None:
     """Run peers and jq_actors side by side on this machine and print tables, ratios and targets."""
     settings = Settings(patience=patience)
-    make_peers_environment(settings.peers_python)
     chosen = [one for one in SCENARIOS if not scenario or one.name in scenario]
     stolen = StolenTime()
-    results: dict[str, dict[str, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
-    for number in range(1, rounds + 1):
-        for one in chosen:
-            for row in (row for row in one.rows if not only or any(part in row.title for part in only)):
-                _say(f"round {number} of {rounds} · {one.title} · {row.title}: ", end="")
-                measured = _measure(one, row, scale, settings)
-                _say(", ".join(f"{value:,.1f} {metric}" for metric, value in measured.numbers.items()) + measured.note)
-                results[one.name][row.title].append(measured)
+    with alone():
+        make_peers_environment(settings.peers_python)
+        results = _measure_rounds(chosen, only or [""], rounds, scale, settings)
     machine = {
         **facts(settings),
         "taken by other machines": f"{stolen.share():.1%} of processor time during the run",
@@ -47,6 +43,20 @@ def main(
     print(report)
     if markdown:
         markdown.write_text(report)
+
+
+def _measure_rounds(
+    scenarios: Sequence[Scenario], only: Sequence[str], rounds: int, scale: float, settings: Settings
+) -> Results:
+    results: dict[str, dict[str, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
+    plan = [(one, row) for one in scenarios for row in one.rows if any(part in row.title for part in only)]
+    for number in range(1, rounds + 1):
+        for scenario, row in plan:
+            _say(f"round {number} of {rounds} · {scenario.title} · {row.title}: ", end="")
+            measured = _measure(scenario, row, scale, settings)
+            _say(", ".join(f"{value:,.1f} {name}" for name, value in measured.numbers.items()) + measured.note)
+            results[scenario.name][row.title].append(measured)
+    return results
 
 
 def _measure(scenario: Scenario, row: Row, scale: float, settings: Settings) -> Measurement:

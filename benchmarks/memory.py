@@ -18,6 +18,7 @@ import typer
 
 from tests.support.proxy import TcpProxy
 
+from .alone import alone
 from .contestants import CONTESTANTS, OURS
 from .environment import make_peers_environment
 from .measure import START_DEADLINE, Stage, stage
@@ -48,10 +49,10 @@ def main(
     """Run no-op jobs while connections are cut, and print the growth of each worker process."""
     settings = Settings()
     chosen = {one.name: one for one in CONTESTANTS}[contestant]
-    if chosen.is_peer:
-        make_peers_environment(settings.peers_python)
     slices = max(reconnects, FEWEST_SLICES)
-    with stage(chosen, settings) as the_stage, TcpProxy.to(settings.amqp_url) as proxy:
+    with alone(), stage(chosen, settings) as the_stage, TcpProxy.to(settings.amqp_url) as proxy:
+        if chosen.is_peer:
+            make_peers_environment(settings.peers_python)
         the_stage.produce(job, many=2 * slices)  # makes queues and tables before the workers look for them
         with the_stage.workers(proxy.url(settings.amqp_url)):
             the_stage.wait_for(2 * slices, START_DEADLINE)
