@@ -227,7 +227,7 @@ class JobBroker(dramatiq.Broker):
 
     def consume(self, queue_name: str, prefetch: int = 1, timeout: int = 30_000) -> HandoffConsumer:
         """Dramatiq's worker takes the sync jobs of ``queue_name`` here; ``timeout`` in milliseconds."""
-        serving = self.runtime.serving
+        serving = None if self._runtime is None else self._runtime.serving
         if serving is None:
             raise RuntimeStateError("consume() is for Dramatiq's worker: start one with `dramatiq jq_actors`.")
         return serving.handoff.consumer(queue_name, timeout)
@@ -248,8 +248,8 @@ class JobBroker(dramatiq.Broker):
                 self._boot(worker)
             case "process_message", (JobProxy() as proxy,):
                 proxy.enter_context()
-            case "worker_shutdown", _:
-                self.runtime.drain()
+            case "worker_shutdown", _ if self._runtime is not None:
+                self._runtime.drain()
         super().emit_before(signal, *args, **kwargs)
 
     def emit_after(self, signal: str, *args: Any, **kwargs: Any) -> None:

@@ -117,7 +117,7 @@ class Serving:
         if not self._is_ending:
             self._is_ending = True
             await self._transport.stop_intake()
-            self.intake.close()
+        self.intake.close()
 
     async def _interrupt_all(self, grace: float) -> int:
         interrupted = self.executor.interrupt_all()
