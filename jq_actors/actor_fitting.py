@@ -6,8 +6,8 @@ from collections.abc import Collection
 from typing import Any
 
 from .actor import JobActor
-from .actor_options import checked_options
-from .config import BrokerConfig, Config, did_you_mean
+from .actor_options import check_queue_has_priorities, checked_options
+from .config import Config, did_you_mean
 from .errors import ActorOptionError, Problem
 
 
@@ -19,23 +19,10 @@ def fit(actor: JobActor[..., Any], config: Config, known_options: Collection[str
     """
     problems = [*_override(actor, config), *_unknown(actor, known_options)]
     try:
-        check_priority(f"Actor {actor.actor_name!r}", actor.queue_name, actor.priority, config.broker)
+        check_queue_has_priorities(f"Actor {actor.actor_name!r}", actor.queue_name, actor.priority, config.broker)
     except ActorOptionError as error:
         problems.append(Problem(f"actor {actor.actor_name}", str(error)))
     return problems
-
-
-def check_priority(owner: str, queue_name: str, priority: int, broker: BrokerConfig) -> None:
-    """Refuse a priority on a queue that has none, instead of ignoring it.
-
-    Raises:
-      ActorOptionError: says what to configure.
-    """
-    if priority and broker.queue_type == "classic" and queue_name not in broker.priority_queues:
-        raise ActorOptionError(
-            f"{owner}: priority {priority} on queue {queue_name!r}, which has no priorities; "
-            "list it in `broker.priority_queues` (RabbitMQ can only make a new queue so)."
-        )
 
 
 def _override(actor: JobActor[..., Any], config: Config) -> list[Problem]:

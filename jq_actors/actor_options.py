@@ -13,7 +13,7 @@ import dramatiq
 
 from .durations import parse_duration
 from .errors import ActorOptionError
-from .settings import check_name
+from .settings import BrokerConfig, check_name
 
 MAX_PRIORITY = 9
 
@@ -80,6 +80,19 @@ def check_priority(value: Any) -> int:
     if type(value) is not int or not 0 <= value <= MAX_PRIORITY:
         raise ValueError(f"must be a whole number from 0 to {MAX_PRIORITY} (higher first), not {value!r}")
     return value
+
+
+def check_queue_has_priorities(owner: str, queue_name: str, priority: int, broker: BrokerConfig) -> None:
+    """Refuse a priority on a queue that has none, instead of ignoring it.
+
+    Raises:
+      ActorOptionError: says what to configure.
+    """
+    if priority and broker.queue_type == "classic" and queue_name not in broker.priority_queues:
+        raise ActorOptionError(
+            f"{owner}: priority {priority} on queue {queue_name!r}, which has no priorities; "
+            "list it in `broker.priority_queues` (RabbitMQ can only make a new queue so)."
+        )
 
 
 def _checked(owner: str, name: str, value: Any, rule: Callable[[Any], Any]) -> Any:

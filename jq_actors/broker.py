@@ -16,7 +16,7 @@ import dramatiq
 from dramatiq.middleware import SkipMessage
 
 from .actor import JobActor
-from .actor_fitting import check_priority, fit
+from .actor_fitting import fit
 from .building import as_command, check_sizes
 from .clock import Clock, SystemClock
 from .command import JobCommand
@@ -26,7 +26,7 @@ from .errors import ActorOptionError, ConfigError, JobQueueError, RuntimeStateEr
 from .events import Events
 from .handoff import HandoffConsumer, JobProxy
 from .in_thread import in_thread
-from .lifetime import close_with_child, watch
+from .lifetime import close_with_child, leave_uncollected, watch
 from .middleware import JobMiddleware
 from .middleware_loading import build_middleware
 from .runtime import Runtime
@@ -99,10 +99,6 @@ class JobBroker(dramatiq.Broker):
         if self._config is not None:
             for problem in fit(actor, self._config, self.actor_options):
                 raise ActorOptionError(str(problem))
-
-    def check_priority(self, owner: str, queue_name: str, priority: int) -> None:
-        """Refuse a priority on a queue that has none (`actor_fitting.check_priority`)."""
-        check_priority(owner, queue_name, priority, self.resolve().broker)
 
     def _build_chain(self, config: Config) -> None:
         by_hand = [layer for layer in self.middleware if layer not in self._from_config]
@@ -179,7 +175,7 @@ class JobBroker(dramatiq.Broker):
         collected, which would close them.
         """
         if self._runtime is not None:
-            _LEFT_BY_FORK.append(self._runtime)
+            leave_uncollected(self._runtime)
         self._lock = threading.RLock()
         self._runtime = None
 
@@ -299,8 +295,6 @@ class JobBroker(dramatiq.Broker):
     def _serves(self, queue_name: str) -> bool:
         return self._whitelist is None or queue_name in self._whitelist
 
-
-_LEFT_BY_FORK: list[Runtime] = []
 
 EXIT_CONFIG = 2
 """Exit code of a worker whose configuration, imports or tables are wrong, as Dramatiq's RET_IMPORT."""

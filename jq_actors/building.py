@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import dramatiq
 
-from .actor_options import ACTOR_ONLY, check_known, checked_options
+from .actor_options import ACTOR_ONLY, check_known, check_queue_has_priorities, checked_options
 from .clock import Clock
 from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
 from .errors import ActorOptionError, ArgumentError, CommandTooLargeError
@@ -109,7 +109,7 @@ def _options(
     broker, meta = actor.broker, _new_meta(actor.broker, to_send=to_send) | _actor_meta(actor)
     if not given:
         return {}, meta
-    broker.resolve()  # only now the options of its middleware are known
+    config = broker.resolve()  # only now the options of its middleware are known
     owner = f"A command for {actor.actor_name!r}"
     check_known(owner, given, (broker.actor_options | _OWN) - ACTOR_ONLY)
     options = {name: value for name, value in checked_options(owner, given).items() if value is not None}
@@ -121,7 +121,7 @@ def _options(
     elif due := _due(owner, delay, eta, broker.clock):
         meta["due"] = due.isoformat()
     meta |= {name: options.pop(name) for name in ("priority", "tags") if name in options}
-    broker.check_priority(owner, actor.queue_name, meta.get("priority", 0))
+    check_queue_has_priorities(owner, actor.queue_name, meta.get("priority", 0), config.broker)
     for name, value in options.items():
         _check_travels(owner, name, value)
     return options, meta

@@ -10,6 +10,8 @@ from concurrent.futures import Executor, Future
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from .in_thread import carry_out
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -41,7 +43,7 @@ class DaemonPool(Executor):
             if not self._idle.acquire(blocking=False) and self._threads < MOST_THREADS:
                 threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
                 self._threads += 1
-            self._line.put(partial(_carry_out, end, partial(fn, *args, **kwargs)))
+            self._line.put(partial(_carry_out_unless_cancelled, partial(fn, *args, **kwargs), end))
         return end
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -62,12 +64,6 @@ def _end() -> None:
     """Ends a thread."""
 
 
-def _carry_out(end: Future[Any], work: Callable[[], Any]) -> None:
-    if not end.set_running_or_notify_cancel():
-        return
-    try:
-        result = work()
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-        end.set_exception(error)
-    else:
-        end.set_result(result)
+def _carry_out_unless_cancelled(work: Callable[[], Any], end: Future[Any]) -> None:
+    if end.set_running_or_notify_cancel():
+        carry_out(work, end)

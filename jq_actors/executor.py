@@ -19,7 +19,6 @@ from .current import RunningJob
 from .errors import DecodeError, StoreError, StoreUnavailableError
 from .events import (
     DeliveryAckedEarly,
-    DeliveryBuried,
     DeliveryDropped,
     Events,
     JobFailed,
@@ -31,7 +30,7 @@ from .events import (
     JobUnhandled,
     OutcomeLost,
 )
-from .ledger import Claimed, Ledger
+from .ledger import Claimed, Ledger, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, state_after
 from .transport.port import Delivery
@@ -72,7 +71,7 @@ class Executor:
         try:
             command = decode_command(delivery.body)
         except DecodeError as error:
-            self._bury(delivery, str(error))
+            bury(delivery, str(error), self._events)
             return None
         # It runs where it came from, and comes back there; one that was moved here may still name its old queue.
         return command if command.queue_name == delivery.queue else command.copy(queue_name=delivery.queue)
@@ -106,7 +105,7 @@ class Executor:
             if command.promised:
                 raise
             # A message of somebody else, of which the database can never make a row.
-            self._bury(delivery, str(error))
+            bury(delivery, str(error), self._events)
             return None
         match claim.verdict:
             case Verdict.GRANT:
@@ -154,10 +153,6 @@ class Executor:
             return
         if written:
             self._tell(claimed, outcome)
-
-    def _bury(self, delivery: Delivery, reason: str) -> None:
-        delivery.bury(reason)
-        self._events.emit(DeliveryBuried(delivery.queue, reason))
 
     def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
         command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.delivery.queue

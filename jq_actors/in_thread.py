@@ -19,12 +19,15 @@ async def in_thread(work: Callable[[], T]) -> T:
     """
     end: Future[T] = Future()
     end.set_running_or_notify_cancel()
-
-    def run() -> None:
-        try:
-            end.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
-            end.set_exception(error)
-
-    threading.Thread(target=run, name="jq-work", daemon=True).start()
+    threading.Thread(target=carry_out, args=(work, end), name="jq-work", daemon=True).start()
     return await asyncio.wrap_future(end)
+
+
+def carry_out(work: Callable[[], T], end: Future[T]) -> None:
+    """Call ``work``, and let ``end`` have what it returns or raises."""
+    try:
+        result = work()
+    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        end.set_exception(error)
+    else:
+        end.set_result(result)

@@ -195,9 +195,9 @@ class BrokerLedger:
                 claimed.delivery.ack()
                 self._remember(_copy_of(claimed.delivery, claimed.command))
             case Failed(failure):
-                self._bury(claimed.delivery, failure.error)
+                bury(claimed.delivery, failure.error, self._events)
             case Unhandled(reason):
-                self._bury(claimed.delivery, reason)
+                bury(claimed.delivery, reason, self._events)
             case Interrupted():
                 claimed.delivery.requeue()
             case Retrying(_, delay) | Snoozed(delay):
@@ -209,10 +209,6 @@ class BrokerLedger:
         self._ended[ended] = None
         if len(self._ended) > REMEMBERED:
             del self._ended[next(iter(self._ended))]
-
-    def _bury(self, delivery: Delivery, reason: str) -> None:
-        delivery.bury(reason)
-        self._events.emit(DeliveryBuried(delivery.queue, reason))
 
     async def _send_again(self, claimed: Claimed, outcome: Outcome, delay: timedelta) -> None:
         command, dispatch = claimed.command, claimed.delivery.dispatch + 1
@@ -226,6 +222,12 @@ class BrokerLedger:
                 break
             await self._clock.sleep(PUBLISH_AGAIN)
         claimed.delivery.ack()
+
+
+def bury(delivery: Delivery, reason: str, events: Events) -> None:
+    """Move a delivery to the dead queue, and tell of it."""
+    delivery.bury(reason)
+    events.emit(DeliveryBuried(delivery.queue, reason))
 
 
 def _copy_of(delivery: Delivery, command: JobCommand[Any]) -> _Copy:

@@ -40,6 +40,12 @@ def close_with_child() -> None:
         Finalize(None, _close_all, exitpriority=0)
 
 
+def leave_uncollected(thing: object) -> None:
+    """Keep ``thing``, the parent's, for as long as this forked child lives: to collect it would close its sockets."""
+    _LEFT_BY_FORK.append(thing)
+
+
+_LEFT_BY_FORK: list[object] = []
 _CHILDREN: set[int] = set()
 _WATCHED: weakref.WeakSet[Mortal] = weakref.WeakSet()
 

@@ -63,13 +63,18 @@ class Database:
         return await self._in_own_task(self._read(work, unready=unready))
 
     async def measure(self) -> timedelta:
-        """How far the server's clock is ahead of this machine's."""
+        """How far the server's clock is ahead of this machine's; nothing, if less than this can tell.
+
+        Else the measuring error of a busy moment would set the times of this worker's rows off against each other.
+        """
         if self.dialect.server_time is None:
             return timedelta()
         query = sa.select(self.dialect.server_time)
         before = self._clock.wall()
         server = (await self.read(lambda connection: connection.scalar(query), unready=True)) or before
-        return server - before - (self._clock.wall() - before) / 2
+        uncertain = (self._clock.wall() - before) / 2
+        ahead = server - before - uncertain
+        return ahead if abs(ahead) > uncertain else timedelta()
 
     def make_ready(self) -> None:
         """The tables are as this release wants them. Before, no work is done that is not ``unready``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -24,7 +25,7 @@ from jq_actors.protocol import Verdict
 from jq_actors.store.port import Claim, ClaimRequest, Leases, NewJob, Settlement
 from jq_actors.store.sql import SqlStore
 from jq_actors.store.tables import tables_for
-from jq_actors.worker import WorkerIdentity, identify
+from jq_actors.worker import WorkerIdentity, identify, process_start
 from tests.support.recorder import EventRecorder
 
 KINDS = ["sqlite", "asyncpg", "psycopg"]
@@ -169,6 +170,15 @@ def another_process() -> Iterator[subprocess.Popen[bytes]]:
             yield process
         finally:
             process.kill()
+
+
+@asynccontextmanager
+async def worker_in_another_process(worker_id: str) -> AsyncIterator[WorkerIdentity]:
+    """The identity of a worker on this machine whose process can be seen to live, until it is killed."""
+    with another_process() as process:
+        started = await asyncio.to_thread(process_start, process.pid)
+        assert started is not None
+        yield replace(ME, id=worker_id, pid=process.pid, process_started=started)
 
 
 def ended_pid() -> int:

@@ -19,14 +19,12 @@ from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Owner, RowView, Verdict, judge
 from jq_actors.store.port import Claim, NewJob
 from jq_actors.store.sql import SqlStore
-from jq_actors.worker import process_start
 
 from .stores import (
     LEASE,
     LEASES,
     ME,
     World,
-    another_process,
     clock,
     ended_pid,
     got,
@@ -36,6 +34,7 @@ from .stores import (
     request_of,
     settled,
     verdicts,
+    worker_in_another_process,
 )
 
 HOUR = timedelta(hours=1)
@@ -231,10 +230,7 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 
 async def test_process_that_is_killed_is_taken_over_at_once(db: World) -> None:
-    with another_process() as process:
-        started = await asyncio.to_thread(process_start, process.pid)
-        assert started is not None
-        identity = replace(ME, id="victim", pid=process.pid, process_started=started)
+    async with worker_in_another_process("victim") as identity:
         owner, other = await db.worker(identity=identity), await db.worker()
         [job] = await queued(owner)
         await granted(owner, job)

@@ -17,7 +17,6 @@ from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Verdict
 from jq_actors.store.port import Leases, NewJob, Recovery
 from jq_actors.store.sql import SqlStore
-from jq_actors.worker import process_start
 from tests.support.clock import FakeClock
 from tests.support.waiting import eventually
 
@@ -27,7 +26,6 @@ from .stores import (
     ME,
     World,
     another_me,
-    another_process,
     clock,
     got,
     granted,
@@ -35,6 +33,7 @@ from .stores import (
     queued,
     request_of,
     settled,
+    worker_in_another_process,
     world_on,
 )
 
@@ -101,10 +100,7 @@ async def test_job_that_loses_too_many_workers_fails(db: World) -> None:
 
 
 async def test_worker_whose_process_is_gone_is_lost_before_its_lease_is_over(db: World) -> None:
-    with another_process() as process:
-        started = await asyncio.to_thread(process_start, process.pid)
-        assert started is not None
-        identity = replace(ME, id="victim", pid=process.pid, process_started=started)
+    async with worker_in_another_process("victim") as identity:
         victim, relay = await db.worker(identity=identity), await db.worker()
         [job] = await queued(victim)
         await granted(victim, job)
