@@ -10,6 +10,8 @@
     ├── RuntimeStateError              called from a thread, or at a time, where it cannot work
     ├── SendError                      what is known of jobs whose sending failed
     │   ├── NotStoredError             surely nowhere: send again
+    │   │   ├── GroupFullError         its group has as many waiting jobs as it may have
+    │   │   └── PositionTakenError     its position in the group is used, past, or makes no sense there
     │   ├── StoredNotSentError         stored as a row; the relay will send it
     │   └── SendUnknownError           no answer in time: it may run
     ├── TransportError                 the broker cannot be reached, or refuses
@@ -104,6 +106,14 @@ class SendError(JobQueueError):
 
 class NotStoredError(SendError):
     """These jobs were surely not stored anywhere: they will not run; send them again."""
+
+
+class GroupFullError(NotStoredError):
+    """The group of these jobs has as many waiting jobs as its rule (``max_size``) allows."""
+
+
+class PositionTakenError(NotStoredError):
+    """A position in a group is used already, or past; or the group is numbered and the job is not, or the reverse."""
 
 
 class StoredNotSentError(SendError):

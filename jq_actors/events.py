@@ -190,6 +190,88 @@ class JobTakenOver(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class JobParked(Event):
+    """A job of a group waits in its row for another one that does not come by the same lane."""
+
+    job_id: JobId
+    group: str
+    reason: str
+    level = logging.DEBUG
+    text = "job %(job_id)s of group %(group)s waits: %(reason)s"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupBlocked(Event):
+    """Nothing of a group may run for long; a worker has left its lane in ``queue``."""
+
+    group: str
+    queue: str
+    reason: str
+    text = "group %(group)s waits (%(queue)s): %(reason)s"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPaused(Event):
+    """A group starts nothing until it is resumed."""
+
+    group: str
+    reason: str
+    level = logging.WARNING
+    text = "group %(group)s is paused: %(reason)s"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupResumed(Event):
+    """A group goes on."""
+
+    group: str
+    text = "group %(group)s is resumed"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupCancelled(Event):
+    """The jobs of a group that did not run were cancelled."""
+
+    group: str
+    count: int
+    reason: str
+    level = logging.WARNING
+    text = "%(count)d jobs of group %(group)s were cancelled: %(reason)s"
+
+
+@dataclass(frozen=True, slots=True)
+class JobsReleased(Event):
+    """Parked jobs were queued: what they waited for is over."""
+
+    count: int
+    level = logging.DEBUG
+    text = "%(count)d waiting jobs queued"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneOpened(Event):
+    """This worker serves a lane. ``served``: how many it serves now."""
+
+    queue: str
+    key: str
+    served: int
+    level = logging.DEBUG
+    text = "serving lane %(key)s of %(queue)s, %(served)d in all"
+
+
+@dataclass(frozen=True, slots=True)
+class LaneClosed(Event):
+    """This worker serves a lane no more. ``why``: ``drained``, ``handed over``, ``left``, ``given back``, ``lost``."""
+
+    queue: str
+    key: str
+    why: str
+    jobs: int
+    level = logging.DEBUG
+    text = "lane %(key)s of %(queue)s %(why)s after %(jobs)d jobs"
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryDropped(Event):
     """A delivery was acked without a run. ``reason``: ``final``, ``stale``."""
 

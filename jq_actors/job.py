@@ -50,6 +50,10 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (_S.QUEUED, _S.RUNNING),  # claimed
         (_S.QUEUED, _S.WAITING),  # claimed too early in its group, or paused
         (_S.WAITING, _S.QUEUED),  # its predecessor is final, or resumed
+        # Its turn has come while a delivery of its group is in a worker's hand: released, or due, and claimed in one.
+        (_S.WAITING, _S.RUNNING),
+        (_S.RETRYING, _S.RUNNING),
+        (_S.SCHEDULED, _S.RUNNING),
         (_S.QUEUED, _S.UNHANDLED),  # no such actor here, or its arguments do not bind
         (_S.RUNNING, _S.UNHANDLED),  # the same, found out after the claim
         (_S.UNHANDLED, _S.QUEUED),  # a worker that knows it, or an operator
@@ -85,6 +89,18 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job is in its group: the 4th of 17."""
+
+    number: int
+    """From 1: the head."""
+    of: int
+    """Unfinished jobs of the group, scheduled ones not counted."""
+    starts_at: datetime | None
+    """When it may start, from recent run times of the group; ``None``: nothing is known of them, or it is blocked."""
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """A job as it was when it was read. Frozen: read it again to see it move."""
 
@@ -114,6 +130,8 @@ class Job:
     finished_at: datetime | None
     attempts: tuple[Attempt, ...] = ()
     """The finished runs, oldest first; filled by ``get``, empty in a list."""
+    place: Place | None = None
+    """Its place in its group; filled by ``get`` for an unfinished job of a group that is not scheduled."""
 
 
 def new_job_ids(clock: Clock, count: int) -> list[JobId]:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol
 
+from jq_actors.group import Group, GroupState
+from jq_actors.groups import GroupRules
 from jq_actors.job import Job, JobId, JobState
 from jq_actors.outcome import Outcome
 from jq_actors.protocol import Verdict
@@ -32,6 +34,8 @@ class NewJob:
     """When it may run. In the future: the row starts ``scheduled``, else ``queued``."""
     enqueued_at: datetime
     group: str | None = None
+    position: int | None = None
+    """Its number in its group, from 1; ``None``: it comes after those that were sent before."""
     priority: int = 0
     tags: tuple[str, ...] = ()
 
@@ -48,18 +52,35 @@ class ClaimRequest:
     """The producer stored a row (see `protocol.judge`)."""
     adopt: NewJob | None
     """The row to make when there is none and none was promised; ``None`` when one was."""
+    queue: str = ""
+    """The user's name of the queue that the delivery came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instead:
+    """The job that was granted in place of the delivery's own: it is its turn in their group."""
+
+    job_id: JobId
+    dispatch: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer. ``verdict`` is GRANT, HOLD, DROP_FINAL or DROP_STALE: the store itself takes over and adopts."""
+    """The answer. ``verdict`` is GRANT, HOLD, PARK, LEAVE, DROP_FINAL or DROP_STALE: the rest the store does itself."""
 
     verdict: Verdict
     attempt: int = 0
     """The number of the attempt that begins, from 1, when granted."""
     crashes: int = 0
     look_again: timedelta = timedelta()
-    """When held: how long until the owner's lease can be over."""
+    """When held: how long until the owner's lease can be over, or its turn may have come."""
+    instead: Instead | None = None
+    """When granted: run this one; the delivery stays in hand, and is asked about again when that has ended."""
+    group: str | None = None
+    """The group of the job, as its row says."""
+    reason: str = ""
+    """When parked or left: why."""
     own_token: int | None = None
     """When held because it runs in this very process: the token of that run, as its row has it."""
 
@@ -74,7 +95,10 @@ class Settlement:
     started_at: datetime
     finished_at: datetime
     republish: bool = False
-    """Interrupted and the delivery was already acked: the relay has to publish it again."""
+    """Interrupted and the broker has no copy of it in a worker's hand: the relay has to publish it again."""
+    keeps_turn: bool = False
+    """Retrying, in a group, for a short time: its delivery stays in hand and runs again by the same dispatch. The relay
+    takes it only if that does not happen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +111,23 @@ class Dispatch:
     body: bytes
     priority: int
     group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StillGroup:
+    """A group with a published job at its head that did not move for a while."""
+
+    group: str
+    queue: str
+    """The queue of its head."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupPage:
+    """A page of groups, by name. ``cursor`` continues after its last one; ``None``: that was all."""
+
+    groups: tuple[Group, ...]
+    cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +183,15 @@ class StoreReport:
 
 
 class JobStore(Protocol):
-    """Rows of jobs, attempts and workers."""
+    """Rows of jobs, attempts, groups and workers."""
+
+    rules: GroupRules
+    """What holds for groups; set by the runtime before `open`."""
+    group_window: int | None
+    """How many jobs of one group are given to the transport at once; those behind are ``waiting`` from the start.
+
+    ``None``: as many as there are. Set by the runtime, for a transport whose queues are small (`Transport.shared`).
+    """
 
     async def open(self) -> None:
         """Connect and make sure of the tables (``auto_migrate``), or wait in the background for the database.
@@ -165,10 +214,12 @@ class JobStore(Protocol):
     async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
         """Insert rows, all or none. With ``publish_lease`` the caller publishes them itself within that time.
 
-        Raises:
-          StoreUnavailableError: surely none is stored.
-          StoreUnknownError: the database went away while it committed; they may be stored.
-          StoreError: one of them exists, or has a value that the database cannot hold.
+          Raises:
+            StoreUnavailableError: surely none is stored.
+            StoreUnknownError: the database went away while it committed; they may be stored.
+            StoreError: one of them exists, or has a value that the database cannot hold.
+        GroupFullError: a group of them has as many waiting jobs as its rule allows.
+        PositionTakenError: a position is used or past, or its group is not numbered, or only some of it would be.
         """
         ...
 
@@ -235,6 +286,66 @@ class JobStore(Protocol):
 
     async def prune(self, retention: Retention, limit: int) -> int:
         """Delete up to ``limit`` final rows that are past their time; returns how many."""
+        ...
+
+    # -- groups
+
+    async def has_turn(self, group: str, queue: str) -> bool:
+        """Whether a delivery from ``queue`` could start something in ``group`` now, or nothing is left in it."""
+        ...
+
+    async def release_waiting(self, limit: int) -> int:
+        """Parked jobs whose reason is gone become queued, with dispatch+1, unpublished, in order; how many.
+
+        Also ends what a numbered group waited for too long for (`GroupRule.gap_timeout`).
+        """
+        ...
+
+    async def still_groups(self, before: datetime, limit: int) -> list[StillGroup]:
+        """Groups whose head was published, and that did not move since ``before``; each is returned once in a while."""
+        ...
+
+    async def take_lost(self, still: Sequence[StillGroup], limit: int, publish_lease: timedelta) -> list[Dispatch]:
+        """Published, queued rows of these groups, in order, whose lanes have lost them: the *same* dispatch again."""
+        ...
+
+    async def pause_group(self, group: str, reason: str) -> bool:
+        """Start nothing of ``group`` any more, known or not yet known; ``False``: it was paused already."""
+        ...
+
+    async def resume_group(self, group: str) -> list[str] | None:
+        """Start its jobs again; returns the queues that it has unfinished jobs in. ``None``: it was not paused."""
+        ...
+
+    async def cancel_group(self, group: str, reason: str) -> int:
+        """Cancel its unfinished jobs but those that run; returns how many."""
+        ...
+
+    async def move(self, job_id: JobId, group: str | None) -> JobState | None:
+        """Put an unfinished job that does not run to the end of another group, or (``None``) to the front of its own.
+
+        Queued ones get dispatch+1 and are unpublished. Returns its state, as it was; ``None``: there is no such job.
+
+        Raises:
+          StoreError: it runs or has ended, has no group, or a group is numbered; nothing was changed.
+        """
+        ...
+
+    async def get_group(self, group: str) -> Group | None:
+        """What is known of a group; ``None``: nothing."""
+        ...
+
+    async def find_groups(self, states: frozenset[GroupState], limit: int, after: str | None) -> GroupPage:
+        """A page of those with unfinished jobs or a pause, by name. Raises ValueError for a foreign cursor."""
+        ...
+
+    # -- what an operator does to jobs
+
+    async def retry(self, where: JobFilter, job_ids: Sequence[JobId], limit: int) -> list[JobId]:
+        """Failed or cancelled jobs become queued, with dispatch+1, unpublished; in a group, in their old places.
+
+        ``job_ids``: these, whatever ``where`` says; none: those that ``where`` finds. Returns the ids of those changed.
+        """
         ...
 
     # -- workers

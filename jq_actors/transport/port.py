@@ -7,12 +7,39 @@ its namespace. A transport reconnects by itself for ever; it never raises becaus
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
 from jq_actors.job import JobId
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The queue of one group, or of a partition of groups, in one of the user's queues."""
+
+    queue: str
+    """The user's name of the queue."""
+    key: str
+    """The group; of a partition, what its groups match."""
+    seats: int = 1
+    """How many consumers may serve it at once; with one, it is a single-active-consumer queue."""
+    partition: tuple[int, int] | None = None
+    """Its number and how many there are: then it carries several groups, and runs one job of each at a time."""
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fairness:
+    """How long a worker serves a lane while others wait."""
+
+    quantum: int = 50
+    """Jobs, times the lane's weight."""
+    time_slice: timedelta = timedelta(seconds=5)
+    """The same, for jobs that take long."""
+    idle: timedelta = timedelta(seconds=60)
+    """A lane that had no work for so long is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +53,10 @@ class Outgoing:
     priority: int = 0
     delay: timedelta | None = None
     """Only without persistence: the transport itself holds the message back. With rows, the relay does it."""
+    lane: Lane | None = None
+    """The lane that takes it; ``None``: the plain queue."""
     group: str | None = None
-    """The group whose lane takes it; ``None``: the plain queue. Lanes come with `group_fifo`."""
+    """Its group, if it has one."""
     relayed: bool = False
     """The relay publishes it: it has asked for `Transport.capacity` before, and goes ahead of new sendings."""
 
@@ -63,7 +92,9 @@ PublishResult = Published | NotPublished | PublishUnknown | Deferred
 
 
 class Delivery(Protocol):
-    """One message in this worker's hand. Exactly one of the three endings is called, once.
+    """One message in this worker's hand. Exactly one of the four endings is called, once.
+
+    Of one group, at most a lane's ``seats`` are in this worker's hands: the next one comes when one has ended.
 
     The endings never block and never raise. On a channel that has died meanwhile they are counted
     (`AckLost`) and forgotten: the broker has already taken the message back.
@@ -94,12 +125,28 @@ class Delivery(Protocol):
         """Whether it is still in our hand; ``False``: the broker has taken it back, and delivers it again."""
         ...
 
+    @property
+    def lane(self) -> Lane | None:
+        """The lane that it came by; ``None``: the plain queue."""
+        ...
+
     def ack(self) -> None:
         """Done with it: the broker forgets it. Acks are coalesced where that is safe."""
         ...
 
     def requeue(self) -> None:
-        """Give it back: the broker delivers it again, to anybody."""
+        """Give it back: the broker delivers it again, to anybody.
+
+        One of a lane goes back with all that came behind it, in order, and the lane to the lobby's tail.
+        """
+        ...
+
+    def leave(self, still_blocked: StillBlocked) -> None:
+        """Only of a lane: give it back, as `requeue` does, and stop serving the lane until it is offered again.
+
+        ``still_blocked`` is asked when the lane is not consumed any more; if it is not, the lane is served on. So a
+        lane is not left for good that somebody has offered meanwhile.
+        """
         ...
 
     def bury(self, reason: str) -> None:
@@ -109,6 +156,9 @@ class Delivery(Protocol):
         """
         ...
 
+
+StillBlocked = Callable[[], Awaitable[bool]]
+"""Whether nothing of a lane may run now. Must not raise."""
 
 Deliver = Callable[[Delivery], None]
 """Takes a delivery; called on the I/O loop, must return at once and not raise."""
@@ -152,11 +202,32 @@ class Transport(Protocol):
 
         A missing queue is declared and its messages are sent once more. Returns within the configured
         deadline (``broker.confirm_timeout``); a cancelled caller leaves the confirms to be collected.
+        What goes into lanes is followed by one look at each, and tokens for those that too few serve (`tokens`).
         """
         ...
 
     def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
         """Consume ``queue`` from now on, through every reconnect, with at most ``prefetch`` unacked."""
+        ...
+
+    def serve_lanes(self, queue: str, slots: int, fairness: Fairness, deliver: Deliver) -> None:
+        """Serve the lanes of ``queue`` from now on, through every reconnect, at most ``slots`` at once."""
+        ...
+
+    async def offer(self, lanes: Sequence[Lane]) -> None:
+        """See to it that these lanes are served: a token for each that has messages and too few consumers.
+
+        Raises:
+          TransportError: the broker cannot be reached.
+        """
+        ...
+
+    async def lane_depths(self, lanes: Sequence[Lane]) -> list[QueueDepth | None]:
+        """A look at each of ``lanes``; ``None``: it does not exist. Raises TransportError when away."""
+        ...
+
+    async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
+        """Delete those of ``lanes`` that are empty and not consumed. Raises TransportError when away."""
         ...
 
     async def stop_intake(self) -> None:
