@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0001"
+REVISION = "0002"
 """The newest revision of ``migrations/``; a test compares the two. Here, so that an open needs no Alembic."""
 
 MAX_TABLE_NAME = 40
@@ -60,6 +60,7 @@ class Tables:
     jobs: sa.Table
     payloads: sa.Table
     attempts: sa.Table
+    groups: sa.Table
     workers: sa.Table
 
 
@@ -79,6 +80,7 @@ def tables_for(jobs_table: str) -> Tables:
         jobs=_jobs(jobs_table, metadata),
         payloads=_payloads(jobs_table, metadata),
         attempts=_attempts(jobs_table, metadata),
+        groups=_groups(jobs_table, metadata),
         workers=_workers(jobs_table, metadata),
     )
 
@@ -116,7 +118,8 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("lane_owner", sa.Text),
         sa.Column("redispatches", sa.Integer, nullable=False),
         sa.Column("due_at", UtcDateTime, nullable=False),
-        # Equal to `due_at` while the row is scheduled or retrying, else NULL.
+        # When a relay makes the row queued while it is scheduled or retrying, else NULL: at `due_at`, or some time
+        # after it where its delivery is kept in hand.
         sa.Column("wake_at", UtcDateTime),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("crashes", sa.Integer, nullable=False),
@@ -126,6 +129,10 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("started_at", UtcDateTime),
         sa.Column("finished_at", UtcDateTime),
         sa.Column("tags", JSON_VALUE, nullable=False),
+        # Where it stands in its group, in place of `seq`: its position, or what a move or its due time made it.
+        sa.Column("order_key", BIGINT),
+        # Since when it is waiting; NULL: it is not.
+        sa.Column("parked_at", UtcDateTime),
         postgresql_with=_STORAGE,
         # Without it SQLite gives the number of a pruned newest row again, and a cursor would skip rows.
         sqlite_autoincrement=True,
@@ -157,11 +164,22 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "queue", c.queue, c.seq)
     _index(jobs, "group", c.group_key, c.seq, where=c.group_key.is_not(None))
 
+    # Groups: their unfinished jobs in order, those that are parked, and the numbers that are taken.
+    grouped = c.group_key.is_not(None)
+    _index(jobs, "turn", c.group_key, group_order(jobs), where=grouped & unfinished)
+    _index(jobs, "parked", c.group_key, where=c.parked_at.is_not(None))
+    _index(jobs, "position", c.group_key, c.position, unique=True, where=c.position.is_not(None))
+
+
+def group_order(jobs: sa.FromClause) -> sa.ColumnElement[int]:
+    """What orders the jobs of a group."""
+    return sa.func.coalesce(jobs.c.order_key, jobs.c.seq)
+
 
 def _index(
     table: sa.Table,
     suffix: str,
-    *columns: sa.Column[object],
+    *columns: sa.ColumnElement[Any],
     unique: bool = False,
     where: sa.ColumnElement[bool] | None = None,
 ) -> None:
@@ -194,6 +212,26 @@ def _attempts(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("outcome", sa.Text, nullable=False),
         sa.Column("error", sa.Text),
     )
+
+
+def _groups(name: str, metadata: sa.MetaData) -> sa.Table:
+    groups = sa.Table(
+        f"{name}_groups",
+        metadata,
+        sa.Column("name", sa.Text, primary_key=True),
+        sa.Column("paused_at", UtcDateTime),
+        sa.Column("paused_reason", sa.Text),
+        # In a numbered group: no job with a smaller position is unfinished or may come. NULL: it is not numbered.
+        sa.Column("next_position", BIGINT),
+        # The ids of the jobs that were granted and may run still. A settlement does not take its job off.
+        sa.Column("holders", JSON_VALUE, nullable=False, server_default=sa.text("'[]'")),
+        # When something of it was granted, released or offered, to some seconds.
+        sa.Column("moved_at", UtcDateTime, nullable=False),
+        # Each claim in a group changes its row.
+        postgresql_with=_STORAGE,
+    )
+    _index(groups, "moved", groups.c.moved_at)
+    return groups
 
 
 def _workers(name: str, metadata: sa.MetaData) -> sa.Table:

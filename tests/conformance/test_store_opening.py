@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -79,17 +80,17 @@ async def test_migrated_tables_are_those_that_the_store_knows(db: World) -> None
                 "compare_type": True,
             },
         )
-        found: list[object] = compare_metadata(context, ours.metadata)
-        # Conditions of indexes and storage are not compared by Alembic.
-        inspector = sa.inspect(connection)
-        for table in ours.metadata.sorted_tables:
-            there = {index["name"]: index for index in inspector.get_indexes(table.name)}
-            for index in table.indexes:
-                key = f"{connection.dialect.name}_where"
-                known = str(index.dialect_kwargs.get(key)).replace(f"{table.name}.", "")
-                stored = str(there[str(index.name)].get("dialect_options", {}).get(key))
-                if _plain(known) != _plain(stored):
-                    found.append((index.name, known, stored))
+        with warnings.catch_warnings():
+            # SQLAlchemy cannot read back what an index of SQLite computes; Alembic says so once more.
+            warnings.filterwarnings("ignore", ".*expression-based index", UserWarning)
+            warnings.filterwarnings("ignore", ".*expression-based index", sa.exc.SAWarning)
+            found: list[object] = compare_metadata(context, ours.metadata)
+        # Conditions of indexes, what SQLite's compute, and storage are not compared by Alembic.
+        there = _indexes_of(connection)
+        for index in (index for table in ours.metadata.sorted_tables for index in table.indexes):
+            known = str(sa.schema.CreateIndex(index).compile(dialect=connection.dialect))
+            if _plain(known) != _plain(there[str(index.name)]):
+                found.append((known, there[str(index.name)]))
         return found
 
     store = db.store()
@@ -97,8 +98,18 @@ async def test_migrated_tables_are_those_that_the_store_knows(db: World) -> None
     assert await store._db.read(lambda connection: connection.run_sync(differences)) == []
 
 
-def _plain(condition: str) -> str:
-    return condition.lower().replace("(", "").replace(")", "").replace('"', "")
+def _indexes_of(connection: sa.Connection) -> dict[str, str]:
+    """The statement that makes each index."""
+    if connection.dialect.name == "postgresql":
+        query = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema()"
+    else:
+        query = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    return {row[0]: row[1] for row in connection.execute(sa.text(query))}
+
+
+def _plain(statement: str) -> str:
+    words = statement.lower().replace("public.", "").replace(f" {TABLE}.", " ").replace("using btree ", "")
+    return "".join(words.replace(f"({TABLE}.", "").translate(str.maketrans("", "", '()"')).split())
 
 
 @pytest.fixture
