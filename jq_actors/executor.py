@@ -1,6 +1,6 @@
 """THE life of one job in a worker. Start reading here.
 
-    receive → decode → claim → (drop | hold) → run the chain → outcome → settle → ack
+    receive → decode → claim → (drop | hold | park | leave) → run the chain → outcome → settle → ack
 
 Each verb is a small method. None of them knows RabbitMQ or SQL: a delivery is a `transport.port.Delivery`, claims and
 outcomes are written by a `Ledger`, the actor runs on the other side of the `Bridge`.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 
 from .bridge import Bridge, Crossing
@@ -21,10 +22,12 @@ from .events import (
     DeliveryAckedEarly,
     DeliveryDropped,
     Events,
+    GroupBlocked,
     JobFailed,
     JobFinished,
     JobHeld,
     JobInterrupted,
+    JobParked,
     JobRetryScheduled,
     JobStarted,
     JobUnhandled,
@@ -33,6 +36,7 @@ from .events import (
 from .ledger import Claimed, Ledger, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, state_after
+from .store.port import Claim
 from .transport.port import Delivery
 
 if TYPE_CHECKING:
@@ -93,6 +97,8 @@ class Executor:
             await self._settle(claimed, outcome)
         finally:
             self._ledger.forget(claimed)
+        if claimed.again_in is not None:
+            hold(claimed.again_in)
 
     async def _claim(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor) -> Claimed | None:
         run_token = self._clock.random_bits(63)
@@ -107,29 +113,49 @@ class Executor:
             # A message of somebody else, of which the database can never make a row.
             bury(delivery, str(error), self._events)
             return None
+        if claim.verdict is Verdict.GRANT:
+            ran = command if claim.instead is None else decode_command(claim.instead.body)
+            return Claimed(delivery, ran, claim, run_token, self._ledger.now())
+        self._turn_away(delivery, command, claim, hold)
+        return None
+
+    def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, hold: HoldFor) -> None:
+        """What becomes of a delivery that is not run."""
         match claim.verdict:
-            case Verdict.GRANT:
-                return Claimed(delivery, command, claim, run_token, self._ledger.now())
             case Verdict.HOLD:
                 again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
                 if hold(again):  # told once, not at each look
                     self._events.emit(JobHeld(command.job_id, again.total_seconds()))
-                return None
             case Verdict.DROP_FINAL | Verdict.DROP_STALE:
                 delivery.ack()
                 reason = claim.verdict.value.removeprefix("drop_")
                 self._events.emit(DeliveryDropped(command.job_id, delivery.queue, reason))
-                return None
-            case Verdict.TAKE_OVER | Verdict.ADOPT:
+            case Verdict.PARK:
+                delivery.ack()
+                self._events.emit(JobParked(command.job_id, claim.group or "", claim.reason))
+            case Verdict.LEAVE:
+                self._leave(delivery, claim, hold)
+            case Verdict.GRANT | Verdict.TAKE_OVER | Verdict.ADOPT | Verdict.TURN:
                 raise AssertionError(f"a ledger carries out {claim.verdict} itself")
             case _:
                 assert_never(claim.verdict)
+
+    def _leave(self, delivery: Delivery, claim: Claim, hold: HoldFor) -> None:
+        """Nothing of its group may run for long: its lane's place in this worker is for others."""
+        assert claim.group is not None
+        if delivery.lane is None:
+            hold(LOOK_AGAIN_AT_MOST)
+            return
+        self._events.emit(GroupBlocked(claim.group, delivery.queue, claim.reason))
+        delivery.leave(partial(self._ledger.is_blocked, claim.group, delivery.queue))
 
     async def _run(self, claimed: Claimed) -> Outcome:
         if self._is_stopping:
             return Interrupted()
         command = claimed.command
-        job = RunningJob(command.job_id, claimed.claim.attempt, command, self._actors.get(command.actor_name))
+        group = claimed.claim.group or command.group
+        actor = self._actors.get(command.actor_name)
+        job = RunningJob(command.job_id, claimed.claim.attempt, command, actor, group, command.position)
         waited = claimed.started_at.timestamp() - (
             command.due_at.timestamp() if command.due_at else command.message_timestamp / 1000
         )
@@ -186,8 +212,7 @@ class Executor:
         limit = self._ledger.now() - older_than
         for claimed in self._running:
             if not claimed.acked and claimed.started_at <= limit:
-                claimed.finish()
-                claimed.acked = True
+                claimed.let_go_early()
                 self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
 
     def interrupt_all(self) -> int:

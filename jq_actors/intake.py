@@ -83,9 +83,8 @@ class Intake:
         self._offer(_InHand(delivery, command, slots, self._clock.monotonic()))
 
     def waiting(self) -> dict[str, int]:
-        """How many deliveries of each queue are here and not claimed."""
-        unclaimed = [*self._held, *(in_hand for slots in self._all_slots() for in_hand in slots.waiting)]
-        return dict(Counter(in_hand.delivery.queue for in_hand in unclaimed if in_hand.delivery.is_open))
+        """How many deliveries of each queue are here and not claimed; those that came by lanes are not of the queue."""
+        return dict(Counter(in_hand.delivery.queue for in_hand in self._unclaimed() if in_hand.delivery.lane is None))
 
     def requeue_waiting(self, older_than: float) -> None:
         """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.
@@ -132,7 +131,11 @@ class Intake:
     @property
     def in_hand(self) -> int:
         """How many deliveries are here, in progress or not."""
-        return self.busy + sum(self.waiting().values())
+        return self.busy + len(self._unclaimed())
+
+    def _unclaimed(self) -> list[_InHand]:
+        waiting = [in_hand for slots in self._all_slots() for in_hand in slots.waiting]
+        return [in_hand for in_hand in (*self._held, *waiting) if in_hand.delivery.is_open]
 
     def _all_slots(self) -> list[_Slots]:
         return [self._threads, *self._coroutines.values()]

@@ -6,31 +6,19 @@ The executor asks a :class:`Ledger` and does not know which. Both make a deliver
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, assert_never
+from typing import Any, Protocol
 
-from .clock import Clock
 from .command import JobCommand
 from .errors import StoreError, StoreUnavailableError
 from .events import DeliveryBuried, Events, OutcomeDiscarded, escape
 from .job import JobId
-from .outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
-from .protocol import Verdict, attempt_counts, state_after
+from .outcome import Failed, Failure, Interrupted, Outcome, Retrying, Snoozed
+from .protocol import Verdict, state_after
 from .store.port import Claim, ClaimRequest, JobStore, NewJob, Settlement
-from .transport.port import Delivery, Outgoing, Published, PublishResult
-
-PUBLISH_AGAIN = 1.0
-"""Seconds between two tries to publish a job that has to run again."""
-
-REMEMBERED = 10_000
-"""Ended jobs of which a copy is recognised; more than acks can be lost at once."""
-
-_Copy = tuple[JobId, int]
-"""A job and its dispatch: what two deliveries of one message have in common."""
-
-Publish = Callable[[Sequence[Outgoing]], Awaitable[list[PublishResult]]]
+from .transport.port import Delivery
+from .turns import LONGEST_WAIT
 
 
 @dataclass(slots=True, eq=False)
@@ -44,17 +32,31 @@ class Claimed:
     started_at: datetime
     ended_at: datetime | None = None
     acked: bool = False
-    """The delivery was acked early: the row's lease is the safety copy (long jobs)."""
+    """The delivery was let go early: the row's lease is the safety copy (long jobs)."""
+    again_in: timedelta | None = None
+    """Set when it is settled and the delivery is not ended: ask about it again after that time."""
 
     def finish(self) -> None:
-        """Acknowledge the delivery, unless that was done early."""
-        if not self.acked:
+        """Acknowledge the delivery, unless it was let go early, or is another job's: that one may have its turn now."""
+        if self.acked:
+            return
+        if self.claim.instead is not None:
+            self.again_in = timedelta()
+        else:
             self.delivery.ack()
 
     def give_back(self) -> None:
-        """Give the delivery back, unless it was acknowledged early."""
+        """Give the delivery back, unless it was let go early."""
         if not self.acked:
             self.delivery.requeue()
+
+    def let_go_early(self) -> None:
+        """End the delivery while the job runs: with an ack, or, when it is another job's, by giving it back."""
+        if self.claim.instead is None:
+            self.finish()
+        else:
+            self.give_back()
+        self.acked = True
 
 
 class Ledger(Protocol):
@@ -76,12 +78,20 @@ class Ledger(Protocol):
         """Its life here is over, whether it was settled or an error of ours ended it."""
         ...
 
+    async def is_blocked(self, group: str, queue: str) -> bool:
+        """Whether nothing of ``group`` may start by a lane of ``queue`` now. Does not raise."""
+        ...
+
 
 class RowLedger:
-    """With persistence: rows are the truth, deliveries only carry the news."""
+    """With persistence: rows are the truth, deliveries only carry the news.
 
-    def __init__(self, store: JobStore, events: Events) -> None:
-        self._store, self._events = store, events
+    Parameters:
+      lanes_are_shared: a lane that is left can be offered by another process (`Transport.shared`).
+    """
+
+    def __init__(self, store: JobStore, events: Events, *, lanes_are_shared: bool) -> None:
+        self._store, self._events, self._lanes_are_shared = store, events, lanes_are_shared
         self._alive: set[int] = set()
         """Tokens of the claims that are being made, run or settled here."""
 
@@ -93,7 +103,15 @@ class RowLedger:
         """The row's compare-and-set."""
         now = self._store.now()
         adopt = None if command.promised else new_row(command, delivery.queue, now)
-        request = ClaimRequest(command.job_id, delivery.dispatch, run_token, command.promised, adopt)
+        request = ClaimRequest(
+            command.job_id,
+            delivery.dispatch,
+            run_token,
+            command.promised,
+            adopt,
+            delivery.queue,
+            can_leave=self._lanes_are_shared and delivery.lane is not None and delivery.lane.partition is None,
+        )
         self._alive.add(run_token)  # before it may be granted: no other copy must take it for forgotten
         claim = None
         try:
@@ -115,13 +133,15 @@ class RowLedger:
 
     async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
         """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
-        interrupted = isinstance(outcome, Interrupted)
-        written = await self._write(claimed, outcome)
+        stays_for = self._stays_for(claimed, outcome)
+        written = await self._write(claimed, outcome, keeps_turn=stays_for is not None)
         if not written:
             state = state_after(outcome).value
             self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
-        if interrupted and written:
+        if written and isinstance(outcome, Interrupted):
             claimed.give_back()
+        elif written and stays_for is not None:
+            claimed.again_in = stays_for
         else:
             claimed.finish()
         return written
@@ -130,7 +150,22 @@ class RowLedger:
         """See `Ledger.forget`. A claim that was not settled is given back when its delivery is looked at again."""
         self._alive.discard(claimed.run_token)
 
-    async def _write(self, claimed: Claimed, outcome: Outcome) -> bool:
+    async def is_blocked(self, group: str, queue: str) -> bool:
+        """See `Ledger.is_blocked`. While the database is away nobody can say: a claim waits until it is back."""
+        try:
+            return not await self._store.has_turn(group, queue)
+        except StoreError:
+            return False
+
+    def _stays_for(self, claimed: Claimed, outcome: Outcome) -> timedelta | None:
+        """How long a job that has to run again keeps its delivery, and with it its turn; ``None``: it does not."""
+        group = claimed.claim.group
+        if not isinstance(outcome, Retrying | Snoozed) or group is None or outcome.delay > LONGEST_WAIT:
+            return None
+        has_turn = claimed.delivery.lane is not None and not claimed.acked
+        return outcome.delay if has_turn and not self._store.rules.rule_of(group).overtake else None
+
+    async def _write(self, claimed: Claimed, outcome: Outcome, *, keeps_turn: bool) -> bool:
         ended_at = claimed.ended_at or self._store.now()
         settlement = Settlement(
             claimed.command.job_id,
@@ -138,7 +173,9 @@ class RowLedger:
             outcome,
             claimed.started_at,
             ended_at,
-            republish=isinstance(outcome, Interrupted) and claimed.acked,
+            # The delivery of a job that ran in place of another one is that one's; its own may be anywhere.
+            republish=isinstance(outcome, Interrupted) and (claimed.acked or claimed.claim.instead is not None),
+            keeps_turn=keeps_turn,
         )
         try:
             return await self._store.settle(settlement)
@@ -148,90 +185,13 @@ class RowLedger:
             # The database refuses this very outcome (a value that it cannot hold). Left alone, the job would look
             # as if it ran for ever: its outcome becomes that it could not be stored.
             refused = Failed(Failure(error, f"its outcome could not be stored: {escape(str(error))[:500]}"))
-            return await self._store.settle(replace(settlement, outcome=refused))
-
-
-class BrokerLedger:
-    """Without persistence: every delivery is an attempt, and the broker's copy is the only one.
-
-    What has to run again is published anew and confirmed before the old delivery is acked; what has failed for good,
-    or what nobody here can run, is kept in the dead queue with its reason.
-
-    After a lost connection the broker delivers again what runs here, and what has ended and whose ack was lost. Where
-    such a copy comes back to this very process it is held or dropped; another process cannot know.
-    """
-
-    def __init__(self, publish: Publish, clock: Clock, events: Events) -> None:
-        self._publish, self._clock, self._events = publish, clock, events
-        self._running: set[_Copy] = set()
-        self._ended: dict[_Copy, None] = {}  # in the order of their ends
-
-    def now(self) -> datetime:
-        """The machine's time."""
-        return self._clock.wall()
-
-    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
-        """Granted: the broker gives a message to one worker at a time; but for copies of what this one runs, or ran."""
-        copy = _copy_of(delivery, command)
-        if delivery.redelivered and copy in self._running:
-            return Claim(Verdict.HOLD)
-        if delivery.redelivered and copy in self._ended:
-            return Claim(Verdict.DROP_FINAL)
-        self._running.add(copy)
-        return Claim(Verdict.GRANT, attempt=command.attempt + 1)
-
-    async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
-        """End the delivery as the outcome says."""
-        await self._end(claimed, outcome)
-        return True
-
-    def forget(self, claimed: Claimed) -> None:
-        """See `Ledger.forget`."""
-        self._running.discard(_copy_of(claimed.delivery, claimed.command))
-
-    async def _end(self, claimed: Claimed, outcome: Outcome) -> None:
-        match outcome:
-            case Succeeded() | Cancelled():
-                claimed.delivery.ack()
-                self._remember(_copy_of(claimed.delivery, claimed.command))
-            case Failed(failure):
-                bury(claimed.delivery, failure.error, self._events)
-            case Unhandled(reason):
-                bury(claimed.delivery, reason, self._events)
-            case Interrupted():
-                claimed.delivery.requeue()
-            case Retrying(_, delay) | Snoozed(delay):
-                await self._send_again(claimed, outcome, delay)
-            case _:
-                assert_never(outcome)
-
-    def _remember(self, ended: _Copy) -> None:
-        self._ended[ended] = None
-        if len(self._ended) > REMEMBERED:
-            del self._ended[next(iter(self._ended))]
-
-    async def _send_again(self, claimed: Claimed, outcome: Outcome, delay: timedelta) -> None:
-        command, dispatch = claimed.command, claimed.delivery.dispatch + 1
-        attempts = claimed.claim.attempt if attempt_counts(outcome) else claimed.claim.attempt - 1
-        again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
-        outgoing = Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)
-        # The old copy stays unacked meanwhile: giving it back would run it again without any delay. Once the broker has
-        # taken it back all the same, that copy is the next run; a new one would make two of the job.
-        while claimed.delivery.is_open:
-            if isinstance((await self._publish([outgoing]))[0], Published):
-                break
-            await self._clock.sleep(PUBLISH_AGAIN)
-        claimed.delivery.ack()
+            return await self._store.settle(replace(settlement, outcome=refused, keeps_turn=False))
 
 
 def bury(delivery: Delivery, reason: str, events: Events) -> None:
     """Move a delivery to the dead queue, and tell of it."""
     delivery.bury(reason)
     events.emit(DeliveryBuried(delivery.queue, reason))
-
-
-def _copy_of(delivery: Delivery, command: JobCommand[Any]) -> _Copy:
-    return command.job_id, delivery.dispatch
 
 
 def new_row(command: JobCommand[Any], queue: str, now: datetime) -> NewJob:
@@ -243,6 +203,8 @@ def new_row(command: JobCommand[Any], queue: str, now: datetime) -> NewJob:
         body=command.encode(),
         due_at=command.due_at or now,
         enqueued_at=now,
+        group=command.group,
+        position=command.position,
         priority=command.priority,
         tags=command.tags,
     )

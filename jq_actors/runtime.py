@@ -22,6 +22,7 @@ from .command import JobCommand
 from .config import Config
 from .errors import RequiresPersistenceError
 from .events import CloseFailed, Events
+from .groups import GroupRules
 from .loops import LoopThread
 from .middleware import JobMiddleware, compose_enqueue
 from .outcome import failure_of
@@ -38,6 +39,8 @@ WORKER_ID_VARIABLE = "JQ_WORKER_ID"
 """Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
 CLOSE_TIMEOUT = 20.0
 """Seconds that closing may take: due acks, outcomes and marks are written, then it is over."""
+GROUP_WINDOW = 3
+"""Jobs of one group that a process's own memory takes at once: one runs, and those behind must not crowd out others."""
 SENDINGS_TIMEOUT = 5.0
 """Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
 
@@ -83,6 +86,16 @@ class Runtime:
     def persistence(self) -> Any | None:
         """The middleware that brought the store; ``None`` without one."""
         return next((m for m in self.chain if isinstance(m, JobMiddleware) and m.brings_store), None)
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether a middleware says what holds for groups; else none are served here."""
+        return any(layer.group_rules is not None for layer in self._layers())
+
+    @property
+    def groups(self) -> GroupRules:
+        """What holds for groups."""
+        return next((layer.group_rules for layer in self._layers() if layer.group_rules is not None), GroupRules())
 
     @property
     def is_own_thread(self) -> bool:
@@ -203,11 +216,14 @@ class Runtime:
             self.events,
             deadline=self.config.broker.confirm_timeout,
             publish_lease=persistence.leases.publish if persistence else self.config.broker.confirm_timeout,
+            rules=self.groups,
             on_broker_down=persistence.on_broker_down if persistence else "raise",
         )
         self._enqueue = compose_enqueue(self.chain, self.sender.send)
         # What is started first is closed last.
         if self.store is not None:
+            self.store.rules = self.groups
+            self.store.group_window = None if self.transport.shared else GROUP_WINDOW
             self._at_close("the store", self.store.close)
             await self.store.open()
         self._at_close("the transport", self.transport.close)

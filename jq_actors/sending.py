@@ -25,6 +25,7 @@ from .errors import (
     StoreUnknownError,
 )
 from .events import Events, JobEnqueued, SendDeferred
+from .groups import GroupRules
 from .ledger import new_row
 from .store.port import JobStore, NewJob
 from .transport.port import (
@@ -53,9 +54,10 @@ class Sender:
         *,
         deadline: timedelta,
         publish_lease: timedelta,
+        rules: GroupRules,
         on_broker_down: Literal["store", "raise"] = "store",
     ) -> None:
-        self._transport, self._store = transport, store
+        self._transport, self._store, self._rules = transport, store, rules
         self._clock, self._events = clock, events
         self._deadline = deadline.total_seconds()
         self._publish_lease, self._on_broker_down = publish_lease, on_broker_down
@@ -96,7 +98,10 @@ class Sender:
         due, delay = command.due_at, None
         if due is not None and self._store is None:
             delay = max(due - self._clock.wall(), timedelta())
-        return Outgoing(command.job_id, 1, command.queue_name, command.encode(), command.priority, delay)
+        queue, group, lane = command.queue_name, command.group, None
+        if group is not None and not delay:  # held back by the broker, it comes by the plain queue, when it is due
+            lane = self._rules.lane_of(queue, group)
+        return Outgoing(command.job_id, 1, queue, command.encode(), command.priority, delay, lane, group)
 
     async def _store_and_publish(self, store: JobStore, commands: Sequence[JobCommand[Any]]) -> None:
         now = store.now()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .bridge import Bridge
+from .broker_ledger import BrokerLedger
 from .calling import NO_ACTOR, Caller
 from .config import QueueConfig
 from .errors import StoreUnavailableError
@@ -16,7 +17,7 @@ from .events import DrainFinished, DrainStarted, RuntimeStarted, TaskFailed
 from .executor import Executor
 from .handoff import Handoff
 from .intake import Intake
-from .ledger import BrokerLedger, Ledger, RowLedger
+from .ledger import Ledger, RowLedger
 from .limits import BOARD_VARIABLE, LimitReporter
 from .loops import LoopThread
 from .middleware import compose_run
@@ -35,6 +36,8 @@ LEAVE_GRACE = 1.0
 """The same, when the process ends without a drain, or before its end: the second SIGTERM."""
 LEAVE_TIMEOUT = 3.0
 """Seconds for removing the registration; a worker that could not is found lost by its lease, or by its pid."""
+MAX_PREFETCH = 65535
+"""AMQP counts it in 16 bits."""
 OFFER_EVERY = 60.0
 """Seconds between two looks for jobs that some worker did not know, and this one does."""
 RESTART_DELAY = 1.0
@@ -126,8 +129,8 @@ class Serving:
 
     def _ledger(self) -> Ledger:
         if self._store is not None:
-            return RowLedger(self._store, self._events)
-        return BrokerLedger(self._transport.publish, self._clock, self._events)
+            return RowLedger(self._store, self._events, lanes_are_shared=self._transport.shared)
+        return BrokerLedger(self._transport.publish, self._runtime.groups, self._clock, self._events)
 
     def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(self._supervise(name, run)))
@@ -177,6 +180,7 @@ class Serving:
             publish_lease=persistence.leases.publish,
             retention=persistence.leases.retention,
             held=self.intake.waiting,
+            rules=self._runtime.groups,
         )
 
     def _report_limits(self, reporter: LimitReporter) -> None:
@@ -194,14 +198,18 @@ class Serving:
             return
         limits = self._config.queues.get(queue, QueueConfig())
         self.intake.serve(queue, limits.concurrency)
-        self._transport.want(queue, self._prefetch(queue, limits), self.intake.deliver)
+        at_once = self._at_once(queue, limits)
+        # Half as much again, so that a slot that gets free is not empty for a round trip.
+        self._transport.want(queue, min(at_once + max(1, at_once // 2), MAX_PREFETCH), self.intake.deliver)
+        if self._runtime.has_groups:
+            slots = min(at_once, MAX_PREFETCH)
+            self._transport.serve_lanes(queue, slots, self._runtime.groups.fairness, self.intake.deliver)
         self._taken.add(queue)
 
-    def _prefetch(self, queue: str, limits: QueueConfig) -> int:
-        """What can run at once, and half as much again, so that a slot that gets free is not empty for a round trip."""
+    def _at_once(self, queue: str, limits: QueueConfig) -> int:
+        """How many jobs of a queue can run at once."""
         kinds = {actor.is_async for actor in self._runtime.actors.values() if actor.queue_name == queue}
-        at_once = (limits.concurrency if True in kinds or not kinds else 0) + (self._threads if False in kinds else 0)
-        return min(at_once + max(1, at_once // 2), 65535)
+        return (limits.concurrency if True in kinds or not kinds else 0) + (self._threads if False in kinds else 0)
 
     async def _heartbeat(self) -> None:
         store, interval = self._runtime.require_store("a worker"), self._config.worker.lease.total_seconds() / 3

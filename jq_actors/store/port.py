@@ -54,6 +54,8 @@ class ClaimRequest:
     """The row to make when there is none and none was promised; ``None`` when one was."""
     queue: str = ""
     """The user's name of the queue that the delivery came from."""
+    can_leave: bool = True
+    """It came by a lane of its group alone, that can be left; else what would be LEAVE is PARK."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -333,6 +335,10 @@ class JobStore(Protocol):
 
     async def get_group(self, group: str) -> Group | None:
         """What is known of a group; ``None``: nothing."""
+        ...
+
+    async def first_of_group(self, group: str, limit: int) -> list[Job]:
+        """The first of its jobs that are neither final nor scheduled, in their order, with their places."""
         ...
 
     async def find_groups(self, states: frozenset[GroupState], limit: int, after: str | None) -> GroupPage:

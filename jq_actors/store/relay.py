@@ -5,10 +5,10 @@ is one small method; `Relay.run` calls each when its time has come. By the numbe
 
 1. `publish_due`: scheduled and retrying rows whose time has come;
 2. `publish_unpublished`: rows that no producer brought to the broker (it died, or the broker was away);
+3. `release_waiting`: parked jobs of groups whose reason is gone;
 4. `recover_lost`: running rows whose worker's lease is over;
-5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has.
-
-Points 3 and 6 belong to groups.
+5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has;
+6. `wake_still_groups`: groups that could move and do not: their lane is offered, or published once more.
 """
 
 from __future__ import annotations
@@ -16,25 +16,28 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Never, assert_never
 
 from jq_actors.clock import Clock
 from jq_actors.doorbell import Doorbell
 from jq_actors.errors import StoreUnavailableError
-from jq_actors.events import Events, JobsPruned, Redispatched, TaskFailed, WorkerLost
+from jq_actors.events import Events, JobsPruned, JobsReleased, Redispatched, TaskFailed, WorkerLost
+from jq_actors.groups import GroupRules
 from jq_actors.outcome import failure_of
 from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
 
+from .looks import Look
 from .missing import MissingRows
 from .port import Dispatch, JobStore, Retention
+from .still_groups import StillGroups
 
 BATCH = 500
 """Most rows that one look takes. After a full batch the next look comes at once."""
 STALE_AFTER = timedelta(seconds=30)
 """A row that was published longer ago, and is still queued, should be found in the broker's counts."""
 RECOVER_EVERY = timedelta(seconds=5)
+STILL_EVERY = timedelta(seconds=10)
 COUNT_EVERY = timedelta(seconds=15)
 """Further apart than a worker's heartbeats (10 s by default), which a count relies on: see `MissingRows`."""
 PRUNE_EVERY = timedelta(minutes=1)
@@ -56,7 +59,8 @@ class Relay:
       publish_lease: how long the rows of one batch are kept from other relays.
       held: how many deliveries of each queue this worker holds now, as its heartbeat says it; given, it is
         brought up to date before the broker's counts are compared.
-      stale_after: see `STALE_AFTER`.
+      rules: say by which lanes the jobs of groups travel.
+      stale_after: see `STALE_AFTER`; also how long a group may stand still.
     """
 
     def __init__(
@@ -71,25 +75,31 @@ class Relay:
         publish_lease: timedelta = timedelta(seconds=30),
         retention: Retention | None = None,
         held: Callable[[], Mapping[str, int]] | None = None,
+        rules: GroupRules | None = None,
         stale_after: timedelta = STALE_AFTER,
     ) -> None:
         self._store, self._transport, self._clock, self._events = store, transport, clock, events
         self._queues, self._interval, self._publish_lease = queues, interval, publish_lease
         self._retention = retention or Retention()
+        self._rules = rules or GroupRules()
         self._missing = MissingRows(store, transport, queues, held, stale_after)
+        self._still = StillGroups(store, transport, self._rules, stale_after)
         self._bell = Doorbell(clock)
         self._next_due: datetime | None = None
         self._at_wake = (
-            _Look("due", self.publish_due, self._until_due),
-            _Look("unpublished", self.publish_unpublished, self._until_next_look),
+            Look("due", self.publish_due, self._until_due),
+            Look("unpublished", self.publish_unpublished, self._until_next_look),
         )
-        self._count = _Look("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
+        self._count = Look("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
+        self._wake_still = Look("still groups", self.wake_still_groups, lambda: self._jittered(STILL_EVERY))
         self._looks = (
             *self._at_wake,
-            _Look("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
+            Look("waiting", self.release_waiting, self._until_next_look),
+            Look("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
             self._count,
-            _Look("missing", self.publish_missing, self._until_next_look),
-            _Look("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
+            Look("missing", self.publish_missing, self._until_next_look),
+            self._wake_still,
+            Look("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
         )
 
     async def run(self) -> Never:
@@ -98,9 +108,9 @@ class Relay:
             for look in self._looks:
                 if look.next_at <= self._clock.monotonic():
                     await self._take(look)
-            if self._missing.is_urgent:
-                soon = self._clock.monotonic() + self._until_next_look()
-                self._count.next_at = min(self._count.next_at, soon)
+            soon = self._clock.monotonic() + self._until_next_look()
+            for look, is_urgent in ((self._count, self._missing.is_urgent), (self._wake_still, self._still.is_urgent)):
+                look.next_at = min(look.next_at, soon) if is_urgent else look.next_at
             next_at = min(look.next_at for look in self._looks)
             if await self._bell.wait(max(0.0, next_at - self._clock.monotonic())):
                 for look in self._at_wake:
@@ -130,6 +140,14 @@ class Relay:
         unpublished = await self._store.take_unpublished(room, BATCH, self._publish_lease)
         await self._publish(unpublished, "unpublished")
         return len(unpublished)
+
+    async def release_waiting(self) -> int:
+        """(3) Queue the parked jobs whose turn it may be, and let numbered groups go on that waited too long."""
+        released = await self._store.release_waiting(BATCH)
+        if released:
+            self._events.emit(JobsReleased(released))
+            self.wake()
+        return released
 
     async def recover_lost(self) -> int:
         """(4) Give the running jobs of lost workers back."""
@@ -161,6 +179,14 @@ class Relay:
                 del self._missing.believed[queue]
         return moved
 
+    async def wake_still_groups(self) -> int:
+        """(6) See to it that groups are served whose head could run."""
+        if not self._transport.shared or not self._can_publish():
+            return 0
+        looked, lost = await self._still.look(self._publish_lease)
+        await self._publish(lost, "lost lane")
+        return looked
+
     async def prune(self) -> int:
         """Delete final rows that are past their retention."""
         count = await self._store.prune(self._retention, BATCH)
@@ -170,7 +196,7 @@ class Relay:
 
     # -- when
 
-    async def _take(self, look: _Look) -> None:
+    async def _take(self, look: Look) -> None:
         pause = self._until_next_look()
         try:
             pause = look.pace if await self._to_its_end(look.call()) >= BATCH else look.pause()
@@ -221,7 +247,7 @@ class Relay:
     async def _publish(self, dispatches: Sequence[Dispatch], reason: str) -> None:
         fitting, returned = self._split(dispatches)
         published: list[Dispatch] = []
-        results = await self._transport.publish([_outgoing(dispatch) for dispatch in fitting])
+        results = await self._transport.publish([self._outgoing(dispatch) for dispatch in fitting])
         for dispatch, result in zip(fitting, results, strict=True):
             match result:
                 case Published():
@@ -240,6 +266,19 @@ class Relay:
         if returned:
             await self._store.release_publish_lease([(d.job_id, d.dispatch) for d in returned])
 
+    def _outgoing(self, dispatch: Dispatch) -> Outgoing:
+        group = dispatch.group
+        return Outgoing(
+            dispatch.job_id,
+            dispatch.dispatch,
+            dispatch.queue,
+            dispatch.body,
+            dispatch.priority,
+            lane=None if group is None else self._rules.lane_of(dispatch.queue, group),
+            group=group,
+            relayed=True,
+        )
+
     def _split(self, dispatches: Sequence[Dispatch]) -> tuple[list[Dispatch], list[Dispatch]]:
         """What there is room for, and what not: due rows were taken whatever room their queues have."""
         if self._transport.shared:
@@ -250,30 +289,3 @@ class Relay:
             taken[dispatch.queue] += 1
             parts[taken[dispatch.queue] > self._transport.capacity(dispatch.queue)].append(dispatch)
         return parts
-
-
-@dataclass(slots=True)
-class _Look:
-    """One kind of look, and when it comes next."""
-
-    name: str
-    call: Callable[[], Coroutine[Any, Any, int]]
-    pause: Callable[[], float]
-    """Seconds to the next one."""
-    pace: float = 0.0
-    """Seconds to the next one after a full batch."""
-    next_at: float = 0.0
-    error: str | None = None
-    """What it failed with the last time."""
-
-
-def _outgoing(dispatch: Dispatch) -> Outgoing:
-    return Outgoing(
-        dispatch.job_id,
-        dispatch.dispatch,
-        dispatch.queue,
-        dispatch.body,
-        dispatch.priority,
-        group=dispatch.group,
-        relayed=True,
-    )

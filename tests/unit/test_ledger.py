@@ -12,7 +12,9 @@ import pytest
 from jq_actors.command import decode_command
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded
-from jq_actors.ledger import PUBLISH_AGAIN, REMEMBERED, BrokerLedger, Claimed, RowLedger, new_row
+from jq_actors.broker_ledger import PUBLISH_AGAIN, REMEMBERED, BrokerLedger
+from jq_actors.groups import GroupRules
+from jq_actors.ledger import Claimed, RowLedger, new_row
 from jq_actors.outcome import (
     Cancelled,
     Failed,
@@ -166,7 +168,7 @@ class Alone:
         self.published: list[Outgoing] = []
         self.clock, self.events = FakeClock(), Events()
         self._results = list(results)
-        self.ledger = BrokerLedger(self.publish, self.clock, self.events)
+        self.ledger = BrokerLedger(self.publish, GroupRules(), self.clock, self.events)
         self.seen = EventRecorder(self.events, DeliveryBuried)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
