@@ -17,6 +17,7 @@ import dramatiq
 
 from .clock import Clock
 from .errors import DecodeError
+from .groups import check_group, check_position
 from .job import JobId, adopted_job_id
 from .settings import check_name
 
@@ -62,6 +63,18 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
         """What the sender tagged it with."""
         tags = self.meta.get("tags", ())
         return tuple(str(tag) for tag in tags) if isinstance(tags, list | tuple) else ()
+
+    @property
+    def group(self) -> str | None:
+        """The group that it runs in; ``None``: in none."""
+        group = self.meta.get("group")
+        return group if isinstance(group, str) else None
+
+    @property
+    def position(self) -> int | None:
+        """Its number in its group; ``None``: it was not given one."""
+        position = self.meta.get("position")
+        return position if isinstance(position, int) else None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -149,6 +162,18 @@ def _check_meta(meta: dict[str, Any]) -> None:
         aware = False
     if not aware:
         raise DecodeError(f"due {due!r} is no ISO time with an offset")
+    _check_place(meta.get("group"), meta.get("position"))
+
+
+def _check_place(group: object, position: object) -> None:
+    if position is not None and group is None:
+        raise DecodeError(f"position {position!r} without a group")
+    for name, value, check in (("group", group, check_group), ("position", position, check_position)):
+        try:
+            if value is not None:
+                check(value)
+        except ValueError as error:
+            raise DecodeError(f"{name} {error}") from error
 
 
 _KINDS: dict[str, type] = {

@@ -18,6 +18,8 @@ from .transport.port import Fairness, Lane
 
 MAX_GROUP = 512
 """Characters of a group's name."""
+MAX_POSITION = 2**53
+"""The largest number that a job may have in its group: the largest that every reader of JSON keeps."""
 RULES_REMEMBERED = 4096
 """Groups whose rule is known without matching its name again."""
 
@@ -59,9 +61,14 @@ class GroupRule:
     on_gap: OnGap = OnGap.CONTINUE
 
     @property
-    def needs_rows(self) -> bool:
-        """Whether it can only be kept with persistence."""
-        return self.on_failure is not OnFailure.CONTINUE or self.max_size is not None or self.gap_timeout is not None
+    def needs_rows(self) -> tuple[str, ...]:
+        """Those of its fields that can only be kept with persistence."""
+        asked = {
+            "on_failure": self.on_failure is not OnFailure.CONTINUE,
+            "max_size": self.max_size is not None,
+            "gap_timeout": self.gap_timeout is not None,
+        }
+        return tuple(name for name, is_asked in asked.items() if is_asked)
 
 
 _DEFAULT = GroupRule()
@@ -109,14 +116,34 @@ def check_group(group: object) -> str:
     return group
 
 
+def check_position(position: object) -> int:
+    """``position``, if it is the number of a job in its group.
+
+    Raises:
+      ValueError: says what is allowed.
+    """
+    if isinstance(position, bool) or not isinstance(position, int) or not 1 <= position <= MAX_POSITION:
+        raise ValueError(f"must be a whole number from 1 to {MAX_POSITION}, not {position!r}")
+    return position
+
+
 def check_rules(rules: Sequence[GroupRule]) -> None:
     """Check what each rule's values cannot say by themselves.
 
     Raises:
-      ValueError: a rule asks for what cannot be together.
+      ValueError: a rule asks for what cannot be together, or is never reached; it is named by `rule_name`.
     """
-    for rule in rules:
+    for number, rule in enumerate(rules):
+        name = rule_name(number, rule.match)
         if rule.partitions is not None and rule.concurrency != 1:
-            raise ValueError(
-                f"rule {rule.match!r}: `partitions` carries groups of concurrency 1, not {rule.concurrency}"
-            )
+            raise ValueError(f"{name}: partitions carry groups of concurrency 1, not {rule.concurrency}; remove one")
+        if rule.on_gap is OnGap.PAUSE and rule.gap_timeout is None:
+            raise ValueError(f"{name}: on_gap: pause needs a gap_timeout, such as 1h; without it a gap waits for ever")
+        for earlier, other in enumerate(rules[:number]):
+            if other.match in ("*", rule.match):
+                raise ValueError(f"{name} is never reached: {rule_name(earlier, other.match)} comes first")
+
+
+def rule_name(number: int, match: str) -> str:
+    """How an error names a rule: by its place in the list, from 0, and what it matches."""
+    return f"rules[{number}] ({match})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,7 @@ from .outcome import Outcome, outcome_of
 
 if TYPE_CHECKING:
     from .current import RunningJob
+    from .groups import GroupRules
     from .runtime import Runtime
     from .store.port import JobStore
 
@@ -36,11 +37,15 @@ class JobMiddleware(dramatiq.Middleware):
     says what is allowed. After it, an instance keeps no state that depends on a single job.
     """
 
-    requires: ClassVar[frozenset[str]] = frozenset()
-    """Short names of middleware that must come earlier in the list."""
+    requires: frozenset[str] | Mapping[str, str] = frozenset()
+    """Short names of middleware that must come earlier in the list. An instance whose options need more has its own;
+    a mapping says why: ``{"persistence": "max_size counts rows"}``."""
 
     brings_store: ClassVar[bool] = False
     """Whether it brings the store: only `persistence` does, and it has `leases`, `relay_interval`, `on_broker_down`."""
+
+    group_rules: GroupRules | None = None
+    """The rules of the groups that it makes possible: only `group_fifo` has them."""
 
     async def enqueue(self, commands: Sequence[JobCommand[Any]], call_next: EnqueueNext) -> None:
         """Around the sending of ``commands`` (a batch of ``send_many``, or one). Runs on the I/O loop: never block."""

@@ -61,20 +61,25 @@ def _build(specs: Mapping[int, MiddlewareSpec], problems: list[Problem]) -> list
             continue
         entry = _Entry(f"middleware[{index}].{spec.name}", spec, class_, tuple(entries))
         entries.append(entry)
-        problems.extend(_order_problems(entry, listed))
-        chain.extend(_make(entry, problems))
+        made = list(_make(entry, problems))
+        chain.extend(made)
+        problems.extend(_order_problems(entry, made[0] if made else class_, listed))
     return chain
 
 
-def _order_problems(entry: _Entry, listed: Collection[str]) -> Iterator[Problem]:
+def _order_problems(
+    entry: _Entry, layer: dramatiq.Middleware | type[dramatiq.Middleware], listed: Collection[str]
+) -> Iterator[Problem]:
+    """What is wrong with its place; ``layer``: what was made of the entry, else its class."""
     for other in entry.earlier:
         if other.class_ is entry.class_:
             yield Problem(entry.path, f"is listed twice; the first is {other.path}")
-    if issubclass(entry.class_, JobMiddleware):
-        for required in sorted(entry.class_.requires):
-            if not any(_is(required, other) for other in entry.earlier):
-                what = "which comes later; move it up" if required in listed else "which is not listed"
-                yield Problem(entry.path, f"must come after {required}, {what}")
+    requires = getattr(layer, "requires", ()) if issubclass(entry.class_, JobMiddleware) else ()
+    for required in sorted(requires):
+        if not any(_is(required, other) for other in entry.earlier):
+            what = "which comes later; move it up" if required in listed else "which is not listed"
+            why = f": {requires[required]}" if isinstance(requires, Mapping) else ""
+            yield Problem(entry.path, f"must come after {required}, {what}{why}")
 
 
 def _is(name: str, entry: _Entry) -> bool:

@@ -15,7 +15,7 @@ from jq_actors.middleware import JobMiddleware
 from jq_actors.store.port import JobStore, Leases, Retention
 from jq_actors.urls import mask_url
 
-from .options import duration, one_of, whole_number
+from .options import duration, one_of, switch, whole_number
 
 if TYPE_CHECKING:
     from jq_actors.runtime import Runtime
@@ -66,7 +66,7 @@ class Persistence(JobMiddleware):
     ) -> None:
         self.url = _checked_url(url)
         self.jobs_table = _checked_table(jobs_table)
-        self.auto_migrate = _checked_switch("auto_migrate", auto_migrate)
+        self.auto_migrate = switch("auto_migrate", auto_migrate)
         self.relay_interval = duration("relay_interval", relay_interval, at_least=timedelta(milliseconds=50))
         self.on_broker_down = one_of("on_broker_down", on_broker_down, ("store", "raise"))
         self.pool_size = whole_number("pool_size", pool_size, at_least=1, at_most=100)
@@ -113,12 +113,6 @@ def _checked_table(name: object) -> str:
     if not isinstance(name, str) or not _TABLE.fullmatch(name):
         raise ValueError(f"jobs_table must be 1 to 40 of a-z, 0-9 and _, not beginning with a digit, not {name!r}")
     return name
-
-
-def _checked_switch(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false, not {value!r}")
-    return value
 
 
 def _checked_retention(given: object) -> Retention:

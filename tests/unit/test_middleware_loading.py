@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any
 
 import dramatiq
 import pytest
@@ -25,7 +25,7 @@ class Plain(dramatiq.Middleware):
 
 
 class Needy(JobMiddleware):
-    requires: ClassVar[frozenset[str]] = frozenset({"mw:Plain", "mw:Second"})
+    requires = frozenset({"mw:Plain", "mw:Second"})
 
     def __init__(self, *, url: str, size: int = 1, **more: int) -> None:
         self.url, self.size, self.more = url, size + 0, more
