@@ -10,15 +10,17 @@ from typing import Any
 from jq_actors.bridge import Crossing
 from jq_actors.command import JobCommand
 from jq_actors.current import RunningJob
+from jq_actors.groups import GroupRules
 from jq_actors.outcome import Outcome
 from jq_actors.store.port import Claim, ClaimRequest, Settlement
+from jq_actors.transport.port import Lane, StillBlocked
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass(eq=False)
 class RecordingDelivery:
-    """A `Delivery` that keeps its endings: ``ack``, ``requeue`` or ``bury``."""
+    """A `Delivery` that keeps its endings: ``ack``, ``requeue``, ``leave`` or ``bury``."""
 
     body: bytes
     queue: str = "default"
@@ -27,6 +29,9 @@ class RecordingDelivery:
     lost: bool = False
     """The broker has taken it back."""
     endings: list[str] = field(default_factory=list)
+    lane: Lane | None = None
+    still_blocked: StillBlocked | None = None
+    """What `leave` was given."""
 
     @property
     def is_open(self) -> bool:
@@ -37,6 +42,10 @@ class RecordingDelivery:
 
     def requeue(self) -> None:
         self.endings.append("requeue")
+
+    def leave(self, still_blocked: StillBlocked) -> None:
+        self.endings.append("leave")
+        self.still_blocked = still_blocked
 
     def bury(self, reason: str) -> None:
         self.endings.append(f"bury: {reason}")
@@ -68,6 +77,9 @@ class ScriptedStore:
         self.claims: list[Asked] = []
         self.settles: list[Asked] = []
         self.time = START
+        self.rules = GroupRules()
+        self.turns: list[bool | Exception] = []
+        """What `has_turn` answers, one after the other."""
 
     def now(self) -> datetime:
         return self.time
@@ -79,6 +91,12 @@ class ScriptedStore:
     async def settle(self, settlement: Settlement) -> bool:
         written: bool = await self._ask(self.settles, settlement)
         return written
+
+    async def has_turn(self, group: str, queue: str) -> bool:
+        answer = self.turns.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def advance(self, by: timedelta) -> None:
         self.time += by

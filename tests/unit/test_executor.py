@@ -16,10 +16,12 @@ from jq_actors.events import (
     DeliveryBuried,
     DeliveryDropped,
     Events,
+    GroupBlocked,
     JobFailed,
     JobFinished,
     JobHeld,
     JobInterrupted,
+    JobParked,
     JobRetryScheduled,
     JobStarted,
     JobUnhandled,
@@ -29,7 +31,8 @@ from jq_actors.executor import LOOK_AGAIN_AT_LEAST, LOOK_AGAIN_AT_MOST, Executor
 from jq_actors.ledger import RowLedger
 from jq_actors.outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, Settlement
+from jq_actors.store.port import Claim, Instead, Settlement
+from jq_actors.transport.port import Lane
 from tests.support.clock import FakeClock
 from tests.support.lives import START, HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of
 from tests.support.recorder import EventRecorder
@@ -39,6 +42,8 @@ KINDS = (
     DeliveryAckedEarly,
     DeliveryBuried,
     DeliveryDropped,
+    GroupBlocked,
+    JobParked,
     JobFailed,
     JobFinished,
     JobHeld,
@@ -68,7 +73,9 @@ class Life:
         store: Any = self.store
         bridge: Any = self.bridge
         actors: dict[str, JobActor[..., Any]] = {"send_mail": send_mail}
-        self.executor = Executor(RowLedger(store, self.events), bridge, actors, FakeClock(), self.events)
+        self.executor = Executor(
+            RowLedger(store, self.events, lanes_are_shared=True), bridge, actors, FakeClock(), self.events
+        )
 
     def begin(self, delivery: RecordingDelivery) -> asyncio.Task[None]:
         command = self.executor.receive(delivery)
@@ -164,6 +171,41 @@ async def test_what_need_not_run_is_acked_and_dropped(verdict: Verdict, reason: 
     assert delivery.endings == ["ack"]
     assert life.notes == ["ran"]
     assert [event.reason for event in life.seen.of(DeliveryDropped)] == [reason]
+
+
+async def test_a_job_whose_turn_it_is_runs_by_another_ones_delivery_which_is_asked_about_again() -> None:
+    life, delivery, other = Life(), delivery_of("send_mail", 7), delivery_of("send_mail", 8)
+    delivery.lane = Lane("default", "g")
+    command = decode_command(other.body)
+    task = await life.claimed(
+        delivery, Claim(Verdict.GRANT, 1, group="g", instead=Instead(command.job_id, 4, other.body))
+    )
+    assert [(run.job.command, run.job.group) for run in life.bridge.runs] == [(command, "g")]
+    life.bridge.end(0, Succeeded())
+    await settled()
+    settlement: Settlement = answer(life.store.settles, 0, True)
+    await task
+    assert settlement.job_id == command.job_id
+    assert life.notes == ["ran", timedelta()]
+    assert delivery.endings == []
+
+
+async def test_a_parked_job_lets_its_delivery_go() -> None:
+    life, delivery = Life(), delivery_of("send_mail")
+    await life.claimed(delivery, Claim(Verdict.PARK, group="g", reason="position 3 has not been sent"))
+    assert delivery.endings == ["ack"]
+    assert [(event.group, event.reason) for event in life.seen.of(JobParked)] == [("g", "position 3 has not been sent")]
+
+
+async def test_the_lane_of_a_blocked_group_is_left() -> None:
+    life, delivery = Life(), delivery_of("send_mail")
+    delivery.lane = Lane("default", "g")
+    await life.claimed(delivery, Claim(Verdict.LEAVE, group="g", reason="paused by ops"))
+    assert delivery.endings == ["leave"]
+    assert [event.reason for event in life.seen.of(GroupBlocked)] == ["paused by ops"]
+    life.store.turns = [True]
+    assert delivery.still_blocked is not None
+    assert await delivery.still_blocked() is False
 
 
 async def test_a_claim_at_a_closed_store_lets_the_delivery_wait() -> None:

@@ -56,7 +56,8 @@ class Desk:
         self.clock = clock
         store: Any = self.store
         bridge: Any = self.bridge
-        self.executor = Executor(RowLedger(store, self.events), bridge, ACTORS, clock, self.events)
+        ledger = RowLedger(store, self.events, lanes_are_shared=True)
+        self.executor = Executor(ledger, bridge, ACTORS, clock, self.events)
         self.intake = Intake(self.executor, ACTORS, THREADS, clock, self.events)
         self.intake.serve("default", CONCURRENCY)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from jq_actors.broker_ledger import PUBLISH_AGAIN, REMEMBERED, BrokerLedger
 from jq_actors.command import decode_command
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded
-from jq_actors.broker_ledger import PUBLISH_AGAIN, REMEMBERED, BrokerLedger
-from jq_actors.groups import GroupRules
+from jq_actors.groups import GroupRule, GroupRules
+from jq_actors.job import JobId
 from jq_actors.ledger import Claimed, RowLedger, new_row
 from jq_actors.outcome import (
     Cancelled,
@@ -27,8 +28,8 @@ from jq_actors.outcome import (
     Unhandled,
 )
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, ClaimRequest, Settlement
-from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown
+from jq_actors.store.port import Claim, ClaimRequest, Instead, Settlement
+from jq_actors.transport.port import Lane, NotPublished, Outgoing, Published, PublishResult, PublishUnknown
 from tests.support.clock import FakeClock
 from tests.support.lives import START, RecordingDelivery, ScriptedStore, answer, delivery_of
 from tests.support.recorder import EventRecorder
@@ -63,7 +64,7 @@ class Rows:
     def __init__(self) -> None:
         self.store, self.events = ScriptedStore(), Events()
         store: Any = self.store
-        self.ledger = RowLedger(store, self.events)
+        self.ledger = RowLedger(store, self.events, lanes_are_shared=True)
         self.seen = EventRecorder(self.events, OutcomeDiscarded)
 
 
@@ -156,6 +157,111 @@ async def test_a_store_that_closes_leaves_the_delivery_to_the_caller() -> None:
     with pytest.raises(StoreUnavailableError):
         await task
     assert delivery.endings == []
+
+
+# -- in rows, by a lane
+
+LANE = Lane("default", "g")
+
+
+def in_lane(delivery: RecordingDelivery, lane: Lane | None = LANE) -> RecordingDelivery:
+    delivery.lane = lane
+    return delivery
+
+
+def turn(delivery: RecordingDelivery, instead: Instead | None = None) -> Claimed:
+    claim = Claim(Verdict.GRANT, 1, group="g", instead=instead)
+    return Claimed(delivery, decode_command(delivery.body), claim, 7, START)
+
+
+async def settle(rows: Rows, run: Claimed, outcome: Outcome, *, written: bool = True) -> Settlement:
+    task = asyncio.create_task(rows.ledger.settle(run, outcome))
+    await settled()
+    settlement: Settlement = answer(rows.store.settles, 0, written)
+    await task
+    return settlement
+
+
+@pytest.mark.parametrize(
+    ("lane", "shared", "can_leave"),
+    [
+        (None, True, False),
+        (LANE, True, True),
+        (LANE, False, False),
+        (Lane("default", "*", partition=(1, 2)), True, False),
+    ],
+    ids=["a plain queue", "a lane", "in memory", "a partition"],
+)
+async def test_only_a_lane_of_one_group_that_others_can_offer_may_be_left(
+    lane: Lane | None, shared: bool, can_leave: bool
+) -> None:
+    store: Any = ScriptedStore()
+    ledger = RowLedger(store, Events(), lanes_are_shared=shared)
+    delivery = in_lane(delivery_of("send_mail", queue="mail"), lane)
+    task = asyncio.create_task(ledger.claim(delivery, decode_command(delivery.body), 99))
+    await settled()
+    request: ClaimRequest = answer(store.claims, 0, Claim(Verdict.GRANT, attempt=1))
+    await task
+    assert (request.queue, request.can_leave) == ("mail", can_leave)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "lane", "overtake", "stays"),
+    [
+        (Retrying(FAILURE, timedelta(seconds=5)), LANE, False, True),
+        (Snoozed(timedelta(seconds=60)), LANE, False, True),
+        (Retrying(FAILURE, timedelta(seconds=61)), LANE, False, False),
+        (Retrying(FAILURE, timedelta(seconds=5)), LANE, True, False),
+        (Retrying(FAILURE, timedelta(seconds=5)), None, False, False),
+        (Succeeded(1), LANE, False, False),
+    ],
+    ids=["retry", "snooze", "a long wait", "others may overtake", "a plain queue", "success"],
+)
+async def test_a_job_that_runs_again_soon_keeps_its_delivery_and_its_turn(
+    outcome: Outcome, lane: Lane | None, overtake: bool, stays: bool
+) -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"), lane)
+    rows.store.rules = GroupRules((GroupRule(overtake=overtake),))
+    run = turn(delivery)
+    settlement = await settle(rows, run, outcome)
+    assert settlement.keeps_turn is stays
+    assert delivery.endings == ([] if stays else ["ack"])
+    assert run.again_in == (outcome.delay if stays and isinstance(outcome, Retrying | Snoozed) else None)
+
+
+async def test_a_lost_claim_keeps_nothing() -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
+    run = turn(delivery)
+    await settle(rows, run, Retrying(FAILURE, timedelta(seconds=5)), written=False)
+    assert (delivery.endings, run.again_in) == (["ack"], None)
+
+
+async def test_the_delivery_of_another_job_is_asked_about_again() -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
+    run = turn(delivery, Instead(JobId("another"), 3, b""))
+    await settle(rows, run, Succeeded(1))
+    assert (delivery.endings, run.again_in) == ([], timedelta())
+
+
+async def test_an_interrupted_job_that_ran_by_another_ones_delivery_is_published_again() -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
+    settlement = await settle(rows, turn(delivery, Instead(JobId("another"), 3, b"")), Interrupted())
+    assert settlement.republish
+    assert delivery.endings == ["requeue"]
+
+
+async def test_the_delivery_of_another_job_is_given_back_where_its_own_would_be_acked_early() -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
+    run = turn(delivery, Instead(JobId("another"), 3, b""))
+    run.let_go_early()
+    await settle(rows, run, Succeeded(1))
+    assert (delivery.endings, run.again_in) == (["requeue"], None)
+
+
+async def test_a_group_is_blocked_while_its_rows_say_so() -> None:
+    rows = Rows()
+    rows.store.turns = [True, False, StoreUnavailableError("away")]
+    assert [await rows.ledger.is_blocked("g", "mail") for _ in range(3)] == [False, True, False]
 
 
 # -- at the broker alone
@@ -284,3 +390,40 @@ async def test_it_does_not_remember_for_ever() -> None:
     assert (await alone.claim(_copy(deliveries[0]))).verdict is Verdict.GRANT
     assert (await alone.claim(_copy(deliveries[1]))).verdict is Verdict.DROP_FINAL
     assert len(alone.ledger._running) == 1
+
+
+# -- at the broker alone, by a lane
+
+
+@pytest.mark.parametrize(
+    ("outcome", "attempt"),
+    [(Retrying(FAILURE, timedelta(seconds=5)), 2), (Snoozed(timedelta(seconds=5)), 1)],
+    ids=["a retry counts", "a snooze does not"],
+)
+async def test_in_a_group_what_runs_again_waits_in_hand(outcome: Outcome, attempt: int) -> None:
+    alone, delivery = Alone(), in_lane(delivery_of("send_mail", group="g"))
+    run = claimed(delivery)
+    assert (await alone.claim(delivery)).verdict is Verdict.GRANT
+    await alone.ledger.settle(run, outcome)
+    alone.ledger.forget(run)
+    assert (delivery.endings, alone.published, run.again_in) == ([], [], timedelta(seconds=5))
+    assert await alone.claim(delivery) == Claim(Verdict.HOLD, look_again=timedelta(seconds=5))
+    await alone.clock.advance(5)
+    assert await alone.claim(delivery) == Claim(Verdict.GRANT, attempt=attempt, group="g")
+
+
+async def test_where_others_may_overtake_it_is_sent_again() -> None:
+    alone, delivery = Alone(), in_lane(delivery_of("send_mail", group="g"))
+    alone.ledger = BrokerLedger(alone.publish, GroupRules((GroupRule(overtake=True),)), alone.clock, alone.events)
+    await alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta(seconds=5)))
+    [again] = alone.published
+    assert (again.delay, delivery.endings) == (timedelta(seconds=5), ["ack"])
+
+
+@pytest.mark.parametrize("result", [Published(), NotPublished("away")], ids=["published", "away"])
+async def test_a_job_of_a_group_that_comes_by_the_plain_queue_goes_to_its_lane(result: PublishResult) -> None:
+    alone, delivery = Alone(result), delivery_of("send_mail", group="g")
+    claim = await alone.claim(delivery)
+    [outgoing] = alone.published
+    assert (outgoing.lane, outgoing.delay) == (Lane("default", "g"), None)
+    assert claim.verdict is (Verdict.PARK if result == Published() else Verdict.HOLD)
