@@ -1,9 +1,9 @@
-"""The transport without a broker: lanes in this process.
+"""The transport without a broker: queues in this process.
 
-Without persistence the lanes hold the only copy of a job, so they take everything. With persistence they are
-a small window on the jobs table: a lane holds about twice what its consumer works on, the rest waits in rows,
-and the relay brings it in order. On one machine many processes can work so, with lanes of their own and one
-table.
+Without persistence the queues hold the only copy of a job, so they take everything. With persistence they are a small
+window on the jobs table: a queue holds about twice what its consumer works on, and as many messages of its lanes as
+keep them busy; the rest waits in rows, and the relay brings it in order. On one machine many processes can work so,
+with queues of their own and one table.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ from jq_actors.errors import TransportError
 from jq_actors.events import BrokerConnected, ConsumerConfirmed, Events, MemoryJobsLost
 from jq_actors.settings import BrokerConfig
 
-from .memory import DeadLetter, Delays, Lane
+from .memory import DeadLetter, Holder, MemoryQueue
+from .memory_delays import Delays
+from .memory_lanes import MemoryLanes
 from .port import (
     Deferred,
     Deliver,
+    Fairness,
+    Lane,
     NotPublished,
     Outgoing,
     Published,
@@ -31,7 +35,7 @@ from .port import (
     TransportReport,
 )
 
-DESCRIPTION = "embedded (lanes in this process)"
+DESCRIPTION = "embedded (queues in this process)"
 DEAD_LETTERS = 1000
 """How many are kept, the newest."""
 
@@ -43,19 +47,20 @@ class EmbeddedTransport:
 
     Parameters:
       has_store: whether every job has a row, so that what does not fit can wait there (`Deferred`), and what
-        is left in the lanes at ``close`` is found again by any relay.
+        is left in the queues at ``close`` is found again by any relay.
     """
 
     def __init__(self, config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool) -> None:
-        self._events, self._has_store = events, has_store
-        self._lanes: dict[str, Lane] = {}
+        self._clock, self._events, self._has_store = clock, events, has_store
+        self._queues: dict[str, MemoryQueue] = {}
+        self._lanes: dict[str, MemoryLanes] = {}
         self._delays = Delays(clock, self._put)
         self._is_open = False
         self._generation = 0
         self.dead: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS)
         """What was buried, oldest first; whoever buries also tells by an event."""
         self.on_room: Callable[[], None] = lambda: None
-        """Called when a full lane has room again: the relay's `wake`, with persistence."""
+        """Called when a full queue has room again: the relay's `wake`, with persistence."""
 
     async def start(self) -> None:
         """Open; there is nothing to connect to."""
@@ -69,48 +74,70 @@ class EmbeddedTransport:
         return self._is_open
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        """Put ``batch`` into its lanes; see `Transport.publish`."""
+        """Put ``batch`` into its queues and lanes; see `Transport.publish`."""
         return [self._publish(outgoing) for outgoing in batch]
 
     def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
         """See `Transport.want`."""
-        self._lane(queue).consume(prefetch, deliver)
+        self._queue(queue).consume(prefetch, deliver)
         self._events.emit(ConsumerConfirmed(queue))
+
+    def serve_lanes(self, queue: str, slots: int, fairness: Fairness, deliver: Deliver) -> None:
+        """See `Transport.serve_lanes`. Of a partition several slots may serve several groups."""
+        self._lanes_of(queue).serve(slots, fairness, deliver)
+
+    async def offer(self, lanes: Sequence[Lane]) -> None:
+        """See `Transport.offer`; what is in this process's lanes."""
+        self._check_open()
+        for lane in lanes:
+            if lane.queue in self._lanes:
+                self._lanes[lane.queue].offer(lane)
+
+    async def lane_depths(self, lanes: Sequence[Lane]) -> list[QueueDepth | None]:
+        """See `Transport.lane_depths`; of this process's lanes. One that is empty and unserved does not exist."""
+        self._check_open()
+        return [self._lanes[lane.queue].depth(lane) if lane.queue in self._lanes else None for lane in lanes]
+
+    async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
+        """See `Transport.forget_lanes`. Those are forgotten already."""
+        self._check_open()
 
     async def stop_intake(self) -> None:
         """See `Transport.stop_intake`."""
-        for lane in self._lanes.values():
-            lane.stop()
+        for holder in self._holders():
+            holder.stop()
 
     async def close(self) -> None:
-        """Put what is unacked back into its lane and close; without persistence, tell of jobs left."""
+        """Put what is unacked back into its queue and close; without persistence, tell of jobs left."""
         await self.stop_intake()
         await self._delays.stop()
         self._is_open = False
-        for lane in self._lanes.values():
-            lane.put_all_back()
-        left = sum(lane.waiting for lane in self._lanes.values()) + len(self._delays)
+        for holder in self._holders():
+            await holder.close()
+        left = sum(holder.waiting for holder in self._holders()) + len(self._delays)
         if left and not self._has_store:
             self._events.emit(MemoryJobsLost(left))
 
-    def capacity(self, queue: str) -> int:
-        """With persistence, the room in the lane of ``queue``: none if nobody here consumes it."""
+    def capacity(self, queue: str, *, lanes: bool = False) -> int:
+        """See `Transport.capacity`. Without persistence there is always room."""
         if not self._has_store:
             return sys.maxsize
-        lane = self._lanes.get(queue)
-        return 0 if lane is None else lane.room
+        holder = self._lanes.get(queue) if lanes else self._queues.get(queue)
+        return 0 if holder is None else holder.room.free
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """See `Transport.depth`; of this process's lane."""
+        """See `Transport.depth`; of this process's queue, with what waits in its lanes."""
         self._check_open()
-        lane = self._lanes.get(queue)
-        return None if lane is None else QueueDepth(lane.waiting, int(lane.is_consumed))
+        holders = self._holders_of(queue)
+        if not holders:
+            return None
+        consumers = int(queue in self._queues and self._queues[queue].is_consumed)
+        return QueueDepth(sum(holder.waiting for holder in holders), consumers)
 
     async def purge(self, queue: str) -> int:
-        """See `Transport.purge`; of this process's lane."""
+        """See `Transport.purge`; of this process's queue and its lanes."""
         self._check_open()
-        lane = self._lanes.get(queue)
-        return 0 if lane is None else lane.purge()
+        return sum(holder.purge() for holder in self._holders_of(queue))
 
     async def check(self, queues: Sequence[str]) -> TransportReport:
         """Nothing can be wrong; without persistence there is something to know."""
@@ -119,7 +146,7 @@ class EmbeddedTransport:
 
     @property
     def shared(self) -> bool:
-        """Not shared: each process has lanes of its own."""
+        """Not shared: each process has queues of its own."""
         return False
 
     @property
@@ -149,16 +176,28 @@ class EmbeddedTransport:
         return Published()
 
     def _admits(self, outgoing: Outgoing) -> bool:
-        lane = self._lanes.get(outgoing.queue)
-        return lane is not None and lane.admits(outgoing)
+        holder = (self._queues if outgoing.lane is None else self._lanes).get(outgoing.queue)
+        return holder is not None and holder.room.admits(outgoing)
 
     def _put(self, outgoing: Outgoing) -> None:
-        self._lane(outgoing.queue).put(outgoing)
+        holder = self._queue(outgoing.queue) if outgoing.lane is None else self._lanes_of(outgoing.queue)
+        holder.put(outgoing)
 
-    def _lane(self, queue: str) -> Lane:
+    def _queue(self, queue: str) -> MemoryQueue:
+        if queue not in self._queues:
+            self._queues[queue] = MemoryQueue(queue, self._events, self.dead.append, lambda: self.on_room())
+        return self._queues[queue]
+
+    def _lanes_of(self, queue: str) -> MemoryLanes:
         if queue not in self._lanes:
-            self._lanes[queue] = Lane(queue, self._events, self.dead.append, lambda: self.on_room())
+            self._lanes[queue] = MemoryLanes(queue, self._clock, self._events, self.dead.append, lambda: self.on_room())
         return self._lanes[queue]
+
+    def _holders(self) -> list[Holder]:
+        return [*self._queues.values(), *self._lanes.values()]
+
+    def _holders_of(self, queue: str) -> list[Holder]:
+        return [holder for holder in (self._queues.get(queue), self._lanes.get(queue)) if holder is not None]
 
     def _check_open(self) -> None:
         if not self._is_open:

@@ -1,18 +1,17 @@
-"""Queues in this process: the lanes of the embedded transport, and what it holds back for later."""
+"""Queues in this process: what waits in them, and what their consumers have in hand."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
 
-from jq_actors.clock import Clock
-from jq_actors.doorbell import Doorbell
 from jq_actors.events import AckLost, Events
 
-from .port import Deliver, Outgoing
+from .memory_room import Room
+from .port import Deliver, Lane, Outgoing, StillBlocked
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +25,7 @@ class DeadLetter:
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """One message in a lane. Higher priority sorts first, then who came first."""
+    """One message. Higher priority sorts first, then who came first."""
 
     outgoing: Outgoing
     place: int
@@ -37,31 +36,23 @@ class Message:
         return (-self.outgoing.priority, self.place) < (-other.outgoing.priority, other.place)
 
 
-class Lane:
-    """One queue: what waits in it, and what its consumer has in hand.
+class Holder(ABC):
+    """Holds messages, delivers them, and takes the endings of its deliveries.
 
     Parameters:
+      queue: the user's name.
       bury: takes a dead letter.
-      on_room: called when a full lane has drained to a good part of its `room`.
+      on_room: see `Room`.
     """
 
     def __init__(
         self, queue: str, events: Events, bury: Callable[[DeadLetter], None], on_room: Callable[[], None]
     ) -> None:
-        self.queue = queue
-        self._events, self._bury, self._on_room = events, bury, on_room
-        self._waiting: list[Message] = []
-        self._held: set[MemoryDelivery] = set()
+        self.queue, self.room = queue, Room(on_room)
+        self._events, self._bury = events, bury
         self._deliver: Deliver | None = None
-        self._prefetch = 0
         self._arrivals = 0
         self._turn_is_due = False
-        self._behind = False
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait; those in the consumer's hand do not."""
-        return len(self._waiting)
 
     @property
     def is_consumed(self) -> bool:
@@ -69,93 +60,147 @@ class Lane:
         return self._deliver is not None
 
     @property
-    def room(self) -> int:
-        """How many more make sense here: the consumer has work in hand, and as much waits."""
-        return max(0, 2 * self._prefetch - len(self._waiting) - len(self._held)) if self.is_consumed else 0
+    @abstractmethod
+    def waiting(self) -> int:
+        """How many messages wait; those in the consumer's hand do not."""
 
-    @property
-    def _kept_room(self) -> int:
-        return self._prefetch // 2
-
-    def admits(self, outgoing: Outgoing) -> bool:
-        """Whether ``outgoing``, which has a row, should come in now.
-
-        A part of the room is kept for what the relay brings: a busy producer must not starve the rows that
-        wait. Once a sending was refused, new ones stay out until those before them have come in.
-        """
-        if outgoing.relayed:
-            return self.is_consumed
-        admitted = self.room > self._kept_room and not self._behind
-        self._behind = self.is_consumed and not admitted
-        return admitted
-
+    @abstractmethod
     def put(self, outgoing: Outgoing) -> None:
-        """Take it in, behind those of its priority."""
-        self._arrivals += 1
-        self._put(Message(outgoing, self._arrivals))
+        """Take it in, behind those before it."""
 
-    def consume(self, prefetch: int, deliver: Deliver) -> None:
-        """Deliver from now on, at most ``prefetch`` unacked."""
-        self._prefetch, self._deliver = prefetch, deliver
-        self._take_turn_soon()
-
+    @abstractmethod
     def stop(self) -> None:
         """Deliver no more. What is in hand stays there."""
-        self._deliver = None
 
+    @abstractmethod
+    async def close(self) -> None:
+        """Take back what is in the consumer's hand."""
+
+    @abstractmethod
     def purge(self) -> int:
         """Throw away what waits; returns how many."""
-        count = len(self._waiting)
-        self._waiting.clear()
-        return count
-
-    def put_all_back(self) -> None:
-        """Take back what is in the consumer's hand."""
-        for delivery in tuple(self._held):
-            self.put_back(delivery)
 
     # -- the endings of a delivery
 
+    @abstractmethod
     def ack(self, delivery: MemoryDelivery) -> None:
         """Forget it."""
-        if not self._ends(delivery):
-            return
-        self._take_turn_soon()
-        if self.room == max(1, self._kept_room):  # passed exactly once on the way from full to empty
-            self._on_room()
 
+    @abstractmethod
     def put_back(self, delivery: MemoryDelivery) -> None:
         """Let it wait again, where it was before."""
-        if self._ends(delivery):
-            delivery.message.redelivered = True
-            self._put(delivery.message)
+
+    @abstractmethod
+    def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
+        """See `Delivery.leave`."""
 
     def bury(self, delivery: MemoryDelivery, reason: str) -> None:
         """Keep it as a dead letter."""
-        if delivery in self._held:
+        if self._holds(delivery):
             self._bury(DeadLetter(self.queue, delivery.body, reason))
         self.ack(delivery)
 
-    def _ends(self, delivery: MemoryDelivery) -> bool:
-        if delivery not in self._held:
-            self._events.emit(AckLost(self.queue))
-            return False
-        self._held.remove(delivery)
-        return True
+    @abstractmethod
+    def _holds(self, delivery: MemoryDelivery) -> bool: ...
 
-    def _put(self, message: Message) -> None:
-        heapq.heappush(self._waiting, message)
-        self._take_turn_soon()
+    @abstractmethod
+    def _take_turn(self) -> None:
+        """Deliver what may be delivered now, in bounded time: one who gives back at once must not keep the loop."""
+
+    def _arrived(self, outgoing: Outgoing) -> Message:
+        self._arrivals += 1
+        self.room.take(1)
+        return Message(outgoing, self._arrivals)
+
+    def _is_lost(self, delivery: MemoryDelivery) -> bool:
+        if self._holds(delivery):
+            return False
+        self._events.emit(AckLost(self.queue))
+        return True
 
     def _take_turn_soon(self) -> None:
         # Never at once: `deliver` must not be called inside of a publish, or of another delivery's ending.
         if self.is_consumed and not self._turn_is_due:
             self._turn_is_due = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        if self.is_consumed:  # stopped meanwhile?
+            self._take_turn()
+
+
+class MemoryQueue(Holder):
+    """A plain queue."""
+
+    def __init__(
+        self, queue: str, events: Events, bury: Callable[[DeadLetter], None], on_room: Callable[[], None]
+    ) -> None:
+        super().__init__(queue, events, bury, on_room)
+        self._waiting: list[Message] = []
+        self._held: set[MemoryDelivery] = set()
+        self._prefetch = 0
+
+    @property
+    def waiting(self) -> int:
+        """See `Holder.waiting`."""
+        return len(self._waiting)
+
+    def put(self, outgoing: Outgoing) -> None:
+        """Take it in, behind those of its priority."""
+        self._put(self._arrived(outgoing))
+
+    def consume(self, prefetch: int, deliver: Deliver) -> None:
+        """Deliver from now on, at most ``prefetch`` unacked."""
+        self._prefetch, self._deliver = prefetch, deliver
+        self.room.open(2 * prefetch)  # the consumer has work in hand, and as much waits
+        self._take_turn_soon()
+
+    def stop(self) -> None:
+        """See `Holder.stop`."""
+        self._deliver = None
+        self.room.close()
+
+    def purge(self) -> int:
+        """See `Holder.purge`."""
+        count = len(self._waiting)
+        self._waiting.clear()
+        self.room.give(count)
+        return count
+
+    async def close(self) -> None:
+        """See `Holder.close`."""
+        for delivery in tuple(self._held):
+            self.put_back(delivery)
+
+    def ack(self, delivery: MemoryDelivery) -> None:
+        """See `Holder.ack`."""
+        if self._is_lost(delivery):
+            return
+        self._held.remove(delivery)
+        self._take_turn_soon()
+        self.room.give(1)
+
+    def put_back(self, delivery: MemoryDelivery) -> None:
+        """See `Holder.put_back`."""
+        if self._is_lost(delivery):
+            return
+        self._held.remove(delivery)
+        delivery.message.redelivered = True
+        self._put(delivery.message)
+
+    def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
+        """A plain queue is never left."""
+        raise AssertionError(f"a delivery of the plain queue {self.queue} has no lane to leave")
+
+    def _holds(self, delivery: MemoryDelivery) -> bool:
+        return delivery in self._held
+
+    def _put(self, message: Message) -> None:
+        heapq.heappush(self._waiting, message)
+        self._take_turn_soon()
 
     def _take_turn(self) -> None:
-        self._turn_is_due = False
-        # Its length is fixed before: a consumer that requeues at once must not keep the loop for itself.
         for _ in range(len(self._waiting)):
             if self._deliver is None or not self._waiting or len(self._held) >= self._prefetch:
                 break
@@ -164,21 +209,21 @@ class Lane:
             self._held.add(delivery)
             self._deliver(delivery)
         if not self._waiting:
-            self._behind = False
+            self.room.caught_up()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryDelivery:
-    """The `Delivery` of a lane."""
+    """The `Delivery` of this process."""
 
-    lane: Lane
+    holder: Holder
     message: Message
     redelivered: bool
 
     @property
     def queue(self) -> str:
         """See `Delivery.queue`."""
-        return self.lane.queue
+        return self.holder.queue
 
     @property
     def body(self) -> bytes:
@@ -191,59 +236,27 @@ class MemoryDelivery:
         return self.message.outgoing.dispatch
 
     @property
+    def lane(self) -> Lane | None:
+        """See `Delivery.lane`."""
+        return self.message.outgoing.lane
+
+    @property
     def is_open(self) -> bool:
         """See `Delivery.is_open`. Nobody but the worker itself can end it."""
         return True
 
     def ack(self) -> None:
         """See `Delivery.ack`."""
-        self.lane.ack(self)
+        self.holder.ack(self)
 
     def requeue(self) -> None:
         """See `Delivery.requeue`."""
-        self.lane.put_back(self)
+        self.holder.put_back(self)
+
+    def leave(self, still_blocked: StillBlocked) -> None:
+        """See `Delivery.leave`."""
+        self.holder.leave(self, still_blocked)
 
     def bury(self, reason: str) -> None:
         """See `Delivery.bury`."""
-        self.lane.bury(self, reason)
-
-
-class Delays:
-    """Messages that wait for their time; ``release`` takes each when it has come. One task for all."""
-
-    def __init__(self, clock: Clock, release: Callable[[Outgoing], None]) -> None:
-        self._clock, self._release = clock, release
-        self._pending: list[tuple[float, int, Outgoing]] = []
-        self._arrivals = 0
-        self._bell = Doorbell(clock)
-        self._task: asyncio.Task[None] | None = None
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def add(self, delay: timedelta, outgoing: Outgoing) -> None:
-        """Hold ``outgoing`` back for ``delay``."""
-        self._arrivals += 1
-        due = self._clock.monotonic() + delay.total_seconds()
-        heapq.heappush(self._pending, (due, self._arrivals, outgoing))
-        if self._pending[0][1] == self._arrivals:
-            self._bell.ring()
-
-    def start(self) -> None:
-        """Begin to release."""
-        if self._task is None:
-            self._task = asyncio.create_task(self._run(), name="embedded delays")
-
-    async def stop(self) -> None:
-        """Release no more; what is held back stays."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-
-    async def _run(self) -> None:
-        while True:
-            while self._pending and self._pending[0][0] <= self._clock.monotonic():
-                self._release(heapq.heappop(self._pending)[2])
-            next_due = self._pending[0][0] - self._clock.monotonic() if self._pending else None
-            await self._bell.wait(next_due)
+        self.holder.bury(self, reason)

@@ -238,8 +238,11 @@ class Transport(Protocol):
         """Send the acks that are due, then disconnect; what is unacked goes back to its queue."""
         ...
 
-    def capacity(self, queue: str) -> int:
-        """How many more messages of ``queue`` it makes sense to publish now (embedded: room in its lane)."""
+    def capacity(self, queue: str, *, lanes: bool = False) -> int:
+        """How many more messages of ``queue``, or of its lanes, it makes sense to publish now (embedded: room).
+
+        Each kind has room of its own: a full queue keeps nothing out of the lanes, and they nothing out of it.
+        """
         ...
 
     async def depth(self, queue: str) -> QueueDepth | None:

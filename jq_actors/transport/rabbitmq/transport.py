@@ -91,7 +91,7 @@ class RabbitTransport:
         await self._consumer.close()
         await self._publisher.close()
 
-    def capacity(self, queue: str) -> int:
+    def capacity(self, queue: str, *, lanes: bool = False) -> int:
         """None while the broker takes nothing, else without bound: the queue is the broker's."""
         return sys.maxsize if self._publisher.is_taking else 0
 

@@ -1,0 +1,240 @@
+"""The lanes of one queue in this process, and who serves them.
+
+What the lobby's tokens are on a broker is here a plain line of lanes that wait for a slot: nobody else looks at it, so
+no wake-up can be lost between a look and a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from jq_actors.clock import Clock
+from jq_actors.events import Events, LaneClosed, LaneOpened
+
+from .memory import DeadLetter, Holder, MemoryDelivery
+from .memory_lane import MemoryLane
+from .port import Deliver, Fairness, Lane, Outgoing, QueueDepth, StillBlocked
+from .tokens import hands_over
+
+LANE_WINDOW = 3
+"""How many messages for each slot make sense in memory, with rows behind them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Seat:
+    """A slot that serves a lane."""
+
+    lane: MemoryLane
+    since: float
+    served: int = 0
+
+
+class MemoryLanes(Holder):
+    """The lanes of one queue. One that is empty and unserved is forgotten; see `Holder`."""
+
+    def __init__(
+        self,
+        queue: str,
+        clock: Clock,
+        events: Events,
+        bury: Callable[[DeadLetter], None],
+        on_room: Callable[[], None],
+    ) -> None:
+        super().__init__(queue, events, bury, on_room)
+        self._clock = clock
+        self._lanes: dict[Lane, MemoryLane] = {}
+        self._lobby: OrderedDict[MemoryLane, None] = OrderedDict()
+        self._held: dict[MemoryDelivery, _Seat] = {}
+        self._idle: list[_Seat] = []
+        """Their delivery has ended; the next turn finds them another."""
+        self._slots, self._serving = 0, 0
+        self._fairness = Fairness()
+        self._questions: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        """How many lanes there are."""
+        return len(self._lanes)
+
+    @property
+    def waiting(self) -> int:
+        """See `Holder.waiting`; of all lanes."""
+        return sum(lane.waiting for lane in self._lanes.values())
+
+    def depth(self, lane: Lane) -> QueueDepth | None:
+        """See `Transport.lane_depths`."""
+        known = self._lanes.get(lane)
+        return None if known is None else QueueDepth(known.waiting, known.seats)
+
+    def put(self, outgoing: Outgoing) -> None:
+        """See `Holder.put`; a lane that was left is served again."""
+        assert outgoing.lane is not None
+        lane = self._lanes.get(outgoing.lane)
+        if lane is None:
+            lane = self._lanes[outgoing.lane] = MemoryLane(outgoing.lane)
+        lane.put(self._arrived(outgoing))
+        self._return(lane)
+
+    def offer(self, lane: Lane) -> None:
+        """See `Transport.offer`."""
+        if lane in self._lanes:
+            self._return(self._lanes[lane])
+
+    def serve(self, slots: int, fairness: Fairness, deliver: Deliver) -> None:
+        """Deliver from now on, at most ``slots`` at once."""
+        self._slots, self._fairness, self._deliver = slots, fairness, deliver
+        self.room.open(LANE_WINDOW * slots)
+        self._take_turn_soon()
+
+    def stop(self) -> None:
+        """See `Holder.stop`."""
+        self._deliver = None
+        self.room.close()
+        for seat in self._taken_idle():
+            self._leave_seat(seat, "given back")
+
+    async def close(self) -> None:
+        """See `Holder.close`. Lanes that were left are served after the next `serve`: nobody has answered for them."""
+        for question in tuple(self._questions):
+            question.cancel()
+        if self._questions:
+            await asyncio.wait(self._questions)
+        for delivery in tuple(self._held):
+            self.put_back(delivery)
+        for lane in tuple(self._lanes.values()):
+            self._return(lane)
+
+    def purge(self) -> int:
+        """See `Holder.purge`; of all lanes."""
+        count = 0
+        for lane in tuple(self._lanes.values()):
+            purged = lane.purge()
+            self.room.give(0 if lane.is_left else purged)
+            count += purged
+            self._see(lane)
+        return count
+
+    # -- the endings of a delivery
+
+    def ack(self, delivery: MemoryDelivery) -> None:
+        """See `Holder.ack`."""
+        if self._is_lost(delivery):
+            return
+        seat = self._held.pop(delivery)
+        seat.served += 1
+        seat.lane.end(delivery.message)
+        if self.is_consumed:
+            self._idle.append(seat)
+            self._take_turn_soon()
+        else:
+            self._leave_seat(seat, "given back")
+        self.room.give(1)
+
+    def put_back(self, delivery: MemoryDelivery) -> None:
+        """See `Holder.put_back`; its lane waits behind the others."""
+        if not self._is_lost(delivery):
+            self._put_back(delivery, "given back")
+
+    def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
+        """See `Delivery.leave`."""
+        if self._is_lost(delivery):
+            return
+        lane = self._held[delivery].lane
+        was_left, lane.is_left = lane.is_left, True
+        self._put_back(delivery, "left")
+        if not was_left:
+            # What may not run is not work in hand: many blocked groups must not take the room of the others.
+            self.room.give(lane.waiting - 1)
+        question = asyncio.get_running_loop().create_task(self._ask(lane, still_blocked), name=f"left {lane.lane}")
+        self._questions.add(question)
+        question.add_done_callback(self._questions.discard)
+
+    def _holds(self, delivery: MemoryDelivery) -> bool:
+        return delivery in self._held
+
+    def _put_back(self, delivery: MemoryDelivery, why: str) -> None:
+        seat, message = self._held.pop(delivery), delivery.message
+        lane = seat.lane
+        message.redelivered = True
+        lane.end(message)
+        lane.put(message)
+        if lane.is_left:
+            self.room.give(1)
+        self._leave_seat(seat, why)
+
+    async def _ask(self, lane: MemoryLane, still_blocked: StillBlocked) -> None:
+        if not await still_blocked() and self._lanes.get(lane.lane) is lane:
+            self._return(lane)
+
+    def _return(self, lane: MemoryLane) -> None:
+        if lane.is_left:
+            lane.is_left = False
+            self.room.take(lane.waiting)
+        self._see(lane)
+
+    # -- serving
+
+    def _take_turn(self) -> None:
+        for seat in self._taken_idle():
+            self._serve_on(seat)
+        for _ in range(len(self._lobby)):
+            if self._serving >= self._slots or not self._lobby:
+                break
+            lane, _ = self._lobby.popitem(last=False)
+            self._begin(lane)
+        if not self._lobby:
+            self.room.caught_up()
+
+    def _taken_idle(self) -> list[_Seat]:
+        idle, self._idle = self._idle, []
+        return idle
+
+    def _serve_on(self, seat: _Seat) -> None:
+        if not seat.lane.is_ready:
+            self._leave_seat(seat, "left" if seat.lane.is_left else "drained")
+        elif self._hands_over(seat):
+            self._leave_seat(seat, "handed over")
+        else:
+            self._fill(seat)
+
+    def _hands_over(self, seat: _Seat) -> bool:
+        others = len(self._lobby) - (seat.lane in self._lobby)
+        seconds = self._clock.monotonic() - seat.since
+        return hands_over(seat.served, seconds, seat.lane.lane.weight, self._fairness, QueueDepth(others, 1))
+
+    def _begin(self, lane: MemoryLane) -> None:
+        seat = _Seat(lane, self._clock.monotonic())
+        lane.seats += 1
+        self._serving += 1
+        self._events.emit(LaneOpened(self.queue, lane.lane.key, self._serving))
+        self._fill(seat)
+
+    def _fill(self, seat: _Seat) -> None:
+        """Deliver the next message of its lane."""
+        assert self._deliver is not None
+        message = seat.lane.next()
+        delivery = MemoryDelivery(self, message, message.redelivered)
+        self._held[delivery] = seat
+        self._see(seat.lane)
+        self._deliver(delivery)
+
+    def _leave_seat(self, seat: _Seat, why: str) -> None:
+        """Its slot is free; what the lane still has waits behind the other lanes."""
+        lane = seat.lane
+        lane.seats -= 1
+        self._serving -= 1
+        self._events.emit(LaneClosed(self.queue, lane.lane.key, why, seat.served))
+        self._lobby.pop(lane, None)
+        self._see(lane)
+
+    def _see(self, lane: MemoryLane) -> None:
+        """It has changed: it waits for a slot, or not any more, or is forgotten."""
+        if lane.wants_seat:
+            self._lobby.setdefault(lane)
+            self._take_turn_soon()
+            return
+        self._lobby.pop(lane, None)
+        if lane.is_over:
+            self._lanes.pop(lane.lane, None)
