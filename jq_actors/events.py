@@ -229,6 +229,16 @@ class GroupResumed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class OfferDeferred(Event):
+    """A group may go on, and the broker could not be asked to have its lanes served: a relay sees to it."""
+
+    group: str
+    reason: str
+    level = logging.WARNING
+    text = "the lanes of group %(group)s are not offered yet (%(reason)s); the relay offers them"
+
+
+@dataclass(frozen=True, slots=True)
 class GroupCancelled(Event):
     """The jobs of a group that did not run were cancelled."""
 
@@ -342,6 +352,15 @@ class SendDeferred(Event):
     reason: str
     level = logging.WARNING
     text = "%(count)s job(s) stored but not yet sent (%(reason)s); the relay sends them"
+
+
+@dataclass(frozen=True, slots=True)
+class MarkLost(Event):
+    """That jobs were published could not be written: the relay publishes them once more, and a claim refuses a copy."""
+
+    reason: str
+    level = logging.WARNING
+    text = "a mark was not written, the relay repeats the sending: %(reason)s"
 
 
 @dataclass(frozen=True, slots=True)

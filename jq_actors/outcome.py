@@ -104,6 +104,9 @@ def outcome_of(exception: BaseException) -> Outcome:
 
 def failure_of(exception: BaseException) -> Failure:
     """``exception`` as a :class:`Failure`; the text is cut from the front to what a row should hold."""
-    line = "".join(tracebacks.format_exception_only(exception)).strip().splitlines()
+    lines = "".join(tracebacks.format_exception_only(exception)).strip().splitlines()
+    # The one with the class: the first, for what follows is the rest of its message, and notes; the code comes before
+    # it in a SyntaxError alone.
+    line = next((line for line in lines if line.startswith("SyntaxError")), lines[0]) if lines else ""
     trace = "".join(tracebacks.format_exception(exception))
-    return Failure(exception, line[-1] if line else type(exception).__name__, trace[-MAX_TRACEBACK:])
+    return Failure(exception, line or type(exception).__name__, trace[-MAX_TRACEBACK:])

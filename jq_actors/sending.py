@@ -24,7 +24,7 @@ from .errors import (
     StoreUnavailableError,
     StoreUnknownError,
 )
-from .events import Events, JobEnqueued, SendDeferred
+from .events import Events, JobEnqueued, MarkLost, SendDeferred
 from .groups import GroupRules
 from .ledger import new_row
 from .store.port import JobStore, NewJob
@@ -126,8 +126,8 @@ class Sender:
         return self._transport.health.connected
 
     def _has_room(self, commands: Sequence[JobCommand[Any]]) -> bool:
-        counts = Counter(command.queue_name for command in commands)
-        return all(self._transport.capacity(queue) >= count for queue, count in counts.items())
+        counts = Counter((command.queue_name, command.group is not None) for command in commands)
+        return all(self._transport.capacity(queue, lanes=lanes) >= count for (queue, lanes), count in counts.items())
 
     async def _insert(self, store: JobStore, rows: Sequence[NewJob], direct: bool) -> None:
         ids = [row.id for row in rows]
@@ -167,7 +167,7 @@ class Sender:
         try:
             await write
         except StoreError as error:
-            self._events.emit(SendDeferred(0, f"a mark was not written, the relay repeats the sending: {error}"))
+            self._events.emit(MarkLost(str(error)))
 
     def _tell(self, commands: Sequence[JobCommand[Any]], results: Sequence[PublishResult]) -> None:
         unsent = [

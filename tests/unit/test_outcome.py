@@ -78,17 +78,23 @@ def test_a_stray_base_exception_is_a_failure_like_others(stray: BaseException) -
     assert _failed(outcome_of(stray)).retryable
 
 
-def test_the_cause_is_in_the_traceback_and_the_last_line_in_the_error() -> None:
+def test_the_cause_is_in_the_traceback_and_the_class_with_its_first_line_in_the_error() -> None:
     try:
         try:
             raise KeyError("inner")
         except KeyError as cause:
             raise RuntimeError("first line\nlast line") from cause
     except RuntimeError as error:
+        error.add_note("a note")
         failure = failure_of(error)
     assert "KeyError: 'inner'" in failure.traceback
-    assert failure.error.endswith("last line")
-    assert "\n" not in failure.error
+    assert failure.error == "RuntimeError: first line"
+
+
+def test_of_a_syntax_error_the_line_is_not_the_code() -> None:
+    with pytest.raises(SyntaxError) as raised:
+        compile("1 +", "somewhere", "exec")
+    assert failure_of(raised.value).error.startswith("SyntaxError: ")
 
 
 def test_a_long_traceback_keeps_its_end() -> None:

@@ -19,11 +19,13 @@ from jq_actors.errors import (
     StoreUnavailableError,
     StoreUnknownError,
 )
-from jq_actors.events import Events, JobEnqueued, SendDeferred
+from jq_actors.events import Events, JobEnqueued, MarkLost, SendDeferred
+from jq_actors.groups import GroupRule, GroupRules
 from jq_actors.sending import FIRST_CONNECT, Sender
 from jq_actors.store.port import NewJob
 from jq_actors.transport.port import (
     Deferred,
+    Lane,
     NotPublished,
     Outgoing,
     Published,
@@ -64,7 +66,7 @@ class Broker:
         self.waited.append(timeout)
         return self.connected
 
-    def capacity(self, queue: str) -> int:
+    def capacity(self, queue: str, *, lanes: bool = False) -> int:
         return self.room.get(queue, 1_000_000)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
@@ -81,6 +83,7 @@ class Rows:
         self.leases: list[timedelta | None] = []
         self.marked: list[tuple[str, list[str], bool]] = []
         self.error: Exception | None = None
+        self.mark_error: Exception | None = None
         self.answers = asyncio.Event()
         self.answers.set()
 
@@ -96,6 +99,8 @@ class Rows:
 
     async def mark_published(self, dispatches: Sequence[tuple[str, int]], *, lane_owner: bool = False) -> None:
         await self.answers.wait()
+        if self.mark_error is not None:
+            raise self.mark_error
         self.marked.append(("published", [job_id for job_id, _ in dispatches], lane_owner))
 
     async def release_publish_lease(self, dispatches: Sequence[tuple[str, int]]) -> None:
@@ -108,7 +113,7 @@ class Site:
     def __init__(self, *, rows: bool, on_broker_down: Any = "store") -> None:
         self.clock, self.events, self.broker = FakeClock(), Events(), Broker()
         self.rows = Rows(self.clock)
-        self.seen = EventRecorder(self.events, JobEnqueued, SendDeferred)
+        self.seen = EventRecorder(self.events, JobEnqueued, MarkLost, SendDeferred)
         self.wakes: list[None] = []
         broker: Any = self.broker
         store: Any = self.rows if rows else None
@@ -119,6 +124,7 @@ class Site:
             self.events,
             deadline=DEADLINE,
             publish_lease=LEASE,
+            rules=GroupRules((GroupRule("pair-*", concurrency=2),)),
             on_broker_down=on_broker_down,
         )
         self.sender.on_stored = lambda: self.wakes.append(None)
@@ -195,6 +201,32 @@ async def test_what_lies_in_a_lane_of_this_process_is_marked_as_its_own() -> Non
     await site.sender.send(commands)
     await site.sender.close()
     assert site.rows.marked == [("published", ids(commands), True)]
+
+
+async def test_a_mark_that_cannot_be_written_is_told_and_nothing_else() -> None:
+    site = Site(rows=True)
+    site.rows.mark_error = StoreUnavailableError("away")
+    await site.sender.send(site.commands())
+    await site.sender.close()
+    assert [event.reason for event in site.seen.of(MarkLost)] == ["away"]
+    assert site.seen.of(SendDeferred) == []
+
+
+@pytest.mark.parametrize("rows", [True, False], ids=["rows", "no rows"])
+async def test_a_job_of_a_group_goes_into_its_lane(rows: bool) -> None:
+    site = Site(rows=rows)
+    await site.sender.send([command_for("send_mail", queue="mail", group="pair-7", row=rows)])
+    [outgoing] = site.broker.published
+    assert (outgoing.lane, outgoing.group) == (Lane("mail", "pair-7", seats=2), "pair-7")
+    assert [row.group for row in site.rows.inserted] == (["pair-7"] if rows else [])
+
+
+async def test_a_delayed_job_of_a_group_comes_by_the_plain_queue_where_the_broker_holds_it_back() -> None:
+    site = Site(rows=False)
+    due = site.clock.wall() + timedelta(seconds=5)
+    await site.sender.send([command_for("send_mail", group="g", due=due.isoformat())])
+    [outgoing] = site.broker.published
+    assert (outgoing.lane, outgoing.delay) == (None, timedelta(seconds=5))
 
 
 async def test_what_is_due_later_is_left_to_the_relay() -> None:
