@@ -13,6 +13,9 @@ from sqlalchemy.dialects import postgresql
 REVISION = "0002"
 """The newest revision of ``migrations/``; a test compares the two. Here, so that an open needs no Alembic."""
 
+NO_PLACE = 2**62
+"""The ``order_key`` of a scheduled job of a group that is not numbered: it has its place when it is due, not before."""
+
 MAX_TABLE_NAME = 40
 """PostgreSQL cuts identifiers at 63 characters; the longest suffix of ours must still fit."""
 
@@ -129,7 +132,8 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("started_at", UtcDateTime),
         sa.Column("finished_at", UtcDateTime),
         sa.Column("tags", JSON_VALUE, nullable=False),
-        # Where it stands in its group, in place of `seq`: its position, or what a move or its due time made it.
+        # Where it stands in its group, in place of `seq`: its position, what a move or its due time made it, or
+        # NO_PLACE.
         sa.Column("order_key", BIGINT),
         # Since when it is waiting; NULL: it is not.
         sa.Column("parked_at", UtcDateTime),
@@ -153,7 +157,8 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "wake", c.wake_at, where=c.wake_at.is_not(None))
     _index(jobs, "publish", c.publish_at, c.seq, where=c.publish_at.is_not(None))
     _index(jobs, "publish_queue", c.queue, c.publish_at, c.seq, where=c.publish_at.is_not(None))
-    _index(jobs, "published", c.queue, c.published_at, where=unfinished & c.published_at.is_not(None))
+    alone = c.group_key.is_(None)  # jobs of groups are found by their groups
+    _index(jobs, "published", c.queue, c.published_at, where=alone & unfinished & c.published_at.is_not(None))
     _index(jobs, "lane", c.lane_owner, where=c.lane_owner.is_not(None))
     _index(jobs, "expiry", c.final_state, c.finished_at, where=final)
 

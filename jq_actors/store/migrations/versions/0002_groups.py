@@ -24,11 +24,22 @@ def upgrade() -> None:
     name = op.get_context().opts["jobs_table"]
     op.add_column(name, sa.Column("order_key", BIGINT))
     op.add_column(name, sa.Column("parked_at", TIME))
+    _take_places(name)
     _index_jobs(name)
     _create_groups(f"{name}_groups")
 
 
+def _take_places(name: str) -> None:
+    jobs = sa.table(name, *(sa.column(column) for column in ("group_key", "state", "order_key")))
+    scheduled = (jobs.c.group_key.is_not(None), jobs.c.state == "scheduled")
+    # NO_PLACE: it takes one when it is due.
+    op.execute(sa.update(jobs).where(*scheduled).values(order_key=2**62))
+
+
 def _index_jobs(name: str) -> None:
+    op.drop_index(f"{name}_published", name)
+    alone = "group_key IS NULL AND final_state IS NULL AND published_at IS NOT NULL"
+    _index(name, "published", ["queue", "published_at"], alone)
     order = sa.text("coalesce(order_key, seq)")
     _index(name, "turn", ["group_key", order], "group_key IS NOT NULL AND final_state IS NULL")
     _index(name, "parked", ["group_key"], "parked_at IS NOT NULL")
