@@ -163,14 +163,14 @@ _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _ADOPTED = uuid.uuid5(uuid.NAMESPACE_URL, "jq_actors:adopted")
 
 
-def parse_states(names: Iterable[str]) -> frozenset[JobState]:
-    """The states called ``names``.
+def parse_states(names: str | Iterable[str]) -> frozenset[JobState]:
+    """The states called ``names``, one or several.
 
     Raises:
       ValueError: names an unknown one and lists those allowed.
     """
     known = {state.value: state for state in JobState}
-    wanted = list(names)
+    wanted = [names] if isinstance(names, str) else list(names)
     for name in wanted:
         if name not in known:
             raise ValueError(f"Unknown job state {name!r}; allowed are {', '.join(known)}.")

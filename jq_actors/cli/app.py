@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from jq_actors.errors import JobQueueError
 
-from . import check, db, jobs, worker
+from . import check, db, groups, jobs, worker
 from .output import exit_code_of, print_error
 
 
@@ -42,6 +42,7 @@ app.command("worker", epilog=worker.EPILOG)(worker.worker)
 app.command("check", epilog=check.EPILOG)(check.check)
 app.add_typer(db.app, name="db")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(groups.app, name="groups")
 
 
 @app.command(
@@ -80,6 +81,6 @@ def _options(
     ] = False,
 ) -> None:
     """The job queue for Python teams on RabbitMQ."""
-    if ctx.invoked_subcommand in ("check", "db", "jobs"):
+    if ctx.invoked_subcommand in ("check", "db", "jobs", "groups"):
         # Their errors are told once, by themselves; Python prints warnings of a logger that has no handler.
         logging.getLogger("jq_actors").addHandler(logging.NullHandler())

@@ -1,63 +1,57 @@
-"""``jq-actors jobs``: find jobs and look at one."""
+"""``jq-actors jobs``: find jobs, look at one, run jobs again, move one in its group."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import datetime
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
 from jq_actors import jobs
+from jq_actors.asking import MAX_PAGE
 from jq_actors.errors import JobNotFoundError
 from jq_actors.events import escape
-from jq_actors.installed import installed_broker
-from jq_actors.job import Job
+from jq_actors.job import Job, Place
 
-from .configured import ConfigOption, use_config
-from .output import print_error, print_table
+from .asking import asking
+from .configured import ConfigOption
+from .output import PROBLEM, JsonOption, as_cell, as_plain, as_time, print_error, print_json, print_table
 
 EPILOG = (
-    "Exit codes: 0 success; 1 no such job, or no persistence is configured; 2 wrong command line or"
-    " configuration; 3 the database cannot be reached."
+    "Exit codes: 0 success; 1 no such job, it cannot be done with it, or no persistence is configured; 2 wrong command"
+    " line or configuration; 3 the database cannot be reached."
 )
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StateOption = Annotated[list[str] | None, typer.Option(metavar="STATE", help="In one of these states; repeat it.")]
+ActorOption = Annotated[str | None, typer.Option(metavar="NAME", help="Of this actor.")]
+QueueOption = Annotated[str | None, typer.Option(metavar="NAME", help="Of this queue.")]
+GroupOption = Annotated[str | None, typer.Option(metavar="NAME", help="Of this group.")]
+TagOption = Annotated[list[str] | None, typer.Option(metavar="NAME", help="With all of these tags; repeat it.")]
+LimitOption = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 1000.")]
+AfterOption = Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on after the page before.")]
+JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 
-app = typer.Typer(help="Find jobs and look at them.", no_args_is_help=True, epilog=EPILOG)
+app = typer.Typer(help="Find jobs, look at them and steer them.", no_args_is_help=True, epilog=EPILOG)
 
 
 @app.command("list", epilog=EPILOG)
 def list_(
-    state: Annotated[list[str] | None, typer.Option(metavar="STATE", help="In one of these states; repeat it.")] = None,
-    actor: Annotated[str | None, typer.Option(metavar="NAME", help="Of this actor.")] = None,
-    queue: Annotated[str | None, typer.Option(metavar="NAME", help="Of this queue.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="NAME", help="Of this group.")] = None,
-    tag: Annotated[list[str] | None, typer.Option(metavar="NAME", help="With all of these tags; repeat it.")] = None,
-    limit: Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 1000.")] = 50,
-    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on after the page before.")] = None,
+    state: StateOption = None,
+    actor: ActorOption = None,
+    queue: QueueOption = None,
+    group: GroupOption = None,
+    tag: TagOption = None,
+    limit: LimitOption = 50,
+    after: AfterOption = None,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
     """List jobs, newest first."""
-    use_config(config_path)
-    with _broker_closed():
-        try:
-            page = jobs.find(
-                state=state or (),
-                actor=actor,
-                queue=queue,
-                group=group,
-                tags=tag or (),
-                limit=limit,
-                after=after,
-            )
-        except ValueError as error:
-            raise typer.BadParameter(str(error)) from None
+    with asking(config_path):
+        page = jobs.find(
+            state=state or (), actor=actor, queue=queue, group=group, tags=tag or (), limit=limit, after=after
+        )
     if as_json:
-        _print_json({"jobs": [_as_dict(job) for job in page.jobs], "cursor": page.cursor})
+        print_json({"jobs": [as_plain(job) for job in page.jobs], "cursor": page.cursor})
         return
     print_table(_COLUMNS, [_row(job) for job in page.jobs])
     if page.cursor is not None:
@@ -65,24 +59,20 @@ def list_(
 
 
 @app.command(epilog=EPILOG)
-def show(
-    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
-    as_json: JsonOption = False,
-    config_path: ConfigOption = None,
-) -> None:
-    """Show one job with its attempts."""
-    use_config(config_path)
-    with _broker_closed():
+def show(job_id: JobArgument, as_json: JsonOption = False, config_path: ConfigOption = None) -> None:
+    """Show one job with its attempts, and its place in its group."""
+    with asking(config_path):
         job = jobs.get(job_id)
     if job is None:
         raise JobNotFoundError(job_id)
+    fields = as_plain(job)
     if as_json:
-        _print_json(_as_dict(job))
+        print_json(fields)
         return
-    fields = _as_dict(job)
+    fields["place"] = None if job.place is None else place_of(job.place)
     attempts = fields.pop("attempts")
     traceback = fields.pop("traceback")
-    print_table(["field", "value"], [(name, _cell(value)) for name, value in fields.items()])
+    print_table(["field", "value"], [(name, as_cell(value)) for name, value in fields.items()])
     if attempts:
         typer.echo()
         print_table(list(attempts[0]), [list(attempt.values()) for attempt in attempts])
@@ -91,35 +81,63 @@ def show(
         typer.echo("\n".join(escape(line) for line in traceback.rstrip("\n").split("\n")))
 
 
+@app.command(epilog=EPILOG)
+def retry(
+    job_ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="These jobs.")] = None,
+    state: Annotated[
+        list[str] | None, typer.Option(metavar="STATE", help="All that are `failed`, or `cancelled`; repeat it.")
+    ] = None,
+    actor: ActorOption = None,
+    queue: QueueOption = None,
+    group: GroupOption = None,
+    tag: TagOption = None,
+    limit: LimitOption = MAX_PAGE,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Run jobs again that have failed or were cancelled, in a group in their old places; prints their ids."""
+    with asking(config_path):
+        retried = jobs.retry(
+            job_ids or None, state=state or (), actor=actor, queue=queue, group=group, tags=tag or (), limit=limit
+        )
+    left = [job_id for job_id in job_ids or () if job_id not in retried]
+    if as_json:
+        print_json({"retried": retried, "left": left})
+    else:
+        typer.echo("".join(f"{job_id}\n" for job_id in retried), nl=False)
+    if not job_ids and len(retried) == limit:
+        print_error("There may be more: run it again.", label="note")
+    for job_id in left:
+        print_error(f"Job {job_id} has neither failed nor was it cancelled; it is left as it is.")
+    raise typer.Exit(PROBLEM if left else 0)
+
+
+@app.command(epilog=EPILOG)
+def move(
+    job_id: JobArgument,
+    front: Annotated[bool, typer.Option("--front", help="To the front of its group.")] = False,
+    group: Annotated[str | None, typer.Option(metavar="NAME", help="To the end of this group.")] = None,
+    as_json: JsonOption = False,
+    config_path: ConfigOption = None,
+) -> None:
+    """Move a job that waits to the front of its group, or to another one; the others keep their order."""
+    with asking(config_path):
+        job = jobs.move(job_id, group=group, front=front)
+    if as_json:
+        print_json(as_plain(job))
+        return
+    place = job.state.value if job.place is None else place_of(job.place)
+    typer.echo(f"{job.id} in group {escape(job.group)}: {place}")
+
+
+def place_of(place: Place) -> str:
+    """``place`` as people say it: ``4 of 17, starts about 2026-11-24 12:03+00:00``."""
+    starts = "" if place.starts_at is None else f", starts about {place.starts_at.isoformat(' ', 'minutes')}"
+    return f"{place.number} of {place.of}{starts}"
+
+
 _COLUMNS = ["id", "state", "actor", "queue", "group", "attempt", "enqueued", "reason"]
 
 
 def _row(job: Job) -> Sequence[object]:
-    enqueued = job.enqueued_at.isoformat(" ", "seconds")
-    return job.id, job.state, job.actor, job.queue, job.group, job.attempt, enqueued, job.reason
-
-
-@contextmanager
-def _broker_closed() -> Iterator[None]:
-    try:
-        yield
-    finally:
-        installed_broker().close()
-
-
-def _as_dict(job: Job) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(job), default=_plain))
-    return plain
-
-
-def _plain(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _cell(value: object) -> object:
-    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
-
-
-def _print_json(value: object) -> None:
-    # ASCII only: JSON alone would let U+0085 or an ESC-like C1 character through to the terminal.
-    typer.echo(json.dumps(value, indent=2))
+    return job.id, job.state, job.actor, job.queue, job.group, job.attempt, as_time(job.enqueued_at), job.reason

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -11,6 +15,11 @@ from rich.text import Text
 
 from jq_actors.errors import ConfigError, JobQueueError, StoreUnavailableError, TransportError
 from jq_actors.events import escape
+from jq_actors.group import Group
+from jq_actors.job import Job
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+"""The ``--json`` option."""
 
 OK = 0
 PROBLEM = 1
@@ -54,6 +63,34 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     with console.capture() as printed:
         console.print(table)
     typer.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` for programs."""
+    # ASCII only: JSON alone would let U+0085 or an ESC-like C1 character through to the terminal.
+    typer.echo(json.dumps(value, indent=2))
+
+
+def as_plain(value: Job | Group) -> dict[str, Any]:
+    """The fields of ``value`` as JSON has them: times in ISO 8601, durations in seconds."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(value), default=_plain))
+    return plain
+
+
+def as_cell(value: object) -> object:
+    """A field of `as_plain` as a table shows it."""
+    return value if value is None or isinstance(value, str | int | float) else json.dumps(value)
+
+
+def as_time(moment: datetime) -> str:
+    """``moment`` as a table shows it."""
+    return moment.isoformat(" ", "seconds")
+
+
+def _plain(value: object) -> str | float:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 _UNFOLDED = 100_000

@@ -44,7 +44,12 @@ def columns(result: Result) -> list[list[str]]:
 # -- all commands -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["worker", "check", "db upgrade", "db current", "jobs list", "jobs show", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["worker", "check", "db upgrade", "db current", "demo"]
+    + [f"jobs {command}" for command in ("list", "show", "retry", "move")]
+    + [f"groups {command}" for command in ("list", "show", "pause", "resume", "cancel")],
+)
 def test_help_tells_the_exit_codes(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0
@@ -57,7 +62,7 @@ def test_the_versions_are_printed() -> None:
     assert result.stdout == f"jq_actors 0.1.0, dramatiq {dramatiq.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["worker m", "db upgrade", "db current", "jobs list", "jobs show x"])
+@pytest.mark.parametrize("command", ["worker m", "db upgrade", "db current", "jobs list", "jobs show x", "groups list"])
 def test_a_broken_configuration_is_told_on_stderr_with_exit_code_2(here: Path, command: str) -> None:
     (here / "jq_actors.yaml").write_text("brokre: {}\nworker: {lease: 1}\n")
     result = run(*command.split())
@@ -79,7 +84,13 @@ def test_the_configuration_can_be_named(here: Path, command: str) -> None:
     assert os.environ["JQ_CONFIG"] == str(here / "other.yaml")  # its processes read the same
 
 
-@pytest.mark.parametrize("command", ["db upgrade", "db current", "jobs list", "jobs show x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("db upgrade", "db current", "jobs list", "jobs show x", "jobs retry x", "jobs move x --front"),
+        *("groups list", "groups show g", "groups pause g --reason r", "groups resume g", "groups cancel g --reason r"),
+    ],
+)
 def test_what_needs_rows_says_so_without_persistence(command: str) -> None:
     result = run(*command.split())
     assert result.exit_code == 1
@@ -229,3 +240,35 @@ def test_control_characters_reach_no_terminal(here: Path) -> None:
         result = run(*command)
         assert result.exit_code != 0
         assert not CONTROL.search(result.output), result.output
+
+
+# -- jobs and groups --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("jobs retry", "Say which jobs to retry"),
+        ("jobs retry x --state failed", "not by both"),
+        ("jobs retry --state running", "Say which jobs to retry"),
+        ("jobs retry --state failed --limit 0", "limit is 0"),
+        ("jobs move x", "Say where to move the job"),
+        ("jobs move x --front --group g", "Say where to move the job"),
+        (f"jobs move x --group {'g' * 513}", "A group's name must be"),
+        ("groups list --state busy", "Unknown group state 'busy'"),
+        ("groups list --limit 1001", "limit is 1001"),
+        ("groups pause g", "Missing option '--reason'"),
+        (f"groups show {'g' * 513}", "A group's name must be"),
+    ],
+)
+def test_a_wrong_command_line_changes_nothing(arguments: str, told: str) -> None:
+    result = run(*arguments.split())
+    assert result.exit_code == 2
+    assert told in result.stderr
+
+
+def test_a_reason_has_to_say_something() -> None:
+    for command in ("pause", "cancel"):
+        result = run("groups", command, "g", "--reason", " ")
+        assert result.exit_code == 2
+        assert "Say why" in result.stderr

@@ -1,0 +1,78 @@
+"""Waiting for what a job comes to: `jobs.result`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any, assert_never
+
+from .asking import call, look
+from .errors import (
+    JobCancelledError,
+    JobFailedError,
+    JobNotFoundError,
+    JobSupersededError,
+    JobUnhandledError,
+    ResultTimeoutError,
+)
+from .job import Job, JobId, JobState
+from .runtime import Runtime
+from .store.port import JobStore
+
+LOOK_FIRST, LOOK_AT_MOST = 0.01, 0.5
+"""Seconds between two looks of `result`: it starts quick and doubles."""
+
+
+def result(job_id: str, *, timeout: float | timedelta = 10.0) -> Any:
+    """What the job returned, waiting up to ``timeout`` (seconds or a timedelta) for its end.
+
+    Raises:
+      JobNotFoundError, JobFailedError, JobCancelledError, JobSupersededError, JobUnhandledError: it has ended
+        without one, or cannot run.
+      ResultTimeoutError: it has not ended; it goes on.
+    """
+    seconds = _seconds(timeout)
+    return call("jobs.result", lambda runtime, store: _result(runtime, store, JobId(job_id), seconds))
+
+
+async def result_async(job_id: str, *, timeout: float | timedelta = 10.0) -> Any:
+    """Twin of `result`."""
+    seconds = _seconds(timeout)
+    return await look("jobs.result", lambda runtime, store: _result(runtime, store, JobId(job_id), seconds))
+
+
+def _seconds(timeout: float | timedelta) -> float:
+    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+
+
+async def _result(runtime: Runtime, store: JobStore, job_id: JobId, timeout: float) -> Any:
+    clock, pause = runtime.clock, LOOK_FIRST
+    deadline = clock.monotonic() + timeout
+    while True:
+        job = await store.get(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)
+        if job.state.is_final or job.state is JobState.UNHANDLED:
+            return _end_of(job)
+        left = deadline - clock.monotonic()
+        if left <= 0:
+            raise ResultTimeoutError(job_id, timeout, job.state.value)
+        await clock.sleep(min(pause, left))
+        pause = min(pause * 2, LOOK_AT_MOST)
+
+
+def _end_of(job: Job) -> Any:
+    match job.state:
+        case JobState.SUCCEEDED:
+            return job.result
+        case JobState.FAILED:
+            raise JobFailedError(job.id, job.error or job.reason, job.traceback)
+        case JobState.CANCELLED:
+            raise JobCancelledError(job.id, job.reason)
+        case JobState.SUPERSEDED:
+            raise JobSupersededError(job.id, job.reason)
+        case JobState.UNHANDLED:
+            raise JobUnhandledError(job.id, job.reason)
+        case JobState.SCHEDULED | JobState.QUEUED | JobState.WAITING | JobState.RUNNING | JobState.RETRYING:
+            raise AssertionError(f"job {job.id} is {job.state}, which is not its end")
+        case _:
+            assert_never(job.state)
