@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 from .actor import JobActor
-from .actor_options import check_queue_has_priorities, checked_options
+from .actor_options import SENDING_ONLY, check_queue_has_priorities
 from .config import Config, did_you_mean
 from .errors import ActorOptionError, Problem
 
@@ -28,18 +28,19 @@ def fit(actor: JobActor[..., Any], config: Config, known_options: Collection[str
 def _override(actor: JobActor[..., Any], config: Config) -> list[Problem]:
     owner = f"Actor {actor.actor_name!r} in the configuration"
     try:
-        actor.options.update(checked_options(owner, config.actors.get(actor.actor_name, {})))
+        actor.set_options(owner, config.actors.get(actor.actor_name, {}))
     except ActorOptionError as error:
         return [Problem(f"actors.{actor.actor_name}", str(error))]
     return []
 
 
 def _unknown(actor: JobActor[..., Any], known_options: Collection[str]) -> list[Problem]:
+    known = set(known_options) - SENDING_ONLY
     return [
         Problem(
             f"actor {actor.actor_name}",
-            f"unknown option {name!r}; {did_you_mean(name, known_options)}. "
+            f"unknown option {name!r}; {did_you_mean(name, known)}. "
             "An option belongs to a middleware: is it in `middleware:`?",
         )
-        for name in sorted(set(actor.options) - set(known_options))
+        for name in sorted(set(actor.options) - known)
     ]

@@ -13,16 +13,20 @@ import dramatiq
 
 from .durations import parse_duration
 from .errors import ActorOptionError
+from .groups import check_position
 from .settings import BrokerConfig, check_name
 
 MAX_PRIORITY = 9
 
 RESERVED_QUEUES = ("dead", "control")
-RESERVED_PREFIXES = ("g.", "lobby.")
+RESERVED_PREFIXES = ("g.", "n.", "p.", "lobby.")
 """Names that the namespace has queues of ours for: dead letters, and the lanes of groups (DESIGN §10)."""
 
 ACTOR_ONLY = frozenset({"throws", "retry_when"})
 """Options that hold Python objects: they stay with the actor and cannot travel in a command."""
+
+SENDING_ONLY = frozenset({"position"})
+"""Options that are about one job: an actor cannot have them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -199,8 +203,9 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "on_failure": _actor,
     "priority": check_priority,
     "tags": _tags,
+    "position": check_position,
     "delay": _milliseconds,
     "eta": _eta,
 }
 """What Dramatiq's middleware, and ours of the same names, declare (`actor_options` of dramatiq 2.2); the last
-four belong to a sending."""
+five belong to a sending."""

@@ -32,8 +32,8 @@ class Arguments:
 
     def __init__(self, actor_name: str, fn: Callable[..., Any], local_names: Mapping[str, Any] | None = None) -> None:
         self._actor_name, self._names = actor_name, names_around(fn)
-        self._signature = inspect.signature(fn)
-        self._parameters = list(self._signature.parameters.values())
+        self.signature = inspect.signature(fn)
+        self._parameters = list(self.signature.parameters.values())
         positional = [p for p in self._parameters if p.kind in _POSITIONAL]
         self._most = len(positional)
         self._least = sum(p.default is Parameter.empty for p in positional)
@@ -43,7 +43,7 @@ class Arguments:
         kinds = {p.kind: p.name for p in self._parameters}
         self._rest, self._extra = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
         self._annotations = {p.name: p.annotation for p in self._parameters}
-        self._annotations["return"] = self._signature.return_annotation
+        self._annotations["return"] = self.signature.return_annotation
         if local_names is not None:  # now: they are gone, or changed, at the first use
             found = {name: self._resolved(name, local_names) for name in self._annotations}
             self._annotations |= {k: kind for k, kind in found.items() if not isinstance(kind, Unresolved)}
@@ -94,6 +94,17 @@ class Arguments:
             {name: slots.of_name(name).from_json(value) for name, value in kwargs.items()},
         )
 
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """What the actor gets for each of its parameters, from the JSON of its arguments; defaults are filled in.
+
+        Raises:
+          ArgumentError: as `from_json`.
+        """
+        positional, named = self.from_json(args, kwargs)
+        bound = self.signature.bind(*positional, **named)
+        bound.apply_defaults()
+        return bound
+
     def result_to_json(self, value: Any) -> Any:
         """What the actor returned as plain JSON: by its return annotation, else as it is if it is JSON.
 
@@ -139,7 +150,7 @@ class Arguments:
         return f"; did you mean {close[0]!r}?" if close else ""
 
     def _unbound(self, text: str) -> ArgumentError:
-        return self._error(f"takes {self._signature.replace(return_annotation=Parameter.empty)}: {text}")
+        return self._error(f"takes {self.signature.replace(return_annotation=Parameter.empty)}: {text}")
 
     def _error(self, text: str) -> ArgumentError:
         return ArgumentError(f"Actor {self._actor_name!r} {text}.")

@@ -11,7 +11,8 @@ import dramatiq
 from .actor_options import ACTOR_ONLY, check_known, check_queue_has_priorities, checked_options
 from .clock import Clock
 from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
-from .errors import ActorOptionError, ArgumentError, CommandTooLargeError
+from .errors import ActorOptionError, ArgumentError, CommandTooLargeError, RequiresPersistenceError
+from .group_naming import check_no_priority, checked_group
 from .job import new_job_ids
 from .plain_json import MisfitError, check_plain
 
@@ -38,10 +39,14 @@ def build_commands(
     Raises:
       ArgumentError: arguments do not bind, or have no JSON form.
       ActorOptionError: an option is unknown, or its value impossible.
+      RequiresPersistenceError: a position without persistence.
     """
     clock = actor.broker.clock
-    options, meta = _options(actor, given, to_send=to_send)
+    owner = f"A command for {actor.actor_name!r}"
+    options, meta = _options(owner, actor, given, to_send=to_send)
     converted = [actor.arguments.to_json(args, kwargs, partial=not to_send) for args, kwargs in calls]
+    if "position" in meta and len(converted) > 1:
+        raise ActorOptionError(f"{owner}: a position is the number of one job, but {len(converted)} are sent.")
     ids, timestamp = new_job_ids(clock, len(converted)), timestamp_millis(clock)
     return [
         JobCommand(
@@ -49,7 +54,8 @@ def build_commands(
             actor_name=actor.actor_name,
             args=tuple(args),
             kwargs=kwargs,
-            options={**options, "jq": {**meta}},  # of its own: a composition and hooks write into it
+            # Of its own: a composition and hooks write into it.
+            options={**options, "jq": _placed(owner, actor, meta, args, kwargs) if to_send else {**meta}},
             message_id=job_id,
             message_timestamp=timestamp,
         )
@@ -65,15 +71,17 @@ def as_command(message: dramatiq.Message[R], delay: int | None, broker: JobBroke
 
     Raises:
       ArgumentError: the actor is known here, and the arguments do not bind or have no JSON form.
+      ActorOptionError: its group, its position or its delay is impossible.
+      RequiresPersistenceError: a position without persistence.
     """
+    owner = f"A command for {message.actor_name!r}"
     args: Sequence[Any] = message.args
-    kwargs, meta = message.kwargs, _new_meta(broker, to_send=True)
+    kwargs, meta = message.kwargs, _new_meta(broker, to_send=True) | message.options.get("jq", {})
     actor: Any = broker.actors.get(message.actor_name)
-    if (arguments := getattr(actor, "arguments", None)) is not None:  # a plain dramatiq.Actor has none
-        args, kwargs = arguments.adopt(args, kwargs)
-        meta |= _actor_meta(actor)
-    meta |= message.options.get("jq", {})
-    if due := _due(f"A command for {message.actor_name!r}", delay, None, broker.clock):
+    if hasattr(actor, "arguments"):  # a plain dramatiq.Actor has none
+        args, kwargs = actor.arguments.adopt(args, kwargs)
+        meta = _placed(owner, actor, _actor_meta(actor) | meta, args, kwargs)
+    if due := _due(owner, delay, None, broker.clock):
         meta["due"] = due.isoformat()
     return JobCommand(
         queue_name=message.queue_name,
@@ -103,14 +111,13 @@ def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
 
 
 def _options(
-    actor: JobActor[..., Any], given: Mapping[str, Any], *, to_send: bool
+    owner: str, actor: JobActor[..., Any], given: Mapping[str, Any], *, to_send: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What goes into ``options``, and what of it is ours."""
     broker, meta = actor.broker, _new_meta(actor.broker, to_send=to_send) | _actor_meta(actor)
     if not given:
         return {}, meta
     config = broker.resolve()  # only now the options of its middleware are known
-    owner = f"A command for {actor.actor_name!r}"
     check_known(owner, given, (broker.actor_options | _OWN) - ACTOR_ONLY)
     options = {name: value for name, value in checked_options(owner, given).items() if value is not None}
     delay, eta = options.pop("delay", None), options.pop("eta", None)
@@ -120,7 +127,9 @@ def _options(
         options["delay"] = delay
     elif due := _due(owner, delay, eta, broker.clock):
         meta["due"] = due.isoformat()
-    meta |= {name: options.pop(name) for name in ("priority", "tags") if name in options}
+    meta |= {name: options.pop(name) for name in ("priority", "tags", "position") if name in options}
+    if "group" in given:  # None counts: then it has no group, whatever its actor says
+        meta["group"] = checked_group(owner, options.pop("group", None))
     check_queue_has_priorities(owner, actor.queue_name, meta.get("priority", 0), config.broker)
     for name, value in options.items():
         _check_travels(owner, name, value)
@@ -134,6 +143,23 @@ def _new_meta(broker: JobBroker, *, to_send: bool) -> dict[str, Any]:
 
 def _actor_meta(actor: JobActor[..., Any]) -> dict[str, Any]:
     return {"priority": actor.priority} if actor.priority else {}
+
+
+def _placed(
+    owner: str, actor: JobActor[..., Any], meta: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """``meta``, with the group of a job that is sent now."""
+    placed = {**meta}
+    if "group" not in meta and actor.group_of.names_groups:
+        placed["group"] = actor.group_of(args, kwargs)
+    group, position = placed.get("group"), placed.get("position")
+    if group is not None:
+        check_no_priority(owner, placed.get("priority", 0))
+    if position is not None and group is None:
+        raise ActorOptionError(f"{owner}: position {position} needs a group, for it is the number of a job in one.")
+    if position is not None and not actor.broker.stores_rows:
+        raise RequiresPersistenceError("A position in a group")
+    return placed
 
 
 def _due(owner: str, delay: int | None, eta: datetime | None, clock: Clock) -> datetime | None:

@@ -33,6 +33,8 @@ class GroupFifo(JobMiddleware):
       idle: how long a group's queue on the broker stays without work. At least 100 ms.
     """
 
+    group_rules: GroupRules
+
     def __init__(
         self,
         *,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import yaml
 
 from jq_actors.cli.app import app
 from jq_actors.config import BrokerConfig, Settings, WorkerConfig, parse_duration, parse_size
+from jq_actors.groups import GroupRule
 from jq_actors.middleware import JobMiddleware
+from jq_middleware.group_fifo import GroupFifo
 from jq_middleware.persistence import Persistence
 from jq_middleware.retry import Retry
 from jq_middleware.time_limit import TimeLimit
@@ -27,6 +30,7 @@ COMPLETE = yaml.safe_load((ROOT / "config" / "jq_actors.yaml").read_text())
 SECTIONS: dict[str, type[Settings]] = {"broker": BrokerConfig, "worker": WorkerConfig}
 MIDDLEWARE: dict[str, type[JobMiddleware]] = {
     "persistence": Persistence,
+    "group_fifo": GroupFifo,
     "retry": Retry,
     "time_limit": TimeLimit,
 }
@@ -77,6 +81,15 @@ def test_the_complete_file_is_complete_and_has_the_defaults() -> None:
     for entry in entries:
         for name, options in entry.items():
             assert options.keys() == inspect.signature(MIDDLEWARE[name]).parameters.keys()
+
+
+def test_each_key_of_a_rule_for_groups_is_documented_with_its_default() -> None:
+    table, [written] = documented("A rule"), COMPLETE["middleware"][1]["group_fifo"]["rules"]
+    rule = GroupFifo(rules=[written]).group_rules.rules[0]
+    assert rule == GroupRule()  # the complete file has the defaults
+    assert list(written) == list(table) == [field.name for field in fields(GroupRule)]
+    documented_rule = {name: yaml.safe_load(default) for name, default in table.items()}
+    assert GroupFifo(rules=[{**documented_rule, "match": "*"}]).group_rules.rules[0] == rule
 
 
 def _options() -> Iterator[tuple[str, str]]:
