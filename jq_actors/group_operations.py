@@ -114,13 +114,13 @@ def named(group: str) -> str:
 
 
 def reasoned(reason: object) -> str:
-    """``reason``, if it says something.
+    """``reason``, if it is text that says something.
 
     Raises:
-      ValueError: it does not.
+      ValueError: it is not, or has a NUL, which PostgreSQL cannot hold.
     """
-    if not isinstance(reason, str) or not reason.strip():
-        raise ValueError(f"Say why, for those who look at the group: reason is {reason!r}.")
+    if not isinstance(reason, str) or not reason.strip() or "\0" in reason:
+        raise ValueError(f"Say why, in text without NUL, for those who look at the group: reason is {reason!r}.")
     return reason.strip()
 
 

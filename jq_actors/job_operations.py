@@ -102,7 +102,7 @@ def _chosen(job_id: str | Sequence[str] | None, where: JobFilter) -> tuple[JobFi
         return where, None
     if where != JobFilter():
         raise ValueError("Say which jobs to retry by their ids or by what they have in common, not by both.")
-    ids = [JobId(one) for one in ([job_id] if isinstance(job_id, str) else job_id)]
+    ids = [JobId(one) for one in dict.fromkeys([job_id] if isinstance(job_id, str) else job_id)]
     if len(ids) > MAX_PAGE:
         raise ValueError(f"{len(ids)} ids; allowed are up to {MAX_PAGE} at once.")
     return where, ids
@@ -122,8 +122,8 @@ async def _retry(
     retried = await store.retry(where, ids or (), len(ids) if ids else limit)
     if retried:
         runtime.sender.on_stored()
-    for job_id in dict.fromkeys(ids or ()):
-        if job_id not in retried and await store.get(job_id) is None:
+    for job_id in sorted(set(ids or ()) - set(retried)):
+        if await store.get(job_id) is None:
             raise JobNotFoundError(job_id)
     return retried
 

@@ -107,6 +107,8 @@ def test_only_what_is_asked_for_is_retried(app: Application, steps: Steps) -> No
         assert jobs.retry(one) == [one]
         assert app.ended(one).state == "succeeded"
         assert jobs.retry(one) == []
+        with pytest.raises(JobNotFoundError, match="no id at all"):
+            jobs.retry("no id at all")
         with pytest.raises(JobNotFoundError, match=NOBODY):
             jobs.retry([NOBODY, two])
         assert app.ended(two).state == "succeeded"

@@ -24,6 +24,7 @@ from jq_actors import (
     current_job,
     jobs,
 )
+from jq_actors.job import Place
 from jq_actors.middleware import RunNext
 from jq_actors.outcome import Outcome
 
@@ -71,6 +72,9 @@ def look_at_jobs(command: JobCommand[str]) -> datetime | None:
     assert_type(job.state, JobState)
     assert_type(job.group, str | None)
     assert_type([found.id for found in jobs.find(state="failed", actor="greet", limit=10).jobs], list[JobId])
+    assert_type(jobs.retry(state="failed", actor="greet"), list[JobId])
+    assert_type(jobs.move(command.job_id, front=True).place, Place | None)
+    assert_type([group.reason for group in jobs.groups(state="blocked").groups], list[str | None])
     return job.started_at
 
 
