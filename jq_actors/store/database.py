@@ -17,7 +17,8 @@ from jq_actors.events import Events, StoreBack, StoreLost
 from jq_actors.in_thread import in_thread
 from jq_actors.urls import mask_url
 
-from .dialect import WRITES, Fault, dialect_of
+from .dialect import WRITES, Fault
+from .dialects import dialect_of
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]

@@ -7,7 +7,7 @@ not wait for each other. A lost row is made again by whoever needs it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,9 +28,9 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 @dataclass(slots=True)
 class GroupPolicy:
-    """What the runtime says of groups (`JobStore.rules`, `JobStore.group_window`)."""
+    """What the runtime says of groups before the store is opened (`JobStore.rules`, `JobStore.group_window`)."""
 
-    rules: GroupRules
+    rules: GroupRules = field(default_factory=GroupRules)
     window: int | None = None
 
 
