@@ -1,11 +1,20 @@
-"""Fixtures of the store suite.
+"""Fixtures of the suites.
 
-db: World    a test runs three times: on SQLite, on PostgreSQL by asyncpg, on PostgreSQL by psycopg
-pg: World    on PostgreSQL by asyncpg
+Of the store's
+  db: World    a test runs three times: on SQLite, on PostgreSQL by asyncpg, on PostgreSQL by psycopg
+  pg: World    on PostgreSQL by asyncpg
+Of the transport's, by what the test needs
+  world: World          runs on every adapter
+  unbounded: World      on those whose queues take everything, whether it is consumed or not
+  broker: RabbitWorld   on those with a connection, and with queues that several processes share
+  classic: World        on those that do what quorum queues (seen with RabbitMQ 3.10) do not
+  with_rows: World      on the one that has rows behind it, and takes only what makes sense now
+  queue: str            a name that nobody else uses
 """
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +26,7 @@ import pytest
 from jq_actors.store import migrate
 from tests.support.postgres import GivenPostgres, PrivatePostgres
 
+from . import transports
 from .stores import KINDS, TABLE, World, emptied, world_on
 
 
@@ -61,3 +71,45 @@ def postgres_url(migrated_postgres: str) -> str:
 async def pg(postgres_url: str) -> AsyncIterator[World]:
     async with world_on(postgres_url) as world:
         yield world
+
+
+@pytest.fixture(scope="session")
+def namespaces() -> dict[bool, str]:
+    # One for each type of queue, and not for each test: a listing of queues costs a second.
+    return {quorum: f"t{secrets.token_hex(5)}" for quorum in (False, True)}
+
+
+@pytest.fixture(params=transports.ALL)
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[transports.World]:
+    async with transports.world_of(request) as made:
+        yield made
+
+
+@pytest.fixture(params=transports.UNBOUNDED)
+async def unbounded(request: pytest.FixtureRequest) -> AsyncIterator[transports.World]:
+    async with transports.world_of(request) as made:
+        yield made
+
+
+@pytest.fixture(params=transports.BROKERS)
+async def broker(request: pytest.FixtureRequest) -> AsyncIterator[transports.RabbitWorld]:
+    async with transports.world_of(request) as made:
+        assert isinstance(made, transports.RabbitWorld)
+        yield made
+
+
+@pytest.fixture(params=transports.UNBOUNDED[:2])
+async def classic(request: pytest.FixtureRequest) -> AsyncIterator[transports.World]:
+    async with transports.world_of(request) as made:
+        yield made
+
+
+@pytest.fixture(params=transports.ALL[:1])
+async def with_rows(request: pytest.FixtureRequest) -> AsyncIterator[transports.World]:
+    async with transports.world_of(request) as made:
+        yield made
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"q{secrets.token_hex(4)}"

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,13 +12,11 @@ from jq_actors.errors import TransportError
 from jq_actors.events import AckLost
 from jq_actors.transport.port import Deferred, NotPublished, Published, Transport
 from tests.support.amqp import Probe
-from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
 from tests.support.waiting import eventually
 
 from .transports import (
     PRIORITY_QUEUE,
     AckingHand,
-    EmbeddedWorld,
     Hand,
     RabbitWorld,
     World,
@@ -31,75 +26,6 @@ from .transports import (
     jobs,
     ready_of,
 )
-
-BROKERS = ["rabbitmq", "rabbitmq-quorum"]
-UNBOUNDED = ["embedded", *BROKERS]
-ALL = ["embedded-with-rows", *UNBOUNDED]
-
-
-@pytest.fixture(scope="module")
-def namespaces() -> dict[bool, str]:
-    # One for each type of queue, and not for each test: a listing of queues costs a second.
-    return {quorum: f"t{secrets.token_hex(5)}" for quorum in (False, True)}
-
-
-@pytest.fixture(params=ALL)
-async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Every adapter."""
-    async with _world(request) as made:
-        yield made
-
-
-@pytest.fixture(params=UNBOUNDED)
-async def unbounded(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Those whose queues take everything, whether it is consumed or not."""
-    async with _world(request) as made:
-        yield made
-
-
-@pytest.fixture(params=BROKERS)
-async def broker(request: pytest.FixtureRequest) -> AsyncIterator[RabbitWorld]:
-    """Those with a connection, and with queues that several processes share."""
-    async with _world(request) as made:
-        assert isinstance(made, RabbitWorld)
-        yield made
-
-
-@pytest.fixture(params=UNBOUNDED[:2])
-async def classic(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """Those that do what quorum queues (seen with RabbitMQ 3.10) do not."""
-    async with _world(request) as made:
-        yield made
-
-
-@pytest.fixture(params=ALL[:1])
-async def lanes(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    """The one that has rows behind it, and takes only what makes sense now."""
-    async with _world(request) as made:
-        yield made
-
-
-@asynccontextmanager
-async def _world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
-    made = _make_world(request)
-    try:
-        yield made
-    finally:
-        await made.close()
-
-
-def _make_world(request: pytest.FixtureRequest) -> World:
-    if request.param.startswith("embedded"):
-        return EmbeddedWorld(has_store=request.param == "embedded-with-rows")
-    server: PrivateRabbitMQ | GivenRabbitMQ = request.getfixturevalue("rabbitmq")
-    quorum = request.param == "rabbitmq-quorum"
-    return RabbitWorld(server.url, request.getfixturevalue("namespaces")[quorum], quorum=quorum)
-
-
-@pytest.fixture
-def queue() -> str:
-    return f"q{secrets.token_hex(4)}"
-
 
 # -- start and connection ---------------------------------------------------------------------------------
 
@@ -594,18 +520,18 @@ async def test_a_broken_connection_is_made_anew_and_consumes_what_was_wanted(bro
     assert last.body == b"b"
 
 
-# -- lanes with rows behind them --------------------------------------------------------------------------
+# -- queues with rows behind them --------------------------------------------------------------------------
 
 
-async def test_with_rows_a_queue_that_nobody_here_wants_is_deferred(lanes: World, queue: str) -> None:
-    transport = await lanes.open()
+async def test_with_rows_a_queue_that_nobody_here_wants_is_deferred(with_rows: World, queue: str) -> None:
+    transport = await with_rows.open()
 
     assert await transport.publish([job("a", queue), job("b", queue, relayed=True)]) == [Deferred()] * 2
     assert transport.capacity(queue) == 0
 
 
-async def test_with_rows_a_lane_takes_what_its_consumer_works_on_and_a_little_more(lanes: World, queue: str) -> None:
-    transport, hand = await lanes.open(), Hand()
+async def test_with_rows_a_queue_takes_what_is_worked_on_and_a_little_more(with_rows: World, queue: str) -> None:
+    transport, hand = await with_rows.open(), Hand()
     transport.want(queue, 4, hand)
     assert transport.capacity(queue) == 8
 
@@ -618,8 +544,8 @@ async def test_with_rows_a_lane_takes_what_its_consumer_works_on_and_a_little_mo
     assert transport.capacity(queue) == 8 - taken
 
 
-async def test_with_rows_the_relay_is_not_starved_by_new_sendings(lanes: World, queue: str) -> None:
-    transport, hand = await lanes.open(), Hand()
+async def test_with_rows_the_relay_is_not_starved_by_new_sendings(with_rows: World, queue: str) -> None:
+    transport, hand = await with_rows.open(), Hand()
     transport.want(queue, 2, hand)
     await transport.publish([job(f"new{n}", queue) for n in range(10)])
 

@@ -1,0 +1,515 @@
+"""What `transport.port` promises of lanes, on every adapter: service, order, endings, looks.
+
+Fairness, partitions and races are in `test_lanes_at_work.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from jq_actors.errors import TransportError
+from jq_actors.events import AckLost
+from jq_actors.transport.port import Deferred, Delivery, Lane, Published, QueueDepth, Transport
+from tests.support.waiting import eventually
+
+from .transports import (
+    AckingHand,
+    Hand,
+    RabbitWorld,
+    World,
+    eventually_depth,
+    grouped,
+    jobs,
+    lane_depth,
+    serve,
+)
+
+NAMES = [
+    "x" * 512,
+    "x" * 511 + "y",  # differs from the first only at its end
+    "é" * 512,
+    "🦄" * 512,
+    "a/b//c/..",
+    "..",
+    ".",
+    "*",
+    "#",
+    "tenant.42.*.#",
+    "100%",
+    "100%25",
+    "~",
+    " ",
+    "  two\nlines\t",
+    "Ümlaut",
+    "ümlaut",
+    '{"key": "value"}',
+]
+"""Names of groups that an encoding may stumble over, or take for the same."""
+
+END: dict[str, Callable[[Delivery], None]] = {
+    "acked": lambda delivery: delivery.ack(),
+    "buried": lambda delivery: delivery.bury("no command"),
+}
+
+
+async def still_blocked() -> bool:
+    return True
+
+
+async def free_again() -> bool:
+    return False
+
+
+# -- service ----------------------------------------------------------------------------------------------
+
+
+async def test_what_is_published_into_a_lane_is_delivered(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), AckingHand(), Lane(queue, "mail/7", weight=3)
+    serve(transport, queue, hand)
+
+    assert await transport.publish(grouped("a b", lane)) == [Published()] * 2
+
+    first, _ = await hand.has(2)
+    assert (first.queue, first.lane, first.body, first.dispatch, first.redelivered) == (queue, lane, b"a", 1, False)
+    assert hand.bodies == ["a", "b"]
+
+
+async def test_a_lane_that_has_waited_is_served_when_serving_begins(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), AckingHand(), Lane(queue, "g")
+    await transport.publish(grouped("a b c", lane))
+
+    serve(transport, queue, hand)
+
+    await hand.has(3)
+    assert hand.bodies == ["a", "b", "c"]
+
+
+async def test_lanes_may_be_served_before_the_connection(unbounded: World, queue: str) -> None:
+    transport, hand = unbounded.make(), AckingHand()
+    serve(transport, queue, hand)
+
+    await transport.start()
+    assert await transport.wait_connected(20)
+    await transport.publish(grouped("a", Lane(queue, "g")))
+
+    await hand.has(1)
+
+
+async def test_the_queue_itself_is_consumed_beside_its_lanes(unbounded: World, queue: str) -> None:
+    transport, plain, of_lanes = await unbounded.open(), AckingHand(), AckingHand()
+    transport.want(queue, 5, plain)
+    serve(transport, queue, of_lanes)
+
+    await transport.publish([*jobs("a b", queue), *grouped("x", Lane(queue, "g")), *jobs("c", queue)])
+
+    assert [delivery.lane for delivery in await plain.has(3)] == [None] * 3
+    await of_lanes.has(1)
+    assert (plain.bodies, of_lanes.bodies) == (["a", "b", "c"], ["x"])
+
+
+async def test_lanes_of_the_same_group_in_other_queues_are_others(unbounded: World, queue: str) -> None:
+    transport, first, second = await unbounded.open(), Hand(), Hand()
+    serve(transport, f"{queue}1", first)
+    serve(transport, f"{queue}2", second)
+
+    await transport.publish([*grouped("a", Lane(f"{queue}1", "g")), *grouped("b", Lane(f"{queue}2", "g"))])
+
+    await first.has(1)
+    await second.has(1)
+    assert (first.bodies, second.bodies) == (["a"], ["b"])
+
+
+async def test_no_more_lanes_are_served_than_there_are_slots(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), Hand()
+    lanes = [Lane(queue, f"g{n}") for n in range(5)]
+    serve(transport, queue, hand, slots=2)
+
+    await transport.publish([message for lane in lanes for message in grouped("a", lane)])
+
+    first, _ = await hand.has(2)
+    assert [await lane_depth(transport, lane) for lane in lanes].count(QueueDepth(1, 0)) == 3
+    assert len(hand.deliveries) == 2
+    first.ack()
+    await hand.has(3)
+    assert len({delivery.lane for delivery in hand.deliveries}) == 3
+
+
+@pytest.mark.parametrize("ending", END)
+async def test_the_next_of_a_group_comes_when_the_one_before_has_ended(
+    unbounded: World, queue: str, ending: str
+) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b c", lane))
+
+    for count in (1, 2, 3):
+        *_, last = await hand.has(count)
+        await _others_come(transport, queue, hand)
+        assert _of(hand, lane) == ["a", "b", "c"][:count]
+        END[ending](last)
+        hand.deliveries = [delivery for delivery in hand.deliveries if delivery.lane == lane]
+
+    await eventually_depth(transport, lane, 0, 0)
+
+
+async def test_a_lane_with_seats_has_so_many_in_hand_and_no_more(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g", seats=3)
+    serve(transport, queue, hand)
+
+    await transport.publish(grouped("a b c d e f", lane))
+
+    [first, *_] = await hand.has(3)
+    await _others_come(transport, queue, hand)
+    assert sorted(_of(hand, lane)) == ["a", "b", "c"]
+    first.ack()
+    await eventually(lambda: len(_of(hand, lane)) == 4, why="the fourth")
+    await _others_come(transport, queue, hand)
+    assert sorted(_of(hand, lane)) == ["a", "b", "c", "d"]
+
+
+async def test_a_seat_that_comes_free_late_is_taken_by_what_comes_later(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g", seats=2)
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a", lane))
+    await hand.has(1)
+
+    await transport.publish(grouped("b", lane))
+
+    await hand.has(2)  # while the first is still in hand
+
+
+async def test_any_name_is_a_lane_of_its_own(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), AckingHand()
+    lanes = [Lane(queue, name) for name in NAMES]
+    await transport.publish([message for n, lane in enumerate(lanes) for message in grouped(f"{n}", lane)])
+    assert await transport.lane_depths(lanes) == [QueueDepth(1, 0)] * len(lanes)
+
+    serve(transport, queue, hand)
+
+    came = {delivery.lane: delivery.body.decode() for delivery in await hand.has(len(lanes))}
+    assert came == {lane: f"{n}" for n, lane in enumerate(lanes)}
+
+
+async def test_after_a_cut_a_lane_is_served_again_in_order(broker: RabbitWorld, queue: str) -> None:
+    transport, hand, lane = await broker.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b c", lane))
+    [lost] = await hand.has(1)
+
+    broker.proxy.cut()
+
+    [_, again] = await hand.has(2, timeout=30)
+    assert (again.body, again.redelivered, lost.is_open) == (b"a", True, False)
+    lost.ack()
+    assert [event.queue for event in broker.recorder.of(AckLost)] == [queue]
+    again.ack()
+    (await hand.has(3))[2].ack()
+    await hand.has(4)
+    assert hand.bodies == ["a", "a", "b", "c"]
+
+
+# -- given back, and left ---------------------------------------------------------------------------------
+
+
+async def test_what_is_given_back_keeps_its_place(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b c", lane))
+
+    for count in (1, 2):
+        (await hand.has(count))[-1].requeue()
+    for count in (3, 4):
+        (await hand.has(count))[-1].ack()
+    await hand.has(5)
+
+    assert hand.bodies == ["a", "a", "a", "b", "c"]
+    assert [delivery.redelivered for delivery in hand.deliveries[:3]] == [False, True, True]
+
+
+async def test_a_lane_that_is_given_back_waits_behind_the_others(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), Hand()
+    await transport.publish([*grouped("a", Lane(queue, "first")), *grouped("x", Lane(queue, "second"))])
+    serve(transport, queue, hand, slots=1)
+    [first] = await hand.has(1)
+
+    first.requeue()
+
+    (await hand.has(2))[-1].ack()
+    await hand.has(3)
+    one, other = hand.bodies[0], hand.bodies[1]
+    assert {one, other} == {"a", "x"}
+    assert hand.bodies == [one, other, one]
+
+
+async def test_a_lane_that_was_left_is_not_served_until_it_is_offered(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand, slots=1)
+    await transport.publish(grouped("a b", lane))
+    [delivery] = await hand.has(1)
+    asked = asyncio.Event()
+
+    async def ask() -> bool:
+        asked.set()
+        return True
+
+    delivery.leave(ask)
+    await asyncio.wait_for(asked.wait(), 10)
+    await eventually_depth(transport, lane, 2, 0)
+    await _others_come(transport, queue, hand, end=True)  # it keeps no slot
+    assert _of(hand, lane) == ["a"]
+
+    await transport.offer([lane])
+    await eventually(lambda: len(_of(hand, lane)) == 2, why="the lane to be served again")
+    hand.deliveries[-1].ack()
+    await eventually(lambda: len(_of(hand, lane)) == 3, why="the rest of the lane")
+    assert _of(hand, lane) == ["a", "a", "b"]
+    assert await lane_depth(transport, lane) in (QueueDepth(0, 1), QueueDepth(1, 1))
+
+
+async def test_a_lane_that_is_free_again_is_served_on(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b", lane))
+
+    (await hand.has(1))[0].leave(free_again)
+
+    (await hand.has(2))[1].ack()
+    await hand.has(3)
+    assert hand.bodies == ["a", "a", "b"]
+
+
+async def test_a_lane_that_was_left_is_served_when_something_new_comes(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a", lane))
+    (await hand.has(1))[0].leave(still_blocked)
+    await eventually_depth(transport, lane, 1, 0)
+
+    await transport.publish(grouped("b", lane))
+
+    (await hand.has(2))[1].ack()
+    await hand.has(3)
+    assert hand.bodies == ["a", "a", "b"]
+
+
+async def test_an_offer_while_a_lane_is_being_left_is_not_lost(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a", lane))
+    offered = asyncio.Event()
+
+    async def ask() -> bool:
+        await transport.offer([lane])
+        offered.set()
+        return True  # the answer is older than the offer
+
+    (await hand.has(1))[0].leave(ask)
+
+    await asyncio.wait_for(offered.wait(), 10)
+    await hand.has(2)
+    assert hand.bodies == ["a", "a"]
+
+
+async def test_a_lane_may_be_left_by_several_deliveries_at_once(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g", seats=2)
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b c", lane))
+
+    for delivery in await hand.has(2):
+        delivery.leave(still_blocked)
+    await eventually_depth(transport, lane, 3, 0)
+    await transport.offer([lane])
+
+    await hand.has(4)
+    assert sorted(hand.bodies[2:4]) == ["a", "b"]
+
+
+# -- offers, looks, and lanes that are over ---------------------------------------------------------------
+
+
+async def test_an_offer_of_what_is_not_there_or_empty_does_nothing(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), AckingHand()
+    unknown, drained = Lane(queue, "unknown"), Lane(queue, "drained")
+    serve(transport, queue, hand, slots=1)
+    await transport.publish(grouped("a", drained))
+    await hand.has(1)
+    await eventually_depth(transport, drained, 0, 0)
+
+    await transport.offer([unknown, drained, Lane(f"{queue}-never-used", "g")])
+
+    await _others_come(transport, queue, hand)
+    assert hand.bodies[0] == "a"
+    assert len(hand.bodies) == 2
+    assert await transport.lane_depths([unknown]) == [None]
+
+
+async def test_an_offer_of_a_lane_that_is_served_gives_it_no_second_seat(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b", lane))
+    await hand.has(1)
+
+    await transport.offer([lane])
+
+    await _others_come(transport, queue, hand)
+    assert _of(hand, lane) == ["a"]
+
+
+async def test_a_look_tells_what_waits_and_who_serves(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), Hand()
+    lane, other = Lane(queue, "g"), Lane(queue, "unknown")
+    await transport.publish(grouped("a b c", lane))
+    assert await transport.lane_depths([other, lane]) == [None, QueueDepth(3, 0)]
+
+    serve(transport, queue, hand)
+
+    await hand.has(1)
+    served = await lane_depth(transport, lane)
+    assert served.consumers == 1
+    assert served.ready <= 2  # what a broker has sent ahead waits no more
+    for count in (1, 2, 3):
+        (await hand.has(count))[-1].ack()
+    await eventually_depth(transport, lane, 0, 0)
+
+
+async def test_a_lane_that_was_forgotten_is_made_again(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), AckingHand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a", lane))
+    await hand.has(1)
+    await eventually_depth(transport, lane, 0, 0)
+
+    await transport.forget_lanes([lane, Lane(queue, "unknown")])
+
+    assert await transport.lane_depths([lane]) == [None]
+    assert await transport.publish(grouped("b", lane)) == [Published()]
+    await hand.has(2)
+    assert hand.bodies == ["a", "b"]
+
+
+async def test_a_lane_with_messages_is_not_forgotten(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), Hand()
+    waiting, served = Lane(queue, "waiting"), Lane(f"{queue}2", "served")
+    serve(transport, served.queue, hand)
+    await transport.publish([*grouped("a", waiting), *grouped("b", served)])
+    await hand.has(1)
+
+    await transport.forget_lanes([waiting, served])
+
+    assert await transport.lane_depths([waiting, served]) == [QueueDepth(1, 0), QueueDepth(0, 1)]
+
+
+async def test_without_a_broker_looking_at_lanes_is_an_error(world: World, queue: str) -> None:
+    transport, lane = await world.without_broker(), Lane(queue, "g")
+
+    for ask in (transport.offer, transport.lane_depths, transport.forget_lanes):
+        with pytest.raises(TransportError):
+            await ask([lane])
+
+
+# -- the end ----------------------------------------------------------------------------------------------
+
+
+async def test_after_stop_intake_no_lane_is_served_and_deliveries_stay_valid(unbounded: World, queue: str) -> None:
+    transport, hand = await unbounded.open(), Hand()
+    acked, requeued = Lane(queue, "acked"), Lane(queue, "requeued")
+    serve(transport, queue, hand)
+    await transport.publish([*grouped("a b", acked), *grouped("x y", requeued)])
+    by_lane = {delivery.lane: delivery for delivery in await hand.has(2)}
+
+    await transport.stop_intake()
+    await transport.publish([*grouped("c", acked), *grouped("e", Lane(queue, "late"))])
+    by_lane[acked].ack()
+    by_lane[requeued].requeue()
+    await transport.close()
+
+    assert sorted(hand.bodies) == ["a", "x"]
+    assert unbounded.recorder.of(AckLost) == []
+    left = await _left(unbounded, transport, queue, 5)
+    assert left == {acked.key: ["b", "c"], requeued.key: ["x", "y"], "late": ["e"]}
+
+
+async def test_closing_gives_back_what_is_in_hand_of_a_lane(unbounded: World, queue: str) -> None:
+    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a b", lane))
+    [late] = await hand.has(1)
+
+    await transport.close()
+    late.ack()
+
+    assert [event.queue for event in unbounded.recorder.of(AckLost)] == [queue]
+    assert await _left(unbounded, transport, queue, 2) == {"g": ["a", "b"]}
+
+
+# -- lanes with rows behind them --------------------------------------------------------------------------
+
+
+async def test_with_rows_lanes_that_nobody_here_serves_are_deferred(with_rows: World, queue: str) -> None:
+    transport = await with_rows.open()
+    transport.want(queue, 4, Hand())
+
+    assert await transport.publish(grouped("a", Lane(queue, "g"))) == [Deferred()]
+    assert transport.capacity(queue, lanes=True) == 0
+
+
+async def test_with_rows_queue_and_lanes_take_no_room_from_each_other(with_rows: World, queue: str) -> None:
+    transport, hand = await with_rows.open(), Hand()
+    transport.want(queue, 2, hand)
+    serve(transport, queue, hand, slots=2)
+    of_lanes = transport.capacity(queue, lanes=True)
+
+    results = await transport.publish(jobs("a " * 50, queue))
+    assert results[-1] == Deferred()
+    assert transport.capacity(queue, lanes=True) == of_lanes > 0
+
+    plain = transport.capacity(queue)
+    results = await transport.publish(grouped("x " * 50, Lane(queue, "g")))
+    assert results[0] == Published()
+    assert results[-1] == Deferred()
+    assert transport.capacity(queue) == plain
+
+
+async def test_with_rows_what_waits_in_lanes_that_were_left_takes_no_room(with_rows: World, queue: str) -> None:
+    transport, hand, lane = await with_rows.open(), Hand(), Lane(queue, "g")
+    serve(transport, queue, hand, slots=1)
+    room = transport.capacity(queue, lanes=True)
+    await transport.publish(grouped("a b", lane))
+    assert transport.capacity(queue, lanes=True) == room - 2
+
+    (await hand.has(1))[0].leave(still_blocked)
+    assert transport.capacity(queue, lanes=True) == room
+
+    await transport.offer([lane])
+    assert transport.capacity(queue, lanes=True) == room - 2
+
+
+# -- looks from outside -----------------------------------------------------------------------------------
+
+
+def _of(hand: Hand, lane: Lane) -> list[str]:
+    return [delivery.body.decode() for delivery in hand.deliveries if delivery.lane == lane]
+
+
+async def _others_come(transport: Transport, queue: str, hand: Hand, *, end: bool = False) -> None:
+    """Wait until a message of another lane has come all the way: what could come before it would be here by now."""
+    other = Lane(queue, f"other-{secrets.token_hex(4)}")
+    await transport.publish(grouped("other", other))
+    await eventually(lambda: _of(hand, other), why="a message of another lane")
+    if end:
+        next(delivery for delivery in hand.deliveries if delivery.lane == other).ack()
+
+
+async def _left(world: World, closed: Transport, queue: str, count: int) -> dict[str, list[str]]:
+    """What the lanes of a closed transport hold, by key: ``count`` messages in all."""
+    transport, hand, left = await world.reopen(closed), AckingHand(), dict[str, list[str]]()
+    serve(transport, queue, hand)
+    for delivery in await hand.has(count):
+        assert delivery.lane is not None
+        left.setdefault(delivery.lane.key, []).append(delivery.body.decode())
+    await transport.close()
+    return left
