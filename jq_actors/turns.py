@@ -120,8 +120,17 @@ def _behind_the_stuck(group: GroupView, queue: str, now: datetime) -> Turn:
         return Wait(LOOK_AGAIN, "its place is not known")  # it changed meanwhile
     if stuck.gap_before is not None:
         return Park(f"position {stuck.gap_before} has not been sent")
+    reason = _why_stuck(stuck)
+    if stuck.queue != queue:
+        # Whatever moves it offers the lane of its own queue, not this one: only its end releases what is parked.
+        return Park(reason)
     if stuck.state is JobState.UNHANDLED:
-        return Leave(f"blocked by job {stuck.job_id}, which no worker can run")
-    reason = f"blocked by job {stuck.job_id}, {stuck.state.value} until {stuck.due_at.isoformat(timespec='seconds')}"
+        return Leave(reason)
     time = stuck.due_at - now
     return Wait(max(time, timedelta()), reason) if time <= LONGEST_WAIT else Leave(reason)
+
+
+def _why_stuck(stuck: Member) -> str:
+    if stuck.state is JobState.UNHANDLED:
+        return f"blocked by job {stuck.job_id}, which no worker can run"
+    return f"blocked by job {stuck.job_id}, {stuck.state.value} until {stuck.due_at.isoformat(timespec='seconds')}"

@@ -28,14 +28,16 @@ def tokens_needed(lane: QueueDepth | None, published: int, seats: int) -> int:
     return max(0, min(published, seats - serving))
 
 
-def is_wanted(lane: QueueDepth | None, serving_here: int, seats: int) -> bool:
+def is_wanted(lane: QueueDepth | None, serving_here: int, seats: int, *, redelivered: bool) -> bool:
     """Whether a worker that got a token begins to serve; else it acks the token, for others serve already.
 
     They see what the token stands for: it was published before the token, and they look after they cancel.
+    ``redelivered``: its holder is gone, and what is counted may be the holder's own consumer: each of the broker's
+    queues learns by itself that a connection is dead. Acked then, it would be the last token of a lane with work.
     """
     if lane is None or serving_here >= seats:
         return False
-    return lane.consumers < seats
+    return redelivered or lane.consumers < seats
 
 
 def after_cancel(lane: QueueDepth | None, *, blocked: bool) -> AfterCancel:
