@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jq_actors.group import Group, GroupState
 from jq_actors.groups import GroupRules
@@ -56,6 +56,8 @@ class ClaimRequest:
     """The user's name of the queue that the delivery came from."""
     can_leave: bool = True
     """It came by a lane of its group alone, that can be left; else what would be LEAVE is PARK."""
+    group: str | None = None
+    """Its group, as the delivery says: a hint, which saves a look. The row may say another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +186,15 @@ class StoreReport:
     head: str | None = None
 
 
+class Room(NamedTuple):
+    """How many rows of a queue fit into a process's memory."""
+
+    plain: int
+    """Those without a group."""
+    lanes: int = 0
+    """Those of groups."""
+
+
 class JobStore(Protocol):
     """Rows of jobs, attempts, groups and workers."""
 
@@ -252,11 +263,12 @@ class JobStore(Protocol):
         ...
 
     async def take_unpublished(
-        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
+        self, room: Mapping[str, Room] | None, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
         """Queued rows that were never published and that nobody leases, oldest first.
 
-        ``room``: at most so many of each queue, and no other queues; ``None``: any.
+        ``room``: at most so many of each queue, and no other queues; ``None``: any. Jobs of groups and others do not
+        wait for each other.
         """
         ...
 

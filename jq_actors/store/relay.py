@@ -29,7 +29,7 @@ from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published
 
 from .looks import Look
 from .missing import MissingRows
-from .port import Dispatch, JobStore, Retention
+from .port import Dispatch, JobStore, Retention, Room
 from .still_groups import StillGroups
 
 BATCH = 500
@@ -240,9 +240,10 @@ class Relay:
         health = self._transport.health
         return health.connected and not health.publisher_blocked
 
-    def _rooms(self) -> dict[str, int]:
-        rooms = {queue: self._transport.capacity(queue) for queue in self._queues}
-        return {queue: room for queue, room in rooms.items() if room > 0}
+    def _rooms(self) -> dict[str, Room]:
+        capacity = self._transport.capacity
+        rooms = {queue: Room(capacity(queue), capacity(queue, lanes=True)) for queue in self._queues}
+        return {queue: room for queue, room in rooms.items() if any(room)}
 
     async def _publish(self, dispatches: Sequence[Dispatch], reason: str) -> None:
         fitting, returned = self._split(dispatches)
@@ -283,9 +284,10 @@ class Relay:
         """What there is room for, and what not: due rows were taken whatever room their queues have."""
         if self._transport.shared:
             return list(dispatches), []
-        taken: Counter[str] = Counter()
+        taken: Counter[tuple[str, bool]] = Counter()
         parts: tuple[list[Dispatch], list[Dispatch]] = ([], [])
         for dispatch in dispatches:
-            taken[dispatch.queue] += 1
-            parts[taken[dispatch.queue] > self._transport.capacity(dispatch.queue)].append(dispatch)
+            queue, lanes = kind = dispatch.queue, dispatch.group is not None
+            taken[kind] += 1
+            parts[taken[kind] > self._transport.capacity(queue, lanes=lanes)].append(dispatch)
         return parts

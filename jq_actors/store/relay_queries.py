@@ -13,7 +13,7 @@ from jq_actors.job import JobId, JobState
 
 from .database import Database
 from .dialect import encode_rows
-from .port import Dispatch
+from .port import Dispatch, Room
 from .publish_leases import PublishLeases
 from .tables import JOB_ID, Tables, UtcDateTime
 
@@ -51,7 +51,9 @@ class RelayQueries:
             },
         )
         self._take_any = self._take(unpublished, order, leased)
-        self._take_of_queue = self._take((c.queue == _QUEUE, *unpublished), order, leased)
+        of_queue, grouped = (c.queue == _QUEUE, *unpublished), c.group_key.is_not(None)
+        self._take_plain = self._take((*of_queue, ~grouped), order, leased)
+        self._take_grouped = self._take((*of_queue, grouped), order, leased)
         in_broker = (c.queue == _QUEUE, c.final_state.is_(None), queued, c.publish_at.is_(None))
         self._take_missing = self._take(
             # The second condition is the first without its row's back-off: the one that the index can answer.
@@ -75,20 +77,21 @@ class RelayQueries:
 
     async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
         """See JobStore."""
-        return await self._lease(self._take_due, {"limit": limit}, now, lease)
+        return await self.lease(self._take_due, {"limit": limit}, now, lease)
 
     async def take_unpublished(
-        self, room: Mapping[str, int] | None, limit: int, now: datetime, lease: timedelta
+        self, room: Mapping[str, Room] | None, limit: int, now: datetime, lease: timedelta
     ) -> list[Dispatch]:
         """See JobStore."""
         if room is None:
-            return await self._lease(self._take_any, {"limit": limit}, now, lease)
+            return await self.lease(self._take_any, {"limit": limit}, now, lease)
         taken: list[Dispatch] = []
         for queue, places in room.items():
-            wanted = min(places, limit - len(taken))
-            if wanted > 0:
-                parameters = {"limit": wanted, "wanted_queue": queue}
-                taken += await self._lease(self._take_of_queue, parameters, now, lease)
+            for statement, wanted in ((self._take_plain, places.plain), (self._take_grouped, places.lanes)):
+                wanted = min(wanted, limit - len(taken))
+                if wanted > 0:
+                    parameters = {"limit": wanted, "wanted_queue": queue}
+                    taken += await self.lease(statement, parameters, now, lease)
         return taken
 
     async def take_missing(
@@ -96,7 +99,7 @@ class RelayQueries:
     ) -> list[Dispatch]:
         """See JobStore."""
         parameters = {"wanted_queue": queue, "limit": limit, **_backoffs(published_before, now)}
-        return await self._lease(self._take_missing, parameters, now, lease)
+        return await self.lease(self._take_missing, parameters, now, lease)
 
     async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
         """See JobStore."""
@@ -132,9 +135,11 @@ class RelayQueries:
             .returning(c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key)
         )
 
-    async def _lease(
+    async def lease(
         self, statement: sa.UpdateBase, parameters: Mapping[str, Any], now: datetime, lease: timedelta
     ) -> list[Dispatch]:
+        """Take the rows that ``statement`` returns, leased for so long (``lease`` and ``now`` are its parameters)."""
+
         async def take(connection: AsyncConnection) -> list[Dispatch]:
             rows = await connection.execute(statement, {**parameters, "now": now, "lease": now + lease})
             return await self._dispatches(connection, rows.all())

@@ -12,14 +12,19 @@ from datetime import datetime, timedelta
 
 from jq_actors.clock import Clock
 from jq_actors.events import Events
+from jq_actors.groups import GroupRules
 from jq_actors.job import Job, JobId, JobState
 from jq_actors.outcome import Interrupted
 from jq_actors.protocol import Verdict
 from jq_actors.worker import WorkerIdentity
 
 from .batching import GroupCommit
+from .bodies import Bodies
 from .claims import Claims
 from .database import Database
+from .group_claims import GroupClaims
+from .group_rows import GroupPolicy, GroupRows
+from .group_views import GroupViews
 from .inserts import Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
@@ -33,6 +38,7 @@ from .port import (
     NewJob,
     Recovery,
     Retention,
+    Room,
     Settlement,
     StoreReport,
 )
@@ -82,7 +88,11 @@ class SqlStore:
         self._workers = Workers(tables, dialect, grace=leases.worker)
         self._inserts = Inserts(tables, dialect)
         losses = Losses(tables, dialect)
-        self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses)
+        self._groups = GroupPolicy()
+        rows, views = GroupRows(tables, dialect), GroupViews(tables, dialect, self._groups)
+        bodies = Bodies(tables, dialect)
+        turns = GroupClaims(tables, dialect, self._workers, rows, views, bodies)
+        self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses, turns, bodies)
         self._settles = Settles(tables, dialect)
         self._publishing = PublishLeases()
         self._relay = RelayQueries(self._db, tables, self._publishing)
@@ -94,6 +104,24 @@ class SqlStore:
         self._settling = GroupCommit("settle", self._write_settlements, clock=clock, events=events)
         self._inserting = GroupCommit("insert", self._write_jobs, clock=clock, events=events, patient=False)
         self._marking = GroupCommit("mark", self._write_marks, clock=clock, events=events, patient=False)
+
+    @property
+    def rules(self) -> GroupRules:
+        """See JobStore."""
+        return self._groups.rules
+
+    @rules.setter
+    def rules(self, rules: GroupRules) -> None:
+        self._groups.rules = rules
+
+    @property
+    def group_window(self) -> int | None:
+        """See JobStore."""
+        return self._groups.window
+
+    @group_window.setter
+    def group_window(self, window: int | None) -> None:
+        self._groups.window = window
 
     # -- open and close
 
@@ -140,10 +168,10 @@ class SqlStore:
         """See JobStore."""
         await self._marks.released(dispatches)
 
-    async def _write_claims(self, requests: Sequence[ClaimRequest], _again: bool) -> list[Claim]:
+    async def _write_claims(self, requests: Sequence[ClaimRequest], again: bool) -> list[Claim]:
         await self._live()
         now = self.now()
-        claimed = await self._db.write(lambda connection: self._claims.write(connection, requests, now))
+        claimed = await self._db.write(lambda connection: self._claims.write(connection, requests, now, again=again))
         for event in claimed.events:
             self._events.emit(event)
         return [claimed.answers[request.run_token] for request in requests]
@@ -168,8 +196,10 @@ class SqlStore:
 
     def _give_back(self, request: ClaimRequest, claim: Claim) -> None:
         if claim.verdict is Verdict.GRANT:
-            now = self.now()
-            given_back = self._settling.add(Settlement(request.job_id, request.run_token, Interrupted(), now, now))
+            now, instead = self.now(), claim.instead
+            job_id = request.job_id if instead is None else instead.job_id
+            interrupted = Settlement(job_id, request.run_token, Interrupted(), now, now, republish=instead is not None)
+            given_back = self._settling.add(interrupted)
             # When the store closes too soon for it, the worker's lease gives the job back.
             given_back.add_done_callback(lambda future: future.cancelled() or future.exception())
 
@@ -180,7 +210,7 @@ class SqlStore:
         return await self._relay.take_due(limit, self.now(), publish_lease)
 
     async def take_unpublished(
-        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
+        self, room: Mapping[str, Room] | None, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
         """See JobStore."""
         return await self._relay.take_unpublished(room, limit, self.now(), publish_lease)

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jq_actors.job import JobState
 from jq_actors.outcome import Failure, Interrupted, Retrying, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Dispatch
+from jq_actors.store.port import Dispatch, Room
 from jq_actors.store.relay_queries import FIRST_BACKOFF, MAX_DOUBLINGS
 from jq_actors.store.sql import SqlStore
 
@@ -125,14 +125,14 @@ async def test_released_row_is_taken_at_once_and_in_its_old_place(db: World) -> 
     assert await store.take_unpublished(None, 10, LEASE) == []
 
 
-async def test_room_bounds_each_queue(db: World) -> None:
+async def test_room_bounds_each_queue_and_its_lanes(db: World) -> None:
     store = await db.worker()
-    mail = await unpublished(store, 5)
-    heavy = await unpublished(store, 5, queue="heavy")
-    await unpublished(store, 5, queue="other")
-    taken = await store.take_unpublished({"heavy": 2, "mail": 3, "empty": 4, "full": 0}, 100, LEASE)
-    assert [dispatch.job_id for dispatch in taken] == [job.id for job in heavy[:2] + mail[:3]]
-    assert len(await store.take_unpublished({"heavy": 9, "mail": 9}, 4, LEASE)) == 4
+    await store.insert(grouped := [new_job(group=f"g{number}") for number in range(5)], publish_lease=None)
+    mail, heavy, _ = [await unpublished(store, 5, queue=queue) for queue in ("mail", "heavy", "other")]
+    room = {"heavy": Room(2), "mail": Room(3, lanes=2), "empty": Room(4), "full": Room(0)}
+    taken = await store.take_unpublished(room, 100, LEASE)
+    assert [dispatch.job_id for dispatch in taken] == [job.id for job in heavy[:2] + mail[:3] + grouped[:2]]
+    assert len(await store.take_unpublished({"heavy": Room(9), "mail": Room(9)}, 4, LEASE)) == 4
     assert await store.take_unpublished({}, 100, LEASE) == []
 
 
