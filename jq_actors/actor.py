@@ -27,15 +27,6 @@ class ActorDecorator(Protocol):
     def __call__(self, fn: Callable[P, R]) -> JobActor[P, R]: ...
 
 
-class GroupedDecorator(Protocol[P]):
-    """What ``@actor(group=function)`` is: the actor takes the arguments that ``function`` takes."""
-
-    @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> AsyncJobActor[P, R]: ...
-    @overload
-    def __call__(self, fn: Callable[P, R]) -> JobActor[P, R]: ...
-
-
 @overload
 def actor(fn: Callable[P, Coroutine[Any, Any, R]]) -> AsyncJobActor[P, R]: ...
 @overload
@@ -46,20 +37,12 @@ def actor(
     actor_name: str | None = None,
     queue_name: str = "default",
     priority: int = 0,
-    group: str | None = None,
+    # Not Callable[P, …] in an overload of its own: to who unpacks options, `actor(**common)`, it would give no type at
+    # all, and to who writes a lambda an actor of untyped parameters. What it takes is checked when the actor is made.
+    group: str | Callable[..., str | None] | None = None,
     broker: dramatiq.Broker | None = None,
     **options: Any,
 ) -> ActorDecorator: ...
-@overload
-def actor(
-    *,
-    group: Callable[P, str | None],
-    actor_name: str | None = None,
-    queue_name: str = "default",
-    priority: int = 0,
-    broker: dramatiq.Broker | None = None,
-    **options: Any,
-) -> GroupedDecorator[P]: ...
 def actor(
     fn: Callable[..., Any] | None = None,
     *,

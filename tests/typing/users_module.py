@@ -43,6 +43,18 @@ def count(words: Sequence[str]) -> int:
     return len(words)
 
 
+@actor(group="account-{account_id}")
+def bill(account_id: int, cents: int) -> None: ...
+
+
+def by_account(account_id: int, cents: int) -> str | None:
+    return f"account-{account_id}" if cents else None
+
+
+@actor(group=by_account, max_retries=5)
+async def remind(account_id: int, cents: int) -> None: ...
+
+
 def use_from_sync_code() -> None:
     assert_type(greet.send("Ada"), JobCommand[str])
     assert_type(count.send(["a", "b"]).job_id, JobId)
@@ -51,6 +63,9 @@ def use_from_sync_code() -> None:
     assert_type(greet.send_many([(("Ada",), {"times": 2})], tags=["import"]), list[JobCommand[str]])
     sent = count.send_with_options(args=(["a"],), delay=timedelta(minutes=5), priority=3, tags=["import"])
     assert_type(sent, JobCommand[int])
+    assert_type(bill.send_with_options(args=(7, 100), group="vip", position=3), JobCommand[None])
+    assert_type(remind.send_with_options(args=(7, 100), group=None), JobCommand[None])
+    remind.send(7, "100")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     queued: dramatiq.Message[int] = count.message(["a"])
     assert_type(queued.options, dict[str, Any])
 

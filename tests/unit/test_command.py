@@ -106,6 +106,17 @@ def test_what_is_ours_is_read_from_the_options() -> None:
     assert command.promised
     assert (command.attempt, command.priority, command.due_at) == (2, 4, due)
     assert command.tags == ("import", "eu")
+    assert (command.group, command.position) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("group", "position"), [("account-7", None), ("Größe 📦", 1), ("x" * 512, 2**53), (None, None)]
+)
+def test_its_place_in_a_group_is_read_and_kept(group: str | None, position: int | None) -> None:
+    command = decode_command(_command(options={"jq": {"group": group, "position": position}}).encode())
+    assert (command.group, command.position) == (group, position)
+    again = command.copy(options={"jq": {**command.meta, "attempt": 2}})
+    assert (again.group, again.position, again.attempt) == (group, position, 2)
 
 
 @pytest.mark.parametrize("options", [{}, {"jq": None}, {"jq": "text"}, {"jq": []}])
@@ -149,6 +160,14 @@ def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, prio
         (_body(options={"jq": {"v": "x"}}), "schema version 'x'"),
         (_body(options={"jq": {"attempt": "2"}}), "attempt '2' is no count"),
         (_body(options={"jq": {"attempt": -1}}), "attempt -1 is no count"),
+        (_body(options={"jq": {"group": 7}}), "group must be a text of 1 to 512 characters"),
+        (_body(options={"jq": {"group": ""}}), "group must be a text of 1 to 512 characters"),
+        (_body(options={"jq": {"group": "x" * 513}}), "group must be a text of 1 to 512 .* not one of 513"),
+        (_body(options={"jq": {"group": "\ud800"}}), "group must be text that UTF-8 can encode"),
+        (_body(options={"jq": {"group": "g", "position": 0}}), "position must be a whole number from 1 to"),
+        (_body(options={"jq": {"group": "g", "position": "3"}}), "position must be a whole number from 1 to"),
+        (_body(options={"jq": {"group": "g", "position": True}}), "position must be a whole number from 1 to"),
+        (_body(options={"jq": {"position": 3}}), "position 3 without a group"),
         (_body(options={"jq": {"due": "soon"}}), "due 'soon' is no ISO time with an offset"),
         (_body(options={"jq": {"due": 7}}), "due 7 is no ISO time with an offset"),
         (_body(options={"jq": {"due": "2026-11-24T12:00:00"}}), "due '2026-11-24T12:00:00' is no ISO time"),
@@ -170,7 +189,10 @@ def test_no_body_breaks_the_decoder(body: bytes) -> None:
         decode_command(body)
 
 
-META = st.fixed_dictionaries({}, optional=dict.fromkeys(("v", "row", "attempt", "due", "priority", "tags"), JSON))
+META = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(("v", "row", "attempt", "due", "priority", "tags", "group", "position"), JSON),
+)
 
 
 @given(FIELDS, META | JSON)
@@ -186,6 +208,8 @@ def test_whatever_is_accepted_can_be_read(fields: dict[str, Any], meta: object) 
     assert 0 <= command.priority <= 9
     assert all(isinstance(tag, str) for tag in command.tags)
     assert command.due_at is None or command.due_at.tzinfo is not None
+    assert command.group is None or 1 <= len(command.group.encode().decode()) <= 512
+    assert command.position is None or (command.position >= 1 and command.group is not None)
 
 
 @given(FIELDS, st.sampled_from(["queue_name", "actor_name", "args", "kwargs", "options", "message_id"]), JSON)

@@ -37,6 +37,14 @@ class Second(JobMiddleware):
     pass
 
 
+class Choosy(JobMiddleware):
+    """It depends on its options what it needs."""
+
+    def __init__(self, *, rows: bool) -> None:
+        if rows:
+            self.requires = {"mw:Second": "rows are kept there"}
+
+
 class NoMiddleware:
     pass
 
@@ -45,7 +53,7 @@ class NoMiddleware:
 def _mw() -> Iterator[None]:
     """The classes of this file, importable as `mw`, as an application's module would be."""
     module = ModuleType("mw")
-    vars(module).update(Plain=Plain, Needy=Needy, Second=Second, NoMiddleware=NoMiddleware)
+    vars(module).update(Plain=Plain, Needy=Needy, Second=Second, Choosy=Choosy, NoMiddleware=NoMiddleware)
     sys.modules["mw"] = module
     yield
     del sys.modules["mw"]
@@ -144,6 +152,17 @@ def test_what_is_required_must_come_earlier() -> None:
         "middleware[0].mw:Needy: must come after mw:Plain, which is not listed",
         "middleware[0].mw:Needy: must come after mw:Second, which is not listed",
     ]
+
+
+def test_what_an_instance_requires_is_told_with_the_reason() -> None:
+    assert len(build({"mw:Choosy": {"rows": False}})) == 1
+    assert len(build("mw:Second", {"mw:Choosy": {"rows": True}})) == 2
+    assert problems_of({"mw:Choosy": {"rows": True}}) == {
+        "middleware[0].mw:Choosy": "must come after mw:Second, which is not listed: rows are kept there"
+    }
+    assert problems_of({"mw:Choosy": {"rows": True}}, "mw:Second") == {
+        "middleware[0].mw:Choosy": "must come after mw:Second, which comes later; move it up: rows are kept there"
+    }
 
 
 def test_nothing_is_listed_twice() -> None:
