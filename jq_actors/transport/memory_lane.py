@@ -73,12 +73,11 @@ class MemoryLane:
         self.in_hand -= 1
         self._see(message)
 
-    def purge(self) -> int:
-        """Throw away what waits; returns how many."""
-        count, self.waiting = self.waiting, 0
+    def purge(self) -> None:
+        """Throw away what waits."""
+        self.waiting = 0
         self._open.clear()
         self._lines = {key: _Line(in_hand=line.in_hand) for key, line in self._lines.items() if line.in_hand}
-        return count
 
     def _key(self, message: Message) -> str:
         return "" if self.lane.partition is None else message.outgoing.group or ""

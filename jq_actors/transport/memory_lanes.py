@@ -74,13 +74,15 @@ class MemoryLanes(Holder):
         lane = self._lanes.get(outgoing.lane)
         if lane is None:
             lane = self._lanes[outgoing.lane] = MemoryLane(outgoing.lane)
-        lane.put(self._arrived(outgoing))
         self._return(lane)
+        lane.put(self._arrived(outgoing))
+        self._see(lane)
 
     def offer(self, lane: Lane) -> None:
         """See `Transport.offer`."""
         if lane in self._lanes:
             self._return(self._lanes[lane])
+            self._see(self._lanes[lane])
 
     def serve(self, slots: int, fairness: Fairness, deliver: Deliver) -> None:
         """Deliver from now on, at most ``slots`` at once."""
@@ -105,15 +107,16 @@ class MemoryLanes(Holder):
             self.put_back(delivery)
         for lane in tuple(self._lanes.values()):
             self._return(lane)
+            self._see(lane)
 
     def purge(self) -> int:
         """See `Holder.purge`; of all lanes."""
-        count = 0
-        for lane in tuple(self._lanes.values()):
-            purged = lane.purge()
-            self.room.give(0 if lane.is_left else purged)
-            count += purged
+        lanes, count = tuple(self._lanes.values()), self.waiting
+        freed = sum(lane.waiting for lane in lanes if not lane.is_left)
+        for lane in lanes:
+            lane.purge()
             self._see(lane)
+        self.room.give(freed)
         return count
 
     # -- the endings of a delivery
@@ -134,8 +137,11 @@ class MemoryLanes(Holder):
 
     def put_back(self, delivery: MemoryDelivery) -> None:
         """See `Holder.put_back`; its lane waits behind the others."""
-        if not self._is_lost(delivery):
-            self._put_back(delivery, "given back")
+        if self._is_lost(delivery):
+            return
+        if self._held[delivery].lane.is_left:
+            self.room.give(1)
+        self._put_back(delivery, "given back")
 
     def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
         """See `Delivery.leave`."""
@@ -144,9 +150,8 @@ class MemoryLanes(Holder):
         lane = self._held[delivery].lane
         was_left, lane.is_left = lane.is_left, True
         self._put_back(delivery, "left")
-        if not was_left:
-            # What may not run is not work in hand: many blocked groups must not take the room of the others.
-            self.room.give(lane.waiting - 1)
+        # What may not run is not work in hand: many blocked groups must not take the room of the others.
+        self.room.give(1 if was_left else lane.waiting)
         question = asyncio.get_running_loop().create_task(self._ask(lane, still_blocked), name=f"left {lane.lane}")
         self._questions.add(question)
         question.add_done_callback(self._questions.discard)
@@ -160,19 +165,16 @@ class MemoryLanes(Holder):
         message.redelivered = True
         lane.end(message)
         lane.put(message)
-        if lane.is_left:
-            self.room.give(1)
         self._leave_seat(seat, why)
 
     async def _ask(self, lane: MemoryLane, still_blocked: StillBlocked) -> None:
         if not await still_blocked() and self._lanes.get(lane.lane) is lane:
-            self._return(lane)
+            self.offer(lane.lane)
 
     def _return(self, lane: MemoryLane) -> None:
         if lane.is_left:
             lane.is_left = False
             self.room.take(lane.waiting)
-        self._see(lane)
 
     # -- serving
 

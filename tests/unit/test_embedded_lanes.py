@@ -1,0 +1,309 @@
+"""The inside of the embedded transport's lanes: turns, what is told, what is forgotten, and room with rows.
+
+What they promise to their callers is in `tests/conformance/test_lanes.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from itertools import count
+
+import pytest
+
+from jq_actors.config import BrokerConfig
+from jq_actors.events import AckLost, Events, LaneClosed, LaneOpened, MemoryJobsLost
+from jq_actors.job import JobId
+from jq_actors.transport.embedded import EmbeddedTransport
+from jq_actors.transport.memory_lane import MemoryLane
+from jq_actors.transport.port import Delivery, Fairness, Lane, Outgoing, Published, QueueDepth
+from tests.support.clock import FakeClock
+from tests.support.recorder import EventRecorder
+
+numbers = count(1)
+
+
+def message(group: str = "g", body: str = "", *, delay: float = 0, relayed: bool = False) -> Outgoing:
+    return Outgoing(
+        JobId(f"{next(numbers)}"),
+        1,
+        "mail",
+        body.encode(),
+        delay=timedelta(seconds=delay),
+        lane=Lane("mail", group),
+        group=group,
+        relayed=relayed,
+    )
+
+
+class Bench:
+    """An open transport that serves the lanes of ``mail``."""
+
+    def __init__(self, clock: FakeClock, *, has_store: bool = False) -> None:
+        self.events = Events()
+        self.recorder = EventRecorder(self.events, AckLost, LaneClosed, LaneOpened, MemoryJobsLost)
+        self.transport = EmbeddedTransport(BrokerConfig(), clock, self.events, has_store=has_store)
+        self.taken: list[Delivery] = []
+
+    async def serve(
+        self, slots: int = 2, deliver: Callable[[Delivery], None] | None = None, fairness: Fairness | None = None
+    ) -> None:
+        await self.transport.start()
+        self.transport.serve_lanes("mail", slots, fairness or Fairness(), deliver or self.taken.append)
+
+    @property
+    def bodies(self) -> list[str]:
+        return [delivery.body.decode() for delivery in self.taken]
+
+    @property
+    def closed(self) -> list[tuple[str, str, int]]:
+        return [(event.key, event.why, event.jobs) for event in self.recorder.of(LaneClosed)]
+
+
+async def turn() -> None:
+    """Let the lanes deliver what they can."""
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+# -- turns ------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_is_delivered_inside_of_a_publish_or_an_ending(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve()
+
+    await bench.transport.publish([message(body="a"), message(body="b")])
+    assert bench.taken == []
+    await turn()
+    bench.taken[0].ack()
+
+    assert bench.bodies == ["a"]
+    await turn()
+    assert bench.bodies == ["a", "b"]
+    await bench.transport.close()
+
+
+@pytest.mark.parametrize("end", [lambda d: d.requeue(), lambda d: d.leave(_is_free)], ids=["requeue", "leave"])
+async def test_one_who_gives_back_at_once_does_not_keep_the_loop(
+    clock: FakeClock, end: Callable[[Delivery], None]
+) -> None:
+    bench, rounds = Bench(clock), count()
+
+    def give_back(delivery: Delivery) -> None:
+        next(rounds)
+        end(delivery)
+
+    await bench.serve(5, give_back)
+    await bench.transport.publish([message("a"), message("b")])
+
+    for _ in range(10):  # this test itself gets its turns in between
+        await turn()
+
+    assert next(rounds) >= 10
+    await bench.transport.close()
+
+
+async def test_an_ending_given_twice_frees_no_second_slot(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(1)
+    await bench.transport.publish([message(group) for group in "abc"])
+    await turn()
+
+    for _ in range(2):
+        bench.taken[0].ack()
+    bench.taken[0].leave(_is_free)
+    await turn()
+
+    assert len(bench.taken) == 2
+    assert len(bench.recorder.of(AckLost)) == 2
+    await bench.transport.close()
+
+
+async def test_priorities_do_not_change_the_order_of_a_lane(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    batch = [message(body=body) for body in "abc"]
+    batch[2] = replace(batch[2], priority=9)
+    await bench.serve(1)
+    await bench.transport.publish(batch)
+
+    for _ in range(3):
+        await turn()
+        bench.taken[-1].ack()
+
+    assert bench.bodies == ["a", "b", "c"]
+    await bench.transport.close()
+
+
+async def test_a_lane_that_was_served_for_its_time_waits_behind_the_others(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(1, fairness=Fairness(time_slice=timedelta(seconds=5)))
+    await bench.transport.publish([message("long", "1"), message("long", "2"), message("long", "3"), message("other")])
+    await turn()
+
+    for seconds in (4.9, 0.1):
+        await clock.advance(seconds)
+        bench.taken[-1].ack()
+        await turn()
+
+    assert [delivery.lane and delivery.lane.key for delivery in bench.taken] == ["long", "long", "other"]
+    bench.taken[-1].ack()
+    await turn()
+    assert bench.bodies[-1] == "3"
+    assert bench.closed == [("long", "handed over", 2), ("other", "drained", 1)]
+    await bench.transport.close()
+
+
+# -- what is told and what is forgotten -------------------------------------------------------------------
+
+
+async def test_it_tells_which_lanes_are_served_and_why_no_more(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(2)
+    await bench.transport.publish([message("drained"), message("left"), message("given back")])
+    await turn()
+    bench.taken[0].ack()
+    bench.taken[1].leave(_is_blocked)
+    await turn()
+    await bench.transport.stop_intake()
+    bench.taken[2].requeue()
+
+    assert [event.served for event in bench.recorder.of(LaneOpened)] == [1, 2, 1]
+    assert sorted(bench.closed) == [("drained", "drained", 1), ("given back", "given back", 0), ("left", "left", 0)]
+    await bench.transport.close()
+
+
+async def test_groups_that_came_and_went_leave_nothing(clock: FakeClock) -> None:
+    bench = Bench(clock)
+
+    def end(delivery: Delivery) -> None:
+        bench.taken.append(delivery)
+        delivery.ack()
+
+    await bench.serve(100, end)
+    await bench.transport.publish([message(f"came and went {number % 5000}") for number in range(10_000)])
+    assert len(_lanes_of("came and went")) == 5000
+    while len(bench.taken) < 10_000:
+        await turn()
+    await turn()
+
+    bench.taken.clear()
+    assert _lanes_of("came and went") == []
+    await bench.transport.close()
+
+
+def _lanes_of(prefix: str) -> list[MemoryLane]:
+    gc.collect()
+    lanes = [thing for thing in gc.get_objects() if isinstance(thing, MemoryLane)]
+    return [lane for lane in lanes if lane.lane.key.startswith(prefix)]
+
+
+async def test_what_waits_in_lanes_counts_for_its_queue_and_is_purged_with_it(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(1)
+    bench.transport.want("mail", 1, bench.taken.append)
+    plain = [Outgoing(JobId(f"{next(numbers)}"), 1, "mail", b"plain") for _ in range(3)]
+    await bench.transport.publish([*plain, message("a"), message("a"), message("b")])
+    await turn()
+    assert await bench.transport.depth("mail") == QueueDepth(4, 1)
+
+    assert await bench.transport.purge("mail") == 4
+
+    assert await bench.transport.depth("mail") == QueueDepth(0, 1)
+    for delivery in tuple(bench.taken):
+        delivery.ack()
+    await turn()
+    assert len(bench.taken) == 2
+    await bench.transport.publish([message("b", "after")])
+    await turn()
+    assert bench.bodies[-1] == "after"
+    await bench.transport.close()
+
+
+async def test_without_rows_closing_tells_what_is_left_in_lanes(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(1)
+    await bench.transport.publish([message("in hand"), message("waits"), message("left")])
+    await turn()
+
+    await bench.transport.close()
+
+    assert [event.count for event in bench.recorder.of(MemoryJobsLost)] == [3]
+
+
+async def test_what_was_delayed_joins_its_lane_when_it_is_due(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(1)
+    await bench.transport.publish([message(body="later", delay=10), message(body="a"), message(body="b")])
+    await turn()
+
+    await clock.advance(10)
+    for _ in range(2):
+        bench.taken[-1].ack()
+        await turn()
+
+    assert bench.bodies == ["a", "b", "later"]
+    await bench.transport.close()
+
+
+async def test_a_question_that_nobody_answered_ends_with_the_transport(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(1)
+    await bench.transport.publish([message(body="a")])
+    await turn()
+    bench.taken[0].leave(asyncio.Event().wait)
+    await turn()
+
+    await bench.transport.close()
+    await bench.serve(1)
+    await turn()
+
+    assert bench.bodies == ["a", "a"]
+    await bench.transport.close()
+
+
+# -- room -------------------------------------------------------------------------------------------------
+
+
+async def test_the_relay_is_called_when_full_lanes_have_drained_by_a_quarter(clock: FakeClock) -> None:
+    bench, calls = Bench(clock, has_store=True), list[int]()
+    bench.transport.on_room = lambda: calls.append(bench.transport.capacity("mail", lanes=True))
+    await bench.serve(4)
+    assert bench.transport.capacity("mail", lanes=True) == 12
+    await bench.transport.publish([message(f"g{n % 6}", relayed=True) for n in range(14)])  # more than there is room
+
+    for number in range(14):
+        await turn()
+        bench.taken[number].ack()
+
+    assert calls == [3]
+    await bench.transport.close()
+
+
+async def test_lanes_that_are_left_or_purged_give_their_room_back(clock: FakeClock) -> None:
+    bench, calls = Bench(clock, has_store=True), list[int]()
+    bench.transport.on_room = lambda: calls.append(bench.transport.capacity("mail", lanes=True))
+    await bench.serve(2)
+    await bench.transport.publish([message(group, relayed=True) for group in "aaabbb"])
+    await turn()
+
+    bench.taken[0].leave(_is_blocked)
+    assert calls == [3]
+    await bench.transport.publish([message("a", relayed=True)])
+    assert bench.transport.capacity("mail", lanes=True) == 0
+    await bench.transport.purge("mail")
+
+    assert calls == [3, 5]
+    assert await bench.transport.publish([message("c")]) == [Published()]
+    await bench.transport.close()
+
+
+async def _is_blocked() -> bool:
+    return True
+
+
+async def _is_free() -> bool:
+    return False
