@@ -8,9 +8,15 @@ look on the one side and cancel, look on the other, one of the two sees the othe
 
 from __future__ import annotations
 
+from datetime import timedelta
 from enum import Enum, auto
 
 from .port import Fairness, QueueDepth
+
+GHOSTS_LAST = timedelta(seconds=15)
+"""So long the broker may count the consumer of a dead connection: 3 s were measured, of one with 8,000 lanes."""
+GHOSTS_LAST_UNSEEN = timedelta(seconds=1)
+"""The same, when it counts none any more and may still have to put back what was in hand."""
 
 
 class AfterCancel(Enum):
@@ -28,16 +34,27 @@ def tokens_needed(lane: QueueDepth | None, published: int, seats: int) -> int:
     return max(0, min(published, seats - serving))
 
 
-def is_wanted(lane: QueueDepth | None, serving_here: int, seats: int, *, redelivered: bool) -> bool:
+def is_wanted(lane: QueueDepth | None, serving_here: int, seats: int) -> bool:
     """Whether a worker that got a token begins to serve; else it acks the token, for others serve already.
 
-    They see what the token stands for: it was published before the token, and they look after they cancel.
-    ``redelivered``: its holder is gone, and what is counted may be the holder's own consumer: each of the broker's
-    queues learns by itself that a connection is dead. Acked then, it would be the last token of a lane with work.
+    They see what the token stands for: it was published before the token, and they look after they cancel. But see
+    `looks_again`.
     """
     if lane is None or serving_here >= seats:
         return False
-    return redelivered or lane.consumers < seats
+    return lane.consumers < seats
+
+
+def looks_again(lane: QueueDepth | None, seconds: float, *, redelivered: bool) -> bool:
+    """Whether a worker that seems not to be wanted keeps the token and looks again, instead of acking it.
+
+    The holder of a ``redelivered`` token is gone, but each of the broker's queues learns by itself, and later, that a
+    connection is dead: the consumer that is counted may be the holder's own, with the lane's last message in its hand.
+    Acked then, the token was the last one of a lane with work. ``seconds``: since the token came.
+    """
+    if lane is None or not redelivered:
+        return False
+    return seconds < (GHOSTS_LAST if lane.consumers else GHOSTS_LAST_UNSEEN).total_seconds()
 
 
 def after_cancel(lane: QueueDepth | None, *, blocked: bool) -> AfterCancel:
