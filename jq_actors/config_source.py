@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, Any] = {
     "broker": {"url": "${JQ_BROKER_URL:-embedded://}"},
     "middleware": [
         {"persistence": {"url": "${JQ_DATABASE_URL:-sqlite+aiosqlite:///jq_actors.db}"}},
+        "group_fifo",
         "retry",
         "time_limit",
     ],

@@ -224,6 +224,7 @@ def default_middleware() -> tuple[MiddlewareSpec, ...]:
     """The chain that applies where the configuration has no ``middleware``."""
     return (
         MiddlewareSpec(name="persistence", options={"url": _DEFAULT_DATABASE}),
+        MiddlewareSpec(name="group_fifo"),
         MiddlewareSpec(name="retry"),
         MiddlewareSpec(name="time_limit"),
     )

@@ -60,7 +60,7 @@ def test_each_place_is_overruled_by_the_one_before(here: Path, monkeypatch: pyte
 def test_without_a_file_it_is_embedded_and_sqlite(here: Path) -> None:
     config = load_config()
     assert config.broker.url == "embedded://"
-    assert [spec.name for spec in config.middleware] == ["persistence", "retry", "time_limit"]
+    assert [spec.name for spec in config.middleware] == ["persistence", "group_fifo", "retry", "time_limit"]
     assert config.middleware[0].options == {"url": "sqlite+aiosqlite:///jq_actors.db"}
     assert config == Config()
 

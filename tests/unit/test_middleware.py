@@ -145,6 +145,6 @@ def test_a_module_that_is_not_there_is_named(name: str) -> None:
 
 
 def test_an_unknown_short_name_lists_the_known_ones() -> None:
-    assert {"persistence", "retry", "time_limit"} <= set(known_names())
+    assert {"persistence", "group_fifo", "retry", "time_limit"} <= set(known_names())
     with pytest.raises(ValueError, match=r"unknown middleware 'retries'; known are .*persistence.*retry"):
         load_class("retries")
