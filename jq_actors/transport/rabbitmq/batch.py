@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from jq_actors.transport.port import NotPublished, PublishResult, PublishUnknown
 
@@ -18,11 +18,15 @@ class Batch:
 
     Parameters:
       unconfirmed: what is said of one that was sent and has no answer.
+      is_open: whether the way of a letter is known to be open; plain queues are taken to be there.
     """
 
-    def __init__(self, letters: Sequence[Letter], unconfirmed: str) -> None:
+    def __init__(self, letters: Sequence[Letter], unconfirmed: str, is_open: Callable[[Letter], bool]) -> None:
         self.letters = letters
-        self.to_send = deque(index for index, letter in enumerate(letters) if letter.delay is None)
+        self.unopened = [i for i, letter in enumerate(letters) if letter.is_special and not is_open(letter)]
+        """Indexes of those whose way has to be opened before they are sent."""
+        indexes = range(len(letters))
+        self.to_send = deque(sorted({*indexes} - {*self.unopened}) if self.unopened else indexes)
         """Indexes of those to send next, in this order."""
         self.results: list[PublishResult | None] = [None] * len(letters)
         self.returned: list[int] = []
@@ -48,10 +52,6 @@ class Batch:
         """No queue took it."""
         self.results[index] = NotPublished(f"no queue took it: {reason}")
         self.returned.append(index)
-
-    def delayed(self) -> list[int]:
-        """Those that need more than a queue; they are not yet among `to_send`."""
-        return [index for index, letter in enumerate(self.letters) if letter.delay is not None]
 
     def take_returned(self) -> list[int]:
         """Those that came back, to be sent once more."""

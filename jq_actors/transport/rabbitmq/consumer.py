@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,15 +19,15 @@ from jq_actors.config import BrokerConfig
 from jq_actors.doorbell import Doorbell
 from jq_actors.errors import TransportError
 from jq_actors.events import ConsumerConfirmed, ConsumerLost, Events, QueueBroken
-from jq_actors.transport.port import Deliver
 
 from .background import Background
+from .channels import Channels
 from .connection import Connection
-from .consuming import Bury, ConsumingChannel, RabbitDelivery, Taker
+from .consuming import Bury, ConsumingChannel, Held, RabbitDelivery, Taker
 from .link import Link, RefusedError
-from .topology import NOT_FOUND, Topology
+from .topology import NOT_FOUND, Queue, Topology
 
-CHANNELS = 12
+CHANNELS = 8
 """So many queues have a channel each, more share them (A24): the broker closes a channel for one fault in it."""
 AT_ONCE = 16
 """Queues that are restored at the same time."""
@@ -39,13 +39,19 @@ policy or an argument of the queue can say it, never the consumer; an argument w
 changes."""
 
 
+Take = Callable[[RabbitDelivery], None]
+"""Takes a delivery; called on the I/O loop, must return at once and not raise."""
+
+
 @dataclass(slots=True, eq=False)
 class _Wanted:
     """One queue that this process wants to consume."""
 
     queue: str
     prefetch: int
-    deliver: Deliver
+    deliver: Take
+    source: Queue
+    """The broker's."""
     channel: ConsumingChannel | None = None
     tag: str = ""
     is_suspect: bool = False
@@ -67,14 +73,15 @@ class Consumer:
 
     def __init__(self, config: BrokerConfig, topology: Topology, clock: Clock, events: Events, bury: Bury) -> None:
         self.connection = Connection("consumer", config, clock, events, self._on_up, self._on_down)
+        self.on_down: Callable[[], None] = lambda: None
+        """Called when the connection is lost, for who else consumes by it."""
         self._config, self._topology = config, topology
         self._clock, self._events = clock, events
         self._bury = bury
         self._wanted: dict[str, _Wanted] = {}
         self._missing: dict[str, _Wanted] = {}
         self._broken: dict[str, str] = {}
-        self._channels: list[ConsumingChannel] = []
-        self._opening = asyncio.Lock()
+        self._channels = Channels(CHANNELS, self, events)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._background = Background(events, clock)
         self._bell = Doorbell(clock)
@@ -100,11 +107,15 @@ class Consumer:
         self.connection.start()
         self._background.keep("consumer reconciler", self._reconcile)
 
-    def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
-        """See `Transport.want`. If it is wanted already, ``prefetch`` holds from its next restore on."""
+    def want(self, queue: str, prefetch: int, deliver: Take, source: Queue | None = None) -> None:
+        """See `Transport.want`. If it is wanted already, ``prefetch`` holds from its next restore on.
+
+        ``source``: the broker's queue, when it is not that of the user's ``queue``.
+        """
         wanted = self._wanted.get(queue)
         if wanted is None:
-            self._wanted[queue] = self._missing[queue] = _Wanted(queue, prefetch, deliver)
+            source = source or self._topology.jobs(queue)
+            self._wanted[queue] = self._missing[queue] = _Wanted(queue, prefetch, deliver, source)
         else:
             wanted.prefetch, wanted.deliver = prefetch, deliver
         self._bell.ring()
@@ -120,14 +131,12 @@ class Consumer:
         ]
         if cancels:
             await asyncio.wait(cancels, timeout=timeout)
-        for channel in self._channels:
-            channel.refuse()
+        self._channels.refuse()
 
     async def close(self) -> None:
         """Send the acks that are due, and close the connection."""
         await self._background.stop()
-        for channel in self._channels:
-            channel.flush()
+        self._channels.flush()
         await self.connection.close()
 
     # -- wanted against confirmed
@@ -176,18 +185,17 @@ class Consumer:
         return link is self.connection.link and self._wanted.get(wanted.queue) is wanted
 
     async def _declare_and_consume(self, wanted: _Wanted, link: Link) -> None:
-        jobs = self._topology.jobs(wanted.queue)
         try:
-            await self._topology.declare(link, jobs)
+            await self._topology.declare(link, wanted.source)
         except RefusedError as error:
             self._break(wanted, str(error))
             return
         if not self._is_current(wanted, link):
             return
-        channel = await self._take_seat(wanted, link)
+        channel = await self._channels.take(link, alone=wanted.is_suspect)
         tag = f"{wanted.queue}.{next(self._tags)}"
         try:
-            await channel.consume(jobs.name, wanted, tag, self._consumer_arguments(link))
+            await channel.consume(wanted.source.name, wanted, tag, consumer_arguments(self._config, link))
         except RefusedError as error:
             # On a shared channel it may have been for another's fault; alone there is no doubt.
             if wanted.is_suspect and error.code != NOT_FOUND:
@@ -200,21 +208,6 @@ class Consumer:
         self._missing.pop(wanted.queue, None)
         self._broken.pop(wanted.queue, None)
         self._events.emit(ConsumerConfirmed(wanted.queue))
-
-    async def _take_seat(self, wanted: _Wanted, link: Link) -> ConsumingChannel:
-        async with self._opening:
-            alive = [channel for channel in self._channels if channel.is_alive]
-            channel = min(alive, key=lambda channel: channel.seats, default=None)
-            if channel is None or wanted.is_suspect or (channel.seats > 0 and len(alive) < CHANNELS):
-                channel = ConsumingChannel(link, await link.open_channel(), self, self._events)
-                self._channels.append(channel)
-            channel.seats += 1
-            return channel
-
-    def _consumer_arguments(self, link: Link) -> dict[str, Any]:
-        if self._config.queue_type == "quorum" and link.version >= CONSUMER_TIMEOUT_SINCE:
-            return {"x-consumer-timeout": round(self._config.delivery_timeout.total_seconds() * 1000)}
-        return {}
 
     def _break(self, wanted: _Wanted, reason: str) -> None:
         """Leave it out, and look again with each reconciliation whether somebody has mended it."""
@@ -242,12 +235,11 @@ class Consumer:
         self._bell.ring()
 
     def _on_down(self) -> None:
-        channels, self._channels = self._channels, []
-        for channel in channels:
-            channel.on_closing("the connection was lost")
+        self._channels.lose()
         for wanted in self._wanted.values():
             wanted.channel = None
         self._missing = dict(self._wanted)
+        self.on_down()
 
     def on_cancelled(self, taker: Taker) -> None:
         """See `consuming.Told`."""
@@ -257,15 +249,14 @@ class Consumer:
 
     def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
         """See `consuming.Told`."""
-        if channel not in self._channels:
+        if not self._channels.remove(channel):
             return
-        self._channels.remove(channel)
         for taker in takers:
             wanted = self._wanted.get(taker.queue)
             if wanted is taker and wanted.channel is channel:
                 self._lose(wanted, reason)
 
-    def bury(self, delivery: RabbitDelivery, reason: str) -> None:
+    def bury(self, delivery: Held, reason: str) -> None:
         """See `consuming.Told`."""
         self._bury(delivery, reason)
 
@@ -280,3 +271,10 @@ class Consumer:
             await channel.cancel(tag)
         except TransportError:
             return  # gone with its channel, which is what was wanted
+
+
+def consumer_arguments(config: BrokerConfig, link: Link) -> dict[str, Any]:
+    """The arguments of each consumer of ours."""
+    if config.queue_type == "quorum" and link.version >= CONSUMER_TIMEOUT_SINCE:
+        return {"x-consumer-timeout": round(config.delivery_timeout.total_seconds() * 1000)}
+    return {}

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol, cast
 
+import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
+from jq_actors.errors import TransportError
 from jq_actors.events import Events
-from jq_actors.transport.port import Deliver
+from jq_actors.transport.port import Delivery, Lane, StillBlocked
 
 from . import wire
 from .acks import Acks
 from .link import Link, ask, closing_reason
 from .quiet import aloud
 
-Bury = Callable[["RabbitDelivery", str], None]
+
+class Held(Delivery, Protocol):
+    """A delivery with what the broker keeps of it."""
+
+    @property
+    def header(self) -> bytes:
+        """The payload of the content header, for its properties."""
+        ...
+
+
+Bury = Callable[[Held, str], None]
 
 
 class RabbitDelivery:
     """The `Delivery` of this adapter."""
 
-    __slots__ = ("_acks", "_bury", "_tag", "body", "header", "queue", "redelivered")
+    __slots__ = ("_acks", "_bury", "body", "header", "queue", "redelivered", "tag")
 
     def __init__(
         self, queue: str, body: bytes, redelivered: bool, header: bytes, tag: int, acks: Acks, bury: Bury
@@ -31,12 +43,17 @@ class RabbitDelivery:
         self.queue, self.body, self.redelivered = queue, body, redelivered
         self.header = header
         """The payload of the content header, for its properties."""
-        self._tag, self._acks, self._bury = tag, acks, bury
+        self.tag, self._acks, self._bury = tag, acks, bury
 
     @property
     def is_open(self) -> bool:
         """Whether it is in our hand: not ended, and not taken back by the broker."""
-        return self._acks.has(self._tag)
+        return self._acks.has(self.tag)
+
+    @property
+    def lane(self) -> Lane | None:
+        """None: what comes by a lane has a `seat.LaneDelivery` around it."""
+        return None
 
     @property
     def dispatch(self) -> int:
@@ -45,11 +62,15 @@ class RabbitDelivery:
 
     def ack(self) -> None:
         """See `Delivery.ack`."""
-        self._acks.ack(self._tag)
+        self._acks.ack(self.tag)
 
     def requeue(self) -> None:
         """See `Delivery.requeue`."""
-        self._acks.requeue(self._tag)
+        self._acks.requeue(self.tag)
+
+    def leave(self, still_blocked: StillBlocked) -> None:
+        """Not of a delivery without a lane."""
+        raise AssertionError("Only a lane can be left.")
 
     def bury(self, reason: str) -> None:
         """See `Delivery.bury`."""
@@ -70,7 +91,7 @@ class Taker(Protocol):
         ...
 
     @property
-    def deliver(self) -> Deliver:
+    def deliver(self) -> Callable[[RabbitDelivery], None]:
         """Takes them."""
         ...
 
@@ -86,7 +107,7 @@ class Told(Protocol):
         """The channel is gone, and with it the consumers of ``takers``."""
         ...
 
-    def bury(self, delivery: RabbitDelivery, reason: str) -> None:
+    def bury(self, delivery: Held, reason: str) -> None:
         """Carry out `RabbitDelivery.bury`."""
         ...
 
@@ -140,6 +161,38 @@ class ConsumingChannel:
         """End the consumer ``tag``: after this no delivery of it comes. Those in hand stay valid."""
         await ask(self._channel.basic_cancel(tag))
         self._leave(tag)
+
+    async def give_back(self, tag: str, rest: Callable[[], Sequence[RabbitDelivery]]) -> None:
+        """End the consumer ``tag`` and give ``rest`` back, in one breath: the messages behind them go to nobody first.
+
+        ``rest`` is asked again until nothing more has come. After it returns, the broker has it all back.
+
+        Raises:
+          TransportError: the channel went, and with it took everything back.
+        """
+        if not self.is_alive:
+            raise TransportError("The channel is gone.")
+        self._acks.flush()  # a quorum queue counts a cancelled consumer until the last of its deliveries is acked
+        if self._link.tap is None:
+            await ask(self._channel.basic_cancel(tag))  # aiormq's writes and ours cannot be brought into one order
+        else:
+            self._link.write(wire.cancel(self._channel.number, tag))
+            cast(aiormq.Channel, self._channel).consumers.pop(tag, None)
+        held = rest()
+        while True:
+            for delivery in held:
+                delivery.requeue()
+            self._acks.flush()
+            await self._settled()
+            held = rest()
+            if not held:
+                break
+        self._leave(tag)
+
+    async def _settled(self) -> None:
+        # Any answer would do: the broker answers a channel's requests in order, after what was written before them.
+        async with self._lock:
+            await ask(self._channel.basic_qos(prefetch_count=self._prefetch or 0))
 
     def refuse(self) -> None:
         """From now on give back what comes."""

@@ -15,6 +15,7 @@ from jq_actors.errors import TransportError
 
 from . import wire
 from .link import Link, ask, closing_reason
+from .topology import Queue
 
 MAX_LABEL = 200
 """Characters."""
@@ -36,11 +37,23 @@ class Letter:
     body: bytes
     delay: timedelta | None = None
     """Then ``exchange`` holds it back for so long."""
+    home: Queue | None = None
+    """The broker's queue that takes it, if that is a lane or a lobby."""
 
     def __post_init__(self) -> None:
         # Found out only when the frame is built, it would get the numbers of all later letters wrong.
         if len(self.label) > MAX_LABEL or not 0 <= self.priority <= MAX_OCTET:
             raise ValueError(f"{self.label!r} is too long, or the priority {self.priority} out of range.")
+
+    @property
+    def is_special(self) -> bool:
+        """Whether it needs more than the plain queue, which is taken to be there until a letter comes back."""
+        return self.delay is not None or self.home is not None
+
+    @property
+    def way(self) -> tuple[str | None, str, str]:
+        """Letters that agree in it need the same in the broker."""
+        return self.queue, self.exchange, "" if self.home is None else self.home.name
 
     def message_id(self, number: int) -> str:
         """The id of its sending ``number``."""

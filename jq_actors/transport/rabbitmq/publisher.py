@@ -34,9 +34,6 @@ REOPEN_DELAY = 0.5
 OpenWay = Callable[[Link, Letter], Awaitable[None]]
 """Declares what a letter needs to arrive; raises TransportError."""
 
-_Way = tuple[str | None, str]
-"""Queue and exchange: letters that agree in both need the same."""
-
 _PUBLISHED = Published()
 _CLOSED = "the transport is closed"
 
@@ -65,7 +62,7 @@ class Publisher:
         self._mailbox: Mailbox | None = None
         self._has_mailbox = asyncio.Event()
         self._pump_is_due = self._is_closed = False
-        self._opening: dict[_Way, asyncio.Task[str | None]] = {}
+        self._opening: dict[tuple[str | None, str, str], asyncio.Task[str | None]] = {}
 
     @property
     def is_connected(self) -> bool:
@@ -86,14 +83,16 @@ class Publisher:
         """Whether there is a channel to publish on, waiting up to ``timeout`` seconds for it."""
         return await happens(self._has_mailbox, timeout)
 
-    async def publish(self, letters: Sequence[Letter]) -> list[PublishResult]:
-        """Send ``letters`` in their order; what became of each, within the deadline."""
+    async def publish(self, letters: Sequence[Letter], within: float | None = None) -> list[PublishResult]:
+        """Send ``letters`` in their order; what became of each, within the deadline or ``within`` seconds."""
         if self._is_closed:
             return [NotPublished(_CLOSED)] * len(letters)
-        batch = Batch(letters, f"the broker did not confirm within {self._deadline:g} s")
+        seconds = self._deadline if within is None else within
+        batch = Batch(letters, f"the broker did not confirm within {seconds:.3g} s", self._ways.is_open)
         try:
-            async with asyncio.timeout(self._deadline):
-                await self._open_ways(batch, batch.delayed(), self._ways.prepare)
+            async with asyncio.timeout(seconds):
+                if batch.unopened:
+                    await self._open_ways(batch, batch.unopened, self._ways.prepare)
                 await self._send(batch)
                 await self._open_ways(batch, batch.take_returned(), self._ways.restore)
                 await self._send(batch)
@@ -129,20 +128,19 @@ class Publisher:
             await self._send(batch)
 
     async def _open_ways(self, batch: Batch, indexes: Sequence[int], open_way: OpenWay) -> None:
-        errors: dict[_Way, str | None] = {}
+        ways = {batch.letters[index].way: batch.letters[index] for index in indexes}
+        opened = await asyncio.gather(*(self._open_once(letter, open_way) for letter in ways.values()))
+        errors = dict(zip(ways, opened, strict=True))
         for index in indexes:
-            letter = batch.letters[index]
-            way = letter.queue, letter.exchange
-            if way not in errors:
-                errors[way] = await self._open_once(way, letter, open_way)
-            error = errors[way]
+            error = errors[batch.letters[index].way]
             if error is None:
                 batch.to_send.append(index)
             else:
                 batch.results[index] = NotPublished(error)
 
-    async def _open_once(self, way: _Way, letter: Letter, open_way: OpenWay) -> str | None:
+    async def _open_once(self, letter: Letter, open_way: OpenWay) -> str | None:
         """Open the way of ``letter``, once for all calls that wait for the same one; what went wrong."""
+        way = letter.way
         task = self._opening.get(way)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._open_way(letter, open_way))

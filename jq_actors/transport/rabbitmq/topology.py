@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jq_actors.config import BrokerConfig
-from jq_actors.transport.port import QueueDepth
+from jq_actors.transport.port import Lane, QueueDepth
 
+from .lane_names import lane_name
 from .link import Link, RefusedError, ask
 
 MAX_PRIORITY = 10
@@ -20,9 +21,10 @@ MAX_PRIORITY = 10
 It costs RabbitMQ 3.10 about 30 µs more for a message and 140 KiB for a queue, and cannot be added later (406).
 """
 NEVER = 1_000_000
-"""Delivery limit of the dead queue: without one, RabbitMQ 4 drops what was looked at 20 times."""
+"""Delivery limit of the dead queue and of lobbies: without one, RabbitMQ 4 drops what came back 20 times."""
 
 NOT_FOUND = 404
+IN_USE = 406
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +57,24 @@ class Topology:
         """The broker's queue for the user's ``queue``."""
         name = f"{self.namespace}.{queue}"
         if self._is_quorum:
-            limit = {"x-queue-type": "quorum", "x-delivery-limit": self._delivery_limit}
-            return Queue(name, limit | self._dead_letters("", self.dead.name))
+            return Queue(name, self._durability())
         return Queue(name, {"x-max-priority": MAX_PRIORITY} if queue in self._priority_queues else {})
+
+    def lane(self, lane: Lane) -> Queue:
+        """The broker's queue for ``lane``; it is as durable as that of the user's queue."""
+        name = lane_name(self.namespace, lane)
+        arguments: dict[str, Any] = {"x-single-active-consumer": True} if lane.seats == 1 else {}
+        return Queue(name, arguments | self._durability())
+
+    def lobby(self, queue: str) -> Queue:
+        """The queue of the tokens for the lanes of the user's ``queue``."""
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER} if self._is_quorum else {}
+        return Queue(f"{self.namespace}.{lobby_label(queue)}", arguments)
+
+    @property
+    def deletes_lanes(self) -> bool:
+        """Whether idle lanes can be deleted: quorum queues do not know if-unused and if-empty."""
+        return not self._is_quorum
 
     def timer(self, name: str, milliseconds: int, then: str) -> Queue:
         """A queue that holds each message for ``milliseconds``, then gives it to the exchange ``then``."""
@@ -77,6 +94,12 @@ class Topology:
             self._dead_declared_on = link
         await declare(link, queue)
 
+    def _durability(self) -> dict[str, Any]:
+        if not self._is_quorum:
+            return {}
+        limit = {"x-queue-type": "quorum", "x-delivery-limit": self._delivery_limit}
+        return limit | self._dead_letters("", self.dead.name)
+
     def _dead_letters(self, exchange: str, routing_key: str | None = None) -> dict[str, Any]:
         arguments: dict[str, Any] = {"x-dead-letter-exchange": exchange}
         if routing_key is not None:
@@ -85,6 +108,11 @@ class Topology:
             # Only so is a dead letter kept until its new queue has confirmed it; it demands this overflow.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return arguments
+
+
+def lobby_label(queue: str) -> str:
+    """What the lobby of ``queue`` is called among the user's queues, in events and in readiness."""
+    return f"lobby.{queue}"
 
 
 async def declare(link: Link, queue: Queue) -> None:
@@ -103,6 +131,20 @@ async def look(link: Link, name: str) -> QueueDepth | None:
             raise
         return None
     return QueueDepth(found.message_count or 0, found.consumer_count or 0)
+
+
+async def delete_if_idle(link: Link, name: str) -> bool:
+    """Delete the queue ``name`` unless it is consumed or holds a message; whether it is gone."""
+    try:
+        async with link.throw_away_channel() as channel:
+            await ask(channel.queue_delete(name, if_unused=True, if_empty=True))
+    except RefusedError as error:
+        if error.code == NOT_FOUND:
+            return True
+        if error.code != IN_USE:
+            raise
+        return False
+    return True
 
 
 async def purge(link: Link, name: str) -> int:

@@ -14,6 +14,8 @@ from jq_actors.errors import TransportError
 from jq_actors.events import Events, StockFrameReader
 from jq_actors.transport.port import (
     Deliver,
+    Fairness,
+    Lane,
     Outgoing,
     Published,
     PublishResult,
@@ -22,14 +24,17 @@ from jq_actors.transport.port import (
     TransportReport,
 )
 
+from .access import Access
 from .background import Background
 from .checking import check
 from .consumer import Consumer
-from .consuming import RabbitDelivery
+from .consuming import Held
 from .frames import why_not_tapped
+from .lanes import Lanes
 from .link import Link
+from .offering import Offering
 from .publisher import Publisher
-from .topology import Topology, look, purge
+from .topology import Topology, delete_if_idle, look, purge
 from .ways import Ways
 
 BURY_AGAIN = 5.0
@@ -41,15 +46,26 @@ T = TypeVar("T")
 
 
 class RabbitTransport:
-    """The `Transport` of ``amqp://`` and ``amqps://``."""
+    """The `Transport` of ``amqp://`` and ``amqps://``.
 
-    def __init__(self, config: BrokerConfig, clock: Clock, events: Events) -> None:
+    Parameters:
+      has_store: whether every job has a row, by which a lane is found again that lacks a token.
+    """
+
+    def __init__(self, config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool = False) -> None:
         self._config, self._clock, self._events = config, clock, events
         self._timeout = config.confirm_timeout.total_seconds()
         self._topology = Topology(config)
-        self._ways = Ways(self._topology)
+        self._ways = Ways(self._topology, clock)
         self._publisher = Publisher(config, self._ways, clock, events, lambda: self.on_room())
         self._consumer = Consumer(config, self._topology, clock, events, self._bury)
+        self._offering = Offering(
+            self._publisher, self._ways, self._topology, clock, self._timeout, has_store=has_store
+        )
+        access = Access(
+            config, self._topology, self._consumer, self._offering, self._bury, clock, events, has_store=has_store
+        )
+        self._lanes = Lanes(self._topology, self._consumer, access)
         self._burials = Background(events, clock)
         self._is_started = self._consumes = False
         self.on_room: Callable[[], None] = lambda: None
@@ -73,23 +89,51 @@ class RabbitTransport:
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
         """See `Transport.publish`."""
-        return await self._publisher.publish([self._ways.to_jobs(outgoing) for outgoing in batch])
+        letters = [self._ways.to_jobs(outgoing) for outgoing in batch]
+        if any(letter.home is not None for letter in letters):
+            return await self._offering.publish(batch, letters)
+        return await self._publisher.publish(letters)
 
     def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
         """See `Transport.want`."""
         self._consumer.want(queue, prefetch, deliver)
         self._consume_if_wanted()
 
+    def serve_lanes(self, queue: str, slots: int, fairness: Fairness, deliver: Deliver) -> None:
+        """See `Transport.serve_lanes`."""
+        self._lanes.serve(queue, slots, fairness, deliver)
+        self._consume_if_wanted()
+
+    async def offer(self, lanes: Sequence[Lane]) -> None:
+        """See `Transport.offer`."""
+        await self._offering.offer(dict(zip(lanes, await self.lane_depths(lanes), strict=True)))
+
+    async def lane_depths(self, lanes: Sequence[Lane]) -> list[QueueDepth | None]:
+        """See `Transport.lane_depths`."""
+        names = [self._topology.lane(lane).name for lane in lanes]
+        return list(await asyncio.gather(*(self._request("look at", name, look) for name in names)))
+
+    async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
+        """See `Transport.forget_lanes`. Quorum queues stay: they know no delete that asks whether they are idle."""
+        depths = await self.lane_depths(lanes)
+        idle = [lane for lane, depth in zip(lanes, depths, strict=True) if depth == QueueDepth(0, 0)]
+        if self._topology.deletes_lanes:
+            names = [self._topology.lane(lane).name for lane in idle]
+            await asyncio.gather(*(self._request("delete", name, delete_if_idle) for name in names))
+
     async def stop_intake(self) -> None:
         """See `Transport.stop_intake`."""
         await self._consumer.stop_intake(self._timeout)
+        await self._lanes.stop(self._timeout)
 
     async def close(self) -> None:
         """See `Transport.close`."""
         self._is_started = self._consumes = False
         await self._burials.errands(BURIAL_GRACE)
+        await self._lanes.close()
         await self._consumer.close()
         await self._publisher.close()
+        await self._lanes.closed(self._timeout)
 
     def capacity(self, queue: str, *, lanes: bool = False) -> int:
         """None while the broker takes nothing, else without bound: the queue is the broker's."""
@@ -97,11 +141,11 @@ class RabbitTransport:
 
     async def depth(self, queue: str) -> QueueDepth | None:
         """See `Transport.depth`."""
-        return await self._request("look at", queue, look)
+        return await self._request("look at", self._topology.jobs(queue).name, look)
 
     async def purge(self, queue: str) -> int:
         """See `Transport.purge`."""
-        return await self._request("purge", queue, purge)
+        return await self._request("purge", self._topology.jobs(queue).name, purge)
 
     async def check(self, queues: Sequence[str]) -> TransportReport:
         """See `Transport.check`. Works with and without `start`."""
@@ -138,26 +182,26 @@ class RabbitTransport:
             self._consumes = True
             self._consumer.start()
 
-    async def _request(self, what: str, queue: str, request: Callable[[Link, str], Awaitable[T]]) -> T:
+    async def _request(self, what: str, name: str, request: Callable[[Link, str], Awaitable[T]]) -> T:
         # The consumer's connection first: an alarm of the broker stops only those that publish (A17).
         link = self._consumer.connection.link or self._publisher.connection.link
         if link is None:
             raise TransportError(
-                f"Cannot {what} {queue!r}, no connection to the broker: {self._publisher.connection.why_down}"
+                f"Cannot {what} {name!r}, no connection to the broker: {self._publisher.connection.why_down}"
             )
         try:
             async with asyncio.timeout(self._timeout):
-                return await request(link, self._topology.jobs(queue).name)
+                return await request(link, name)
         except TimeoutError as error:
-            raise TransportError(f"Cannot {what} {queue!r}: no answer within {self._timeout:g} s.") from error
+            raise TransportError(f"Cannot {what} {name!r}: no answer within {self._timeout:g} s.") from error
 
-    def _bury(self, delivery: RabbitDelivery, reason: str) -> None:
+    def _bury(self, delivery: Held, reason: str) -> None:
         if delivery.is_open:
             self._burials.send("burying a delivery", self._bury_or_give_back(delivery, reason))
         else:
             delivery.requeue()  # counts it as lost; the broker delivers it again, and then it is buried
 
-    async def _bury_or_give_back(self, delivery: RabbitDelivery, reason: str) -> None:
+    async def _bury_or_give_back(self, delivery: Held, reason: str) -> None:
         [result] = await self._publisher.publish([self._ways.to_dead(delivery, reason)])
         if isinstance(result, Published):
             delivery.ack()

@@ -9,15 +9,17 @@ from typing import Any
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
+from jq_actors.clock import Clock
 from jq_actors.errors import TransportError
-from jq_actors.transport.port import Outgoing
+from jq_actors.transport.port import Lane, Outgoing
 
 from . import wire
-from .consuming import RabbitDelivery
+from .consuming import Held
 from .delay import LONGEST, Delays
+from .lane_names import token_of
 from .letters import MAX_LABEL, Letter
 from .link import Link
-from .topology import Topology
+from .topology import Queue, Topology
 
 MAX_REASON = 1000
 """Characters of the reason that go into the header of a buried delivery."""
@@ -25,15 +27,25 @@ MAX_HEADERS = 64 * 1024
 """Bytes; the headers of a delivery that has more are not buried with it: a header has to fit into one frame."""
 
 
+TRUST = 10.0
+"""Seconds for which a lane that was seen is taken to be there. After that it is declared before something is sent to
+it: of several letters to a lane that was deleted, the first could come back while a later one finds the lane that
+somebody else has just made again, and overtake it."""
+LANES_REMEMBERED = 20_000
+
+
 class Ways:
     """The ways to the queues of one namespace."""
 
-    def __init__(self, topology: Topology) -> None:
-        self._topology = topology
+    def __init__(self, topology: Topology, clock: Clock) -> None:
+        self._topology, self._clock = topology, clock
         self._delays = Delays(topology)
+        self._seen: dict[str, float] = {}
 
     def to_jobs(self, outgoing: Outgoing) -> Letter:
         """The letter of one dispatch."""
+        if outgoing.lane is not None and outgoing.delay is None:
+            return self._to_lane(outgoing, outgoing.lane)
         delay = outgoing.delay if outgoing.delay is not None and outgoing.delay > timedelta() else None
         exchange, routing_key = "", f"{self._topology.namespace}.{outgoing.queue}"
         if delay is not None:
@@ -49,7 +61,12 @@ class Ways:
             delay,
         )
 
-    def to_dead(self, delivery: RabbitDelivery, reason: str) -> Letter:
+    def to_lobby(self, lane: Lane) -> Letter:
+        """A token for ``lane``."""
+        lobby = self._topology.lobby(lane.queue)
+        return Letter(lane.queue, "", lobby.name, "token", 0, {}, token_of(lane), home=lobby)
+
+    def to_dead(self, delivery: Held, reason: str) -> Letter:
         """The letter of a delivery that is buried, with its own headers and our two."""
         ours = {"jq-reason": reason[:MAX_REASON], "jq-queue": delivery.queue}
         headers = _headers_of(delivery.header) | ours
@@ -57,11 +74,14 @@ class Ways:
         return Letter(None, "", self._topology.dead.name, label, 0, headers, delivery.body)
 
     async def prepare(self, link: Link, letter: Letter) -> None:
-        """Before the first sending of a delayed ``letter``.
+        """Before a sending of ``letter`` whose way is not known to be open.
 
         Raises:
           TransportError: it could not be done, or its delay is too long.
         """
+        if letter.home is not None:
+            await self._declare(link, letter.home)
+            return
         if letter.delay is not None and letter.delay > LONGEST:
             raise TransportError(f"a delay of {letter.delay} is longer than {LONGEST}, the longest that is possible")
         await self._delays.prepare(link, _queue_of(letter))
@@ -69,6 +89,22 @@ class Ways:
     def doubt(self) -> None:
         """A publishing channel was lost; see `Delays.doubt`."""
         self._delays.doubt()
+        self._seen.clear()
+
+    def is_open(self, letter: Letter) -> bool:
+        """Whether ``letter`` may be sent to its lane or lobby without a declare."""
+        if letter.home is None:
+            return False
+        seen = self._seen.get(letter.home.name)
+        return seen is not None and self._clock.monotonic() - seen < TRUST
+
+    def saw(self, lane: Lane, *, exists: bool) -> None:
+        """Somebody looked at ``lane``."""
+        name = self._topology.lane(lane).name
+        if not exists:
+            self._seen.pop(name, None)
+            return
+        self._remember(name)
 
     async def restore(self, link: Link, letter: Letter) -> None:
         """After no queue took ``letter``.
@@ -76,12 +112,33 @@ class Ways:
         Raises:
           TransportError: it could not be done.
         """
-        if letter.queue is None:
+        if letter.home is not None:
+            await self._declare(link, letter.home)
+        elif letter.queue is None:
             await self._topology.declare(link, self._topology.dead)
         elif letter.delay is not None:
             await self._delays.rebuild(link, letter.queue)
         else:
             await self._topology.declare(link, self._topology.jobs(letter.queue))
+
+    def _to_lane(self, outgoing: Outgoing, lane: Lane) -> Letter:
+        headers: dict[str, Any] = {"jq-job": outgoing.job_id}
+        if lane.partition is not None and outgoing.group is not None:
+            headers[wire.GROUP_HEADER] = outgoing.group
+        home = self._topology.lane(lane)
+        label = f"{outgoing.job_id}.{outgoing.dispatch}"
+        # Never a priority: the lane keeps the order of sending.
+        return Letter(outgoing.queue, "", home.name, label, 0, headers, outgoing.body, home=home)
+
+    async def _declare(self, link: Link, home: Queue) -> None:
+        await self._topology.declare(link, home)
+        self._remember(home.name)
+
+    def _remember(self, name: str) -> None:
+        now = self._clock.monotonic()
+        if len(self._seen) >= LANES_REMEMBERED:
+            self._seen = {known: seen for known, seen in self._seen.items() if now - seen < TRUST}
+        self._seen[name] = now
 
 
 def _queue_of(letter: Letter) -> str:

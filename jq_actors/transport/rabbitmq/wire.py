@@ -36,6 +36,7 @@ UNBLOCKED = struct.pack(">HH", 10, 61)
 _MAX_SHORT = 255
 _END = bytes([FRAME_END])
 _SETTLE = struct.Struct(">BHIHHQBB")
+_CANCEL = struct.pack(">HH", 60, 30)
 _PUBLISH = struct.Struct(">HHH")
 _HEADER_START = struct.Struct(">BBHIHHQH")
 """The end of the method frame, then the beginning of the header frame up to its property flags."""
@@ -45,6 +46,10 @@ _CONTENT_TYPE, _CONTENT_ENCODING, _HEADERS, _DELIVERY_MODE = 0x8000, 0x4000, 0x2
 _PRIORITY, _CORRELATION_ID, _REPLY_TO, _EXPIRATION, _MESSAGE_ID = 0x0800, 0x0400, 0x0200, 0x0100, 0x0080
 _OURS = _HEADERS | _DELIVERY_MODE | _PRIORITY | _MESSAGE_ID
 _PERSISTENT = 2
+
+GROUP_HEADER = "jq-group"
+"""The group of a message in a lane that carries several."""
+_GROUP_FIELD = b"\x08jq-groupS"
 
 
 # -- what we send -----------------------------------------------------------------------------------------
@@ -58,6 +63,12 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
 def requeue(channel: int, tag: int) -> bytes:
     """``basic.nack`` of ``tag`` that gives it back to its queue."""
     return _SETTLE.pack(METHOD, channel, 13, 60, 120, tag, 0b10, FRAME_END)
+
+
+def cancel(channel: int, consumer: str) -> bytes:
+    """``basic.cancel`` of ``consumer`` without an answer."""
+    method = _CANCEL + _short(consumer) + b"\x01"
+    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
 
 
 def publish(channel: int, frame_max: int, exchange: str, routing_key: str, properties: bytes, body: bytes) -> bytes:
@@ -148,6 +159,15 @@ def read_message_id(header: bytes) -> bytes:
         if flags & flag:
             at += 1 + header[at]
     return header[at + 1 : at + 1 + header[at]]
+
+
+def read_group(header: bytes) -> bytes:
+    """The group in a content header's payload, as `properties` wrote it; empty without one."""
+    at = header.find(_GROUP_FIELD)
+    if at < 0:
+        return b""
+    start = at + len(_GROUP_FIELD) + 4
+    return header[start : start + int.from_bytes(header[start - 4 : start], "big")]
 
 
 # -- message ids ------------------------------------------------------------------------------------------

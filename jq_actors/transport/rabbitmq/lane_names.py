@@ -1,0 +1,77 @@
+"""What a lane is called on the broker, and how a token names it."""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64encode
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any
+from urllib.parse import quote
+
+from jq_actors.transport.port import Lane
+
+MAX_NAME = 255
+"""Bytes of a queue's name."""
+NAMES_REMEMBERED = 16384
+
+
+@lru_cache(NAMES_REMEMBERED)
+def lane_name(namespace: str, lane: Lane) -> str:
+    """The name of the broker's queue for ``lane``; how many it seats is part of it, for that is an argument."""
+    kind, after = "g" if lane.seats == 1 else "n", ""
+    if lane.partition is not None:
+        number, count = lane.partition
+        kind, after = "p", f".{number}of{count}"
+    before = f"{namespace}.{kind}.{lane.queue}."
+    return before + _encoded(lane.key, MAX_NAME - len(before) - len(after)) + after
+
+
+def token_of(lane: Lane) -> bytes:
+    """The body of a token: all that a worker has to know that has never heard of the lane."""
+    fields = {
+        "queue": lane.queue,
+        "key": lane.key,
+        "seats": lane.seats,
+        "partition": lane.partition,
+        "weight": lane.weight,
+    }
+    return json.dumps(fields, ensure_ascii=False).encode()
+
+
+def lane_of(token: bytes) -> Lane:
+    """The lane that a token's body names.
+
+    Raises:
+      ValueError: it names none.
+    """
+    fields = json.loads(token)
+    if not isinstance(fields, dict):
+        raise ValueError("a token is a JSON object")
+    queue, key, seats = fields.get("queue"), fields.get("key"), fields.get("seats", 1)
+    weight, partition = fields.get("weight", 1), fields.get("partition")
+    if not isinstance(queue, str) or not isinstance(key, str):
+        raise ValueError("a token names a queue and a key")
+    if not _is_count(seats) or not _is_count(weight):
+        raise ValueError("seats and weight of a token are numbers from 1 on")
+    return Lane(queue, key, seats, None if partition is None else _partition(partition), weight)
+
+
+def _encoded(key: str, room: int) -> str:
+    # aiormq allows neither "%" nor "~" in a name. A dot would end the name of the queue, "#" begins a hash.
+    encoded = quote(key, safe="").replace("%", "@").replace(".", "@2E").replace("~", "@7E")
+    if len(encoded) <= room:
+        return encoded
+    digest = "#" + urlsafe_b64encode(sha256(key.encode()).digest()).decode().rstrip("=")
+    return (encoded[: max(0, room - len(digest))] + digest)[:room]
+
+
+def _partition(value: Any) -> tuple[int, int]:
+    match value:
+        case [int(number), int(count)] if 0 <= number < count:
+            return number, count
+    raise ValueError("the partition of a token is a number and how many there are")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -1,0 +1,323 @@
+"""One lane served by this worker: from the token that asked for it to the end of that token.
+
+The token is held unacked all the time, so that it goes to another worker when this one dies. What comes after what is
+the protocol: consume; cancel, *then* look; and only what was seen then lets the token go (`transport.tokens`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+from jq_actors.errors import TransportError
+from jq_actors.events import LaneClosed, LaneOpened
+from jq_actors.transport.port import Deliver, Fairness, Lane, QueueDepth
+from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is_wanted, looks_again
+
+from .access import Access
+from .consuming import RabbitDelivery
+from .seat import End, Seat
+
+LINGER = 0.5
+"""Seconds that a lane without work is kept while there is room for others."""
+FIRST_PATIENCE, LONGEST_PATIENCE = 0.1, 5.0
+"""Bounds, in seconds, of the time in which messages that were seen have to come; it doubles. Else another consumer has
+them, which attached at the same moment."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""Bounds, in seconds, of the pause before a further look at a lane whose token was another worker's; it doubles."""
+RIVAL_LEAVES = (0.05, 0.1, 0.2, 0.4)
+"""Seconds before each further look whether a second consumer has left."""
+AFTER_AN_ERROR = 1.0
+"""Seconds before a token is given back of a lane that the broker refuses."""
+SOMEBODY = QueueDepth(ready=1, consumers=2)
+
+_WHY = {
+    End.DRAINED: "drained",
+    End.LEFT: "left",
+    End.HANDED_OVER: "handed over",
+    End.GIVEN_BACK: "given back",
+    End.STOPPED: "given back",
+    End.LOST: "lost",
+}
+
+
+class Room(Protocol):
+    """Where a lane is served: the lobby of its queue, in this worker."""
+
+    @property
+    def fairness(self) -> Fairness:
+        """How long a lane is served while others wait."""
+        ...
+
+    @property
+    def deliver(self) -> Deliver:
+        """Takes deliveries."""
+        ...
+
+    @property
+    def has_free(self) -> bool:
+        """Whether this worker could serve one more lane."""
+        ...
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether this worker serves no more."""
+        ...
+
+    @property
+    def served(self) -> int:
+        """How many lanes it serves."""
+        ...
+
+    def others_serving(self, service: Service) -> int:
+        """How many other services here are for the same lane."""
+        ...
+
+    def fell_quiet(self, service: Service) -> None:
+        """Its lane has no work at the moment."""
+        ...
+
+    def recent_depth(self) -> QueueDepth | None:
+        """The last look at the lobby, if it is new enough to decide by."""
+        ...
+
+    async def depth(self) -> QueueDepth | None:
+        """A look at the lobby that is new enough. Raises TransportError, TimeoutError."""
+        ...
+
+
+class Service:
+    """The service of one lane under one token."""
+
+    def __init__(self, lane: Lane, token: RabbitDelivery, room: Room, access: Access) -> None:
+        self.lane = lane
+        self.drained = False
+        """How it ended: without work, and so the lane may be deleted."""
+        self._room, self._access, self._clock = room, access, access.clock
+        self._token: RabbitDelivery | None = token
+        self._since_token = self._clock.monotonic()
+        self._spare: RabbitDelivery | None = None
+        self._seat: Seat | None = None
+        self._since = self._quiet_since = math.inf
+        self._expected = self._jobs = 0
+        self._patience = FIRST_PATIENCE
+        self._is_told = False
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something of the lane is in the worker's hand."""
+        return self._seat is not None and not self._seat.is_free
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether it consumes, and will look after that: then another token for its lane says nothing new."""
+        return self._seat is not None and self._seat.end is None
+
+    def join(self, token: RabbitDelivery) -> None:
+        """Take another token for the same lane: as one's own if that is gone, as a reason to look again, or not."""
+        if self._token is None:
+            self._token, self._since_token = token, self._clock.monotonic()
+        elif self.sees_all or self._spare is not None:
+            token.ack()
+        else:
+            self._spare = token
+
+    async def run(self) -> None:
+        """Serve the lane. After it returns nothing of it is here any more."""
+        end = End.LOST
+        try:
+            end = await self._serve()
+            while self._spare is not None and not self._room.is_stopped:
+                # Somebody has published after our last look, perhaps.
+                self._settle_token(acked=True)
+                self._token, self._spare = self._spare, None
+                end = await self._serve()
+        except (TransportError, TimeoutError):
+            if self._token is not None and self._token.is_open:
+                await self._clock.sleep(AFTER_AN_ERROR)
+        finally:
+            self._seat = None
+            self._settle_token(acked=False)
+            self._token, self._spare = self._spare, None
+            self._settle_token(acked=False)
+            if self._is_told:
+                self._access.events.emit(LaneClosed(self.lane.queue, self.lane.key, _WHY[end], self._jobs))
+        self.drained = self._is_told and end is End.DRAINED
+
+    def stop(self) -> None:
+        """Hand nothing more over; the lane and its token go back as soon as nothing is in hand."""
+        if self._seat is not None:
+            self._seat.give_up(End.STOPPED)
+
+    def lose(self) -> None:
+        """The connection is gone."""
+        if self._seat is not None:
+            self._seat.give_up(End.LOST)
+
+    def tick(self, now: float) -> None:
+        """Do what is due by time alone."""
+        seat, token = self._seat, self._token
+        if seat is None or seat.end is not None:
+            return
+        if token is not None and not token.is_open:
+            seat.give_up(End.HANDED_OVER)  # its channel was lost: the lane needs a token that lives with it
+        elif token is not None and now - self._since_token >= self._access.longest_hold:
+            self._refresh(seat)
+        elif seat.is_empty and now - self._quiet_since >= self._longest_quiet(seat):
+            seat.give_up(End.DRAINED)
+
+    # -- from look to look
+
+    async def _serve(self) -> End:
+        depth = await self._first_look()
+        end = End.DRAINED
+        while depth is not None:
+            if self._room.is_stopped:
+                self._settle_token(acked=False)
+                return End.STOPPED
+            end = await self._sit(depth)
+            depth = await self._after(end)
+        self._settle_token(acked=end in (End.DRAINED, End.LEFT))
+        return end
+
+    async def _first_look(self) -> QueueDepth | None:
+        assert self._token is not None
+        redelivered, since, pause = self._token.redelivered, self._clock.monotonic(), FIRST_PAUSE
+        while True:
+            depth = await self._access.look(self.lane)
+            wanted = self._if_wanted(depth)
+            seconds = self._clock.monotonic() - since
+            if wanted or self._room.is_stopped or not looks_again(depth, seconds, redelivered=redelivered):
+                return wanted
+            await self._clock.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
+
+    def _if_wanted(self, depth: QueueDepth | None, *, blocked: bool = False) -> QueueDepth | None:
+        """``depth``, if it says that the lane is to be served by us."""
+        if not is_wanted(depth, self._room.others_serving(self), self.lane.seats):
+            return None
+        return None if after_cancel(depth, blocked=blocked) is AfterCancel.LET_GO else depth
+
+    async def _sit(self, depth: QueueDepth) -> End:
+        """Consume until there is a reason to end, and end with nothing outstanding."""
+        seat = Seat(self.lane, self._room.deliver, self._access.bury, self._may_go_on)
+        self._expected = depth.ready
+        self._seat, self._quiet_since = seat, math.inf
+        channel, tag = await self._access.attach(seat)
+        self._since = self._clock.monotonic()
+        if seat.is_empty:
+            self._quiet_since = self._since
+        self._begun()
+        if self._room.is_stopped:
+            seat.give_up(End.STOPPED)
+        end = await self._until_end(seat)
+        if end not in (End.LOST, End.DRAINED):
+            await self._outlast_rival(seat)
+        self._jobs += seat.jobs
+        if end is not End.LOST:
+            await channel.give_back(tag, seat.rest)
+        self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)
+        return seat.end or end
+
+    async def _until_end(self, seat: Seat) -> End:
+        while True:
+            await seat.woken.wait()
+            if seat.end is not None:
+                return seat.end
+            if await self._is_others_turn(seat):
+                seat.give_up(End.HANDED_OVER)
+            else:
+                seat.go_on()
+
+    async def _is_others_turn(self, seat: Seat) -> bool:
+        try:
+            return self._hands_over(seat, await self._room.depth())
+        except (TransportError, TimeoutError):
+            return False
+
+    async def _outlast_rival(self, seat: Seat) -> None:
+        """Wait for a second consumer to leave that attached at the same moment as ours: it sees that nothing comes.
+
+        Were it there when ours is cancelled, it would get what comes behind that which is given back.
+        """
+        if self.lane.seats > 1 or seat.has_no_rest:
+            return
+        for pause in RIVAL_LEAVES:
+            try:
+                depth = await self._access.look(self.lane)
+            except (TransportError, TimeoutError):
+                return
+            if depth is None or depth.consumers <= 1 or seat.end is End.LOST:
+                return
+            await self._clock.sleep(pause)
+
+    async def _after(self, end: End) -> QueueDepth | None:
+        """What to do when the consumer is gone: a look that says to consume again; ``None``: it is over."""
+        match end:
+            case End.DRAINED:
+                return self._if_wanted(await self._access.look(self.lane))
+            case End.LEFT:
+                blocked = await self._still_blocked()
+                return self._if_wanted(await self._access.look(self.lane), blocked=blocked)
+            case End.HANDED_OVER | End.GIVEN_BACK:
+                self._settle_token(acked=await self._access.renew(self.lane))
+        return None
+
+    async def _still_blocked(self) -> bool:
+        assert self._seat is not None
+        return self._seat.still_blocked is None or await self._seat.still_blocked()
+
+    # -- while it is served
+
+    def _may_go_on(self, seat: Seat) -> bool:
+        now = self._clock.monotonic()
+        if seat.is_empty:
+            self._quiet_since = now
+            if seat.taken >= self._expected and not self._room.has_free:
+                seat.give_up(End.DRAINED)
+                return True
+            self._room.fell_quiet(self)
+        if now - self._since_token >= self._access.longest_hold and self._token is not None:
+            seat.give_up(End.HANDED_OVER)
+            return True
+        if not self._hands_over(seat, SOMEBODY, now):
+            return True
+        depth = self._room.recent_depth()
+        if depth is None:
+            return False
+        if self._hands_over(seat, depth, now):
+            seat.give_up(End.HANDED_OVER)
+        return True
+
+    def _hands_over(self, seat: Seat, lobby: QueueDepth | None, now: float | None = None) -> bool:
+        seconds = (self._clock.monotonic() if now is None else now) - self._since
+        return hands_over(seat.jobs, seconds, self.lane.weight, self._room.fairness, lobby)
+
+    def _longest_quiet(self, seat: Seat) -> float:
+        if seat.taken < self._expected:
+            return self._patience
+        return LINGER if self._room.has_free else 0.0
+
+    def _refresh(self, seat: Seat) -> None:
+        """The token is held for too long."""
+        if seat.is_free:
+            seat.give_up(End.HANDED_OVER)
+        elif self._access.has_store:
+            self._settle_token(acked=True)  # from now on the rows are what finds the lane again
+
+    def _settle_token(self, *, acked: bool) -> None:
+        token, self._token = self._token, None
+        if token is None or not token.is_open:
+            return
+        if acked:
+            token.ack()
+        else:
+            token.requeue()
+
+    def _begun(self) -> None:
+        if self._spare is not None:
+            self._spare.ack()  # what it stands for we see now
+            self._spare = None
+        if not self._is_told:
+            self._is_told = True
+            self._access.events.emit(LaneOpened(self.lane.queue, self.lane.key, self._room.served))
