@@ -1,32 +1,20 @@
-"""What `transport.port` promises of lanes, on every adapter: service, order, endings, looks.
+"""What `transport.port` promises of lanes, on every adapter: who is served, in which order, and the end.
 
-Fairness, partitions and races are in `test_lanes_at_work.py`.
+Lanes that are given back or left: `test_lanes_left.py`; fairness, partitions and races: `test_lanes_at_work.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import secrets
 from collections.abc import Callable
 
 import pytest
 
-from jq_actors.errors import TransportError
 from jq_actors.events import AckLost
 from jq_actors.transport.port import Deferred, Delivery, Lane, Published, QueueDepth, Transport
 from tests.support.waiting import eventually
 
-from .transports import (
-    AckingHand,
-    Hand,
-    RabbitWorld,
-    World,
-    eventually_depth,
-    grouped,
-    jobs,
-    lane_depth,
-    serve,
-)
+from .lanes import bodies_of, eventually_depth, grouped, lane_depth, others_come, serve
+from .transports import AckingHand, Hand, RabbitWorld, World, jobs
 
 NAMES = [
     "x" * 512,
@@ -54,14 +42,6 @@ END: dict[str, Callable[[Delivery], None]] = {
     "acked": lambda delivery: delivery.ack(),
     "buried": lambda delivery: delivery.bury("no command"),
 }
-
-
-async def still_blocked() -> bool:
-    return True
-
-
-async def free_again() -> bool:
-    return False
 
 
 # -- service ----------------------------------------------------------------------------------------------
@@ -148,8 +128,8 @@ async def test_the_next_of_a_group_comes_when_the_one_before_has_ended(
 
     for count in (1, 2, 3):
         *_, last = await hand.has(count)
-        await _others_come(transport, queue, hand)
-        assert _of(hand, lane) == ["a", "b", "c"][:count]
+        await others_come(transport, queue, hand)
+        assert bodies_of(hand, lane) == ["a", "b", "c"][:count]
         END[ending](last)
         hand.deliveries = [delivery for delivery in hand.deliveries if delivery.lane == lane]
 
@@ -163,12 +143,12 @@ async def test_a_lane_with_seats_has_so_many_in_hand_and_no_more(unbounded: Worl
     await transport.publish(grouped("a b c d e f", lane))
 
     [first, *_] = await hand.has(3)
-    await _others_come(transport, queue, hand)
-    assert sorted(_of(hand, lane)) == ["a", "b", "c"]
+    await others_come(transport, queue, hand)
+    assert sorted(bodies_of(hand, lane)) == ["a", "b", "c"]
     first.ack()
-    await eventually(lambda: len(_of(hand, lane)) == 4, why="the fourth")
-    await _others_come(transport, queue, hand)
-    assert sorted(_of(hand, lane)) == ["a", "b", "c", "d"]
+    await eventually(lambda: len(bodies_of(hand, lane)) == 4, why="the fourth")
+    await others_come(transport, queue, hand)
+    assert sorted(bodies_of(hand, lane)) == ["a", "b", "c", "d"]
 
 
 async def test_a_seat_that_comes_free_late_is_taken_by_what_comes_later(unbounded: World, queue: str) -> None:
@@ -210,205 +190,6 @@ async def test_after_a_cut_a_lane_is_served_again_in_order(broker: RabbitWorld, 
     (await hand.has(3))[2].ack()
     await hand.has(4)
     assert hand.bodies == ["a", "a", "b", "c"]
-
-
-# -- given back, and left ---------------------------------------------------------------------------------
-
-
-async def test_what_is_given_back_keeps_its_place(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a b c", lane))
-
-    for count in (1, 2):
-        (await hand.has(count))[-1].requeue()
-    for count in (3, 4):
-        (await hand.has(count))[-1].ack()
-    await hand.has(5)
-
-    assert hand.bodies == ["a", "a", "a", "b", "c"]
-    assert [delivery.redelivered for delivery in hand.deliveries[:3]] == [False, True, True]
-
-
-async def test_a_lane_that_is_given_back_waits_behind_the_others(unbounded: World, queue: str) -> None:
-    transport, hand = await unbounded.open(), Hand()
-    await transport.publish([*grouped("a", Lane(queue, "first")), *grouped("x", Lane(queue, "second"))])
-    serve(transport, queue, hand, slots=1)
-    [first] = await hand.has(1)
-
-    first.requeue()
-
-    (await hand.has(2))[-1].ack()
-    await hand.has(3)
-    one, other = hand.bodies[0], hand.bodies[1]
-    assert {one, other} == {"a", "x"}
-    assert hand.bodies == [one, other, one]
-
-
-async def test_a_lane_that_was_left_is_not_served_until_it_is_offered(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand, slots=1)
-    await transport.publish(grouped("a b", lane))
-    [delivery] = await hand.has(1)
-    asked = asyncio.Event()
-
-    async def ask() -> bool:
-        asked.set()
-        return True
-
-    delivery.leave(ask)
-    await asyncio.wait_for(asked.wait(), 10)
-    await eventually_depth(transport, lane, 2, 0)
-    await _others_come(transport, queue, hand, end=True)  # it keeps no slot
-    assert _of(hand, lane) == ["a"]
-
-    await transport.offer([lane])
-    await eventually(lambda: len(_of(hand, lane)) == 2, why="the lane to be served again")
-    hand.deliveries[-1].ack()
-    await eventually(lambda: len(_of(hand, lane)) == 3, why="the rest of the lane")
-    assert _of(hand, lane) == ["a", "a", "b"]
-    assert await lane_depth(transport, lane) in (QueueDepth(0, 1), QueueDepth(1, 1))
-
-
-async def test_a_lane_that_is_free_again_is_served_on(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a b", lane))
-
-    (await hand.has(1))[0].leave(free_again)
-
-    (await hand.has(2))[1].ack()
-    await hand.has(3)
-    assert hand.bodies == ["a", "a", "b"]
-
-
-async def test_a_lane_that_was_left_is_served_when_something_new_comes(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a", lane))
-    (await hand.has(1))[0].leave(still_blocked)
-    await eventually_depth(transport, lane, 1, 0)
-
-    await transport.publish(grouped("b", lane))
-
-    (await hand.has(2))[1].ack()
-    await hand.has(3)
-    assert hand.bodies == ["a", "a", "b"]
-
-
-async def test_an_offer_while_a_lane_is_being_left_is_not_lost(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a", lane))
-    offered = asyncio.Event()
-
-    async def ask() -> bool:
-        await transport.offer([lane])
-        offered.set()
-        return True  # the answer is older than the offer
-
-    (await hand.has(1))[0].leave(ask)
-
-    await asyncio.wait_for(offered.wait(), 10)
-    await hand.has(2)
-    assert hand.bodies == ["a", "a"]
-
-
-async def test_a_lane_may_be_left_by_several_deliveries_at_once(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g", seats=2)
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a b c", lane))
-
-    for delivery in await hand.has(2):
-        delivery.leave(still_blocked)
-    await eventually_depth(transport, lane, 3, 0)
-    await transport.offer([lane])
-
-    await hand.has(4)
-    assert sorted(hand.bodies[2:4]) == ["a", "b"]
-
-
-# -- offers, looks, and lanes that are over ---------------------------------------------------------------
-
-
-async def test_an_offer_of_what_is_not_there_or_empty_does_nothing(unbounded: World, queue: str) -> None:
-    transport, hand = await unbounded.open(), AckingHand()
-    unknown, drained = Lane(queue, "unknown"), Lane(queue, "drained")
-    serve(transport, queue, hand, slots=1)
-    await transport.publish(grouped("a", drained))
-    await hand.has(1)
-    await eventually_depth(transport, drained, 0, 0)
-
-    await transport.offer([unknown, drained, Lane(f"{queue}-never-used", "g")])
-
-    await _others_come(transport, queue, hand)
-    assert hand.bodies[0] == "a"
-    assert len(hand.bodies) == 2
-    assert await transport.lane_depths([unknown]) == [None]
-
-
-async def test_an_offer_of_a_lane_that_is_served_gives_it_no_second_seat(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a b", lane))
-    await hand.has(1)
-
-    await transport.offer([lane])
-
-    await _others_come(transport, queue, hand)
-    assert _of(hand, lane) == ["a"]
-
-
-async def test_a_look_tells_what_waits_and_who_serves(unbounded: World, queue: str) -> None:
-    transport, hand = await unbounded.open(), Hand()
-    lane, other = Lane(queue, "g"), Lane(queue, "unknown")
-    await transport.publish(grouped("a b c", lane))
-    assert await transport.lane_depths([other, lane]) == [None, QueueDepth(3, 0)]
-
-    serve(transport, queue, hand)
-
-    await hand.has(1)
-    served = await lane_depth(transport, lane)
-    assert served.consumers == 1
-    assert served.ready <= 2  # what a broker has sent ahead waits no more
-    for count in (1, 2, 3):
-        (await hand.has(count))[-1].ack()
-    await eventually_depth(transport, lane, 0, 0)
-
-
-async def test_a_lane_that_was_forgotten_is_made_again(unbounded: World, queue: str) -> None:
-    transport, hand, lane = await unbounded.open(), AckingHand(), Lane(queue, "g")
-    serve(transport, queue, hand)
-    await transport.publish(grouped("a", lane))
-    await hand.has(1)
-    await eventually_depth(transport, lane, 0, 0)
-
-    await transport.forget_lanes([lane, Lane(queue, "unknown")])
-
-    assert await transport.lane_depths([lane]) == [None]
-    assert await transport.publish(grouped("b", lane)) == [Published()]
-    await hand.has(2)
-    assert hand.bodies == ["a", "b"]
-
-
-async def test_a_lane_with_messages_is_not_forgotten(unbounded: World, queue: str) -> None:
-    transport, hand = await unbounded.open(), Hand()
-    waiting, served = Lane(queue, "waiting"), Lane(f"{queue}2", "served")
-    serve(transport, served.queue, hand)
-    await transport.publish([*grouped("a", waiting), *grouped("b", served)])
-    await hand.has(1)
-
-    await transport.forget_lanes([waiting, served])
-
-    assert await transport.lane_depths([waiting, served]) == [QueueDepth(1, 0), QueueDepth(0, 1)]
-
-
-async def test_without_a_broker_looking_at_lanes_is_an_error(world: World, queue: str) -> None:
-    transport, lane = await world.without_broker(), Lane(queue, "g")
-
-    for ask in (transport.offer, transport.lane_depths, transport.forget_lanes):
-        with pytest.raises(TransportError):
-            await ask([lane])
 
 
 # -- the end ----------------------------------------------------------------------------------------------
@@ -481,27 +262,15 @@ async def test_with_rows_what_waits_in_lanes_that_were_left_takes_no_room(with_r
     await transport.publish(grouped("a b", lane))
     assert transport.capacity(queue, lanes=True) == room - 2
 
-    (await hand.has(1))[0].leave(still_blocked)
+    (await hand.has(1))[0].leave(_is_blocked)
     assert transport.capacity(queue, lanes=True) == room
 
     await transport.offer([lane])
     assert transport.capacity(queue, lanes=True) == room - 2
 
 
-# -- looks from outside -----------------------------------------------------------------------------------
-
-
-def _of(hand: Hand, lane: Lane) -> list[str]:
-    return [delivery.body.decode() for delivery in hand.deliveries if delivery.lane == lane]
-
-
-async def _others_come(transport: Transport, queue: str, hand: Hand, *, end: bool = False) -> None:
-    """Wait until a message of another lane has come all the way: what could come before it would be here by now."""
-    other = Lane(queue, f"other-{secrets.token_hex(4)}")
-    await transport.publish(grouped("other", other))
-    await eventually(lambda: _of(hand, other), why="a message of another lane")
-    if end:
-        next(delivery for delivery in hand.deliveries if delivery.lane == other).ack()
+async def _is_blocked() -> bool:
+    return True
 
 
 async def _left(world: World, closed: Transport, queue: str, count: int) -> dict[str, list[str]]:

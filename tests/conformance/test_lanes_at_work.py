@@ -1,6 +1,6 @@
 """Lanes at work, on every adapter: many at once, fair hand-over, partitions, and the race of publish and drain.
 
-Line by line, the port's promises are in `test_lanes.py`.
+Line by line, the port's promises are in `test_lanes.py` and `test_lanes_left.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from itertools import groupby
 from jq_actors.transport.port import Deliver, Delivery, Fairness, Lane, Outgoing, Published, Transport
 from tests.support.waiting import eventually
 
-from .transports import Hand, RabbitWorld, WorkingHand, World, grouped, serve
+from .lanes import WorkingHand, grouped, serve
+from .transports import Hand, RabbitWorld, World
 
 FEW = 15
 """Deliveries that may come between a broker's answer and what follows from it."""

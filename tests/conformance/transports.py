@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
@@ -17,7 +14,7 @@ from jq_actors.config import BrokerConfig
 from jq_actors.events import AckLost, Events
 from jq_actors.job import new_job_ids
 from jq_actors.transport.embedded import EmbeddedTransport
-from jq_actors.transport.port import Deliver, Delivery, Fairness, Lane, Outgoing, QueueDepth, Transport
+from jq_actors.transport.port import Delivery, Outgoing, Transport
 from jq_actors.transport.rabbitmq import RabbitTransport
 from tests.support.amqp import Probe
 from tests.support.proxy import TcpProxy
@@ -194,42 +191,6 @@ class AckingHand(Hand):
         delivery.ack()
 
 
-class WorkingHand(Hand):
-    """Works on each delivery for a moment, then acks it. Bodies are ``group:number``."""
-
-    def __init__(self, seconds: float = 0.002) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._working: Counter[str] = Counter()
-        self.most_of_group: Counter[str] = Counter()
-        """How many deliveries of each group it had at once."""
-        self.most = 0
-        """How many it had at once in all."""
-
-    def __call__(self, delivery: Delivery) -> None:
-        super().__call__(delivery)
-        group = _group_of(delivery)
-        self._working[group] += 1
-        self.most_of_group[group] = max(self.most_of_group[group], self._working[group])
-        self.most = max(self.most, self._working.total())
-        asyncio.get_running_loop().call_later(self._seconds, self._done, delivery)
-
-    def numbers(self) -> dict[str, list[int]]:
-        """What came of each group, in its order."""
-        found: dict[str, list[int]] = {}
-        for delivery in self.deliveries:
-            found.setdefault(_group_of(delivery), []).append(int(delivery.body.decode().rpartition(":")[2]))
-        return found
-
-    def _done(self, delivery: Delivery) -> None:
-        self._working[_group_of(delivery)] -= 1
-        delivery.ack()
-
-
-def _group_of(delivery: Delivery) -> str:
-    return delivery.body.decode().rpartition(":")[0]
-
-
 def job(
     body: str,
     queue: str,
@@ -254,34 +215,6 @@ def job(
 def jobs(bodies: str, queue: str) -> list[Outgoing]:
     """A message for each word of ``bodies``."""
     return [job(body, queue) for body in bodies.split()]
-
-
-def grouped(bodies: str, lane: Lane) -> list[Outgoing]:
-    """A message in ``lane`` for each word of ``bodies``; in a partition each is ``group:number``."""
-    return [
-        replace(job(body, lane.queue), lane=lane, group=lane.key if lane.partition is None else body.rpartition(":")[0])
-        for body in bodies.split()
-    ]
-
-
-def serve(transport: Transport, queue: str, deliver: Deliver, slots: int = 8, fairness: Fairness | None = None) -> None:
-    """Serve the lanes of ``queue``."""
-    transport.serve_lanes(queue, slots, fairness or Fairness(), deliver)
-
-
-async def lane_depth(transport: Transport, lane: Lane) -> QueueDepth:
-    """A look at one lane. One that does not exist looks like one that is empty and unserved: it may go at any time."""
-    [depth] = await transport.lane_depths([lane])
-    return depth or QueueDepth(0, 0)
-
-
-async def eventually_depth(transport: Transport, lane: Lane, ready: int, consumers: int) -> None:
-    """Wait until ``lane`` looks so."""
-
-    async def is_so() -> bool:
-        return await lane_depth(transport, lane) == QueueDepth(ready, consumers)
-
-    await eventually(is_so, why=f"{ready} messages and {consumers} consumers in {lane}")
 
 
 async def ready_of(transport: Transport, queue: str) -> int:

@@ -1,6 +1,6 @@
 """The inside of the embedded transport's lanes: turns, what is told, what is forgotten, and room with rows.
 
-What they promise to their callers is in `tests/conformance/test_lanes.py`.
+What they promise to their callers is in `tests/conformance/test_lanes.py` and its neighbours.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from jq_actors.events import AckLost, Events, LaneClosed, LaneOpened, MemoryJobs
 from jq_actors.job import JobId
 from jq_actors.transport.embedded import EmbeddedTransport
 from jq_actors.transport.memory_lane import MemoryLane
-from jq_actors.transport.port import Delivery, Fairness, Lane, Outgoing, Published, QueueDepth
+from jq_actors.transport.port import Deferred, Delivery, Fairness, Lane, Outgoing, Published, QueueDepth
 from tests.support.clock import FakeClock
 from tests.support.recorder import EventRecorder
 
@@ -157,6 +157,36 @@ async def test_a_lane_that_was_served_for_its_time_waits_behind_the_others(clock
     await bench.transport.close()
 
 
+async def test_a_lane_with_seats_to_fill_waits_behind_the_others_too(clock: FakeClock) -> None:
+    bench, wide = Bench(clock), Lane("mail", "wide", seats=2)
+    await bench.serve(1)
+    await bench.transport.publish([replace(message("wide"), lane=wide) for _ in range(2)])
+    await turn()
+    await bench.transport.publish([message("other")])
+
+    bench.taken[0].requeue()
+    await turn()
+
+    assert [delivery.lane and delivery.lane.key for delivery in bench.taken] == ["wide", "other"]
+    await bench.transport.close()
+
+
+async def test_after_stop_intake_nobody_serves_what_was_about_to_be(clock: FakeClock) -> None:
+    bench = Bench(clock)
+    await bench.serve(2)
+    await bench.transport.publish([message("served"), message("served")])
+    await turn()
+    await bench.transport.publish([message("new")])
+    bench.taken[0].ack()
+
+    await bench.transport.stop_intake()
+    await turn()
+
+    assert len(bench.taken) == 1
+    assert await bench.transport.lane_depths([Lane("mail", "served"), Lane("mail", "new")]) == [QueueDepth(1, 0)] * 2
+    await bench.transport.close()
+
+
 # -- what is told and what is forgotten -------------------------------------------------------------------
 
 
@@ -280,6 +310,26 @@ async def test_the_relay_is_called_when_full_lanes_have_drained_by_a_quarter(clo
         bench.taken[number].ack()
 
     assert calls == [3]
+    await bench.transport.close()
+
+
+async def test_after_a_refusal_new_sendings_stay_out_until_no_lane_waits(clock: FakeClock) -> None:
+    bench = Bench(clock, has_store=True)
+    await bench.serve(4)
+    results = await bench.transport.publish([message(f"g{n}") for n in range(10)])
+    assert results == [Published()] * 9 + [Deferred()]
+    await turn()
+
+    for delivery in bench.taken[:3]:
+        delivery.ack()
+    assert await bench.transport.publish([message("new")]) == [Deferred()]
+    assert await bench.transport.publish([message("g9", relayed=True)]) == [Published()]
+
+    for number in range(3, 10):
+        await turn()
+        bench.taken[number].ack()
+    await turn()
+    assert await bench.transport.publish([message("new")]) == [Published()]
     await bench.transport.close()
 
 
