@@ -10,12 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.errors import StoreError
+from jq_actors.errors import NotStoredError, StoreError
 from jq_actors.job import JobState
 
 from .dialect import Dialect, encode_rows
+from .group_intake import GroupIntake
+from .group_room import is_scheduled
 from .port import ClaimRequest, NewJob
-from .tables import Tables
+from .tables import NO_PLACE, Tables
 
 CHUNK = 500
 """Rows of one statement; in between, the loop does other things."""
@@ -28,7 +30,8 @@ Row = dict[str, Any]
 class Inserts:
     """Writes new jobs with their payloads."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+    def __init__(self, tables: Tables, dialect: Dialect, groups: GroupIntake) -> None:
+        self._groups = groups
         jobs, payloads = tables.jobs, tables.payloads
         given = [column for column in jobs.columns if column is not jobs.c.seq]
         batch = dialect.rows({"n": sa.Integer(), **{column.name: column.type for column in given}})
@@ -47,13 +50,21 @@ class Inserts:
             ["job_id", "body"], sa.select(bodies.c.job_id, bodies.c.body)
         )
 
-    async def insert(self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime) -> None:
-        """Insert the jobs of ``insertions``, in their order.
+    async def insert(
+        self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime
+    ) -> list[NotStoredError | None]:
+        """Insert the jobs of ``insertions``, in their order; returns for each why its group does not take it, if so.
 
         Raises:
           StoreError: one of them exists; names it.
         """
-        jobs = [(job, sent_row(job, now, lease)) for jobs, lease in insertions for job in jobs]
+        admission = await self._groups.admit(connection, [jobs for jobs, _ in insertions], now)
+        jobs = [
+            (job, sent_row(job, now, lease, admission.waiting.get(job.id)))
+            for index, (jobs, lease) in enumerate(insertions)
+            if index not in admission.refused
+            for job in jobs
+        ]
         for start in range(0, len(jobs), CHUNK):
             chunk = jobs[start : start + CHUNK]
             made = await self._insert_rows(connection, [row for _, row in chunk])
@@ -61,14 +72,22 @@ class Inserts:
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
             await self._insert_bodies(connection, [job for job, _ in chunk])
+        return [admission.refused.get(index) for index in range(len(insertions))]
 
     async def adopt(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], worker_id: str, now: datetime
     ) -> set[str]:
-        """Insert running rows for deliveries of different jobs that have none.
+        """Insert rows for deliveries of different jobs that have none: running, or, in a group, queued.
 
         Returns the ids of those that were inserted; the others have a row meanwhile.
+
+        Raises:
+          StoreError: one has a position that its group cannot take.
         """
+        # Limits are for those who send: these were taken in when their broker took them.
+        admission = await self._groups.admit(connection, [[_adopted(r)] for r in requests], now, limited=False)
+        for refusal in admission.refused.values():
+            raise StoreError(str(refusal))
         made = await self._insert_rows(connection, [adopted_row(request, worker_id, now) for request in requests])
         await self._insert_bodies(connection, [_adopted(request) for request in requests if request.job_id in made])
         return made
@@ -83,29 +102,40 @@ class Inserts:
             await connection.execute(self._insert_payloads, {"batch": batch})
 
 
-def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None) -> Row:
-    """The row of a job that was sent; ``publish_lease``: how long its producer has to publish it."""
-    # By the row's own times, as its producer saw them: it publishes what was due then, and leaves the rest to us.
-    scheduled = job.due_at > job.enqueued_at
-    row = _row(job, JobState.SCHEDULED if scheduled else JobState.QUEUED, dispatch=1)
-    if scheduled:
-        row["wake_at"] = job.due_at
-    else:
-        row["publish_at"] = job.due_at if publish_lease is None else now + publish_lease
-    return row
+def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None, waits_for: str | None = None) -> Row:
+    """The row of a job that was sent.
+
+    ``publish_lease``: how long its producer has to publish it. ``waits_for``: why it is not to be published, but
+    waits in its group.
+    """
+    if is_scheduled(job):
+        row = _row(job, JobState.SCHEDULED, dispatch=1) | {"wake_at": job.due_at}
+        if job.group is not None and job.position is None:
+            row["order_key"] = NO_PLACE
+        return row
+    if waits_for is not None:
+        return _row(job, JobState.WAITING, dispatch=1) | {"parked_at": now, "reason": waits_for}
+    return _row(job, JobState.QUEUED, dispatch=1) | {
+        "publish_at": job.due_at if publish_lease is None else now + publish_lease
+    }
 
 
 def adopted_row(request: ClaimRequest, worker_id: str, now: datetime) -> Row:
-    """The row of a job that its delivery brought, and that runs from now on."""
+    """The row of a job that its delivery brought: it runs from now on, or, in a group, asks for its turn."""
     job = _adopted(request)
-    return _row(job, JobState.RUNNING, request.dispatch) | {
-        "due_at": min(job.due_at, now),
-        "published_at": now,
-        "attempt": 1,
-        "run_token": request.run_token,
-        "worker_id": worker_id,
-        "started_at": now,
-    }
+    arrived = {"due_at": min(job.due_at, now), "published_at": now}
+    if job.group is not None:
+        return _row(job, JobState.QUEUED, request.dispatch) | arrived
+    return (
+        _row(job, JobState.RUNNING, request.dispatch)
+        | arrived
+        | {
+            "attempt": 1,
+            "run_token": request.run_token,
+            "worker_id": worker_id,
+            "started_at": now,
+        }
+    )
 
 
 def _adopted(request: ClaimRequest) -> NewJob:
@@ -119,6 +149,8 @@ def _row(job: NewJob, state: JobState, dispatch: int) -> Row:
         "actor": job.actor,
         "queue": job.queue,
         "group_key": job.group,
+        "position": job.position,
+        "order_key": job.position,
         "priority": job.priority,
         "state": state,
         "dispatch": dispatch,
