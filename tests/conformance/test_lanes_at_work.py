@@ -10,6 +10,8 @@ from collections import Counter, defaultdict
 from datetime import timedelta
 from itertools import groupby
 
+import pytest
+
 from jq_actors.transport.port import Deliver, Delivery, Fairness, Lane, Outgoing, Published, Transport
 from tests.support.waiting import eventually
 
@@ -173,7 +175,8 @@ async def test_partitions_keep_the_order_of_each_group(unbounded: World, queue: 
 # -- races ------------------------------------------------------------------------------------------------
 
 
-async def test_what_is_published_while_its_lane_drains_is_delivered(unbounded: World, queue: str) -> None:
+@pytest.mark.parametrize("idle", [60, 0], ids=["kept", "forgotten at once"])
+async def test_what_is_published_while_its_lane_drains_is_delivered(unbounded: World, queue: str, idle: float) -> None:
     transport, came = await unbounded.open(), defaultdict[str, asyncio.Queue[str]](asyncio.Queue)
 
     def take(delivery: Delivery) -> None:
@@ -187,7 +190,7 @@ async def test_what_is_published_while_its_lane_drains_is_delivered(unbounded: W
             for _ in range(pause):  # each lane meets its drain at another moment
                 await asyncio.sleep(0)
 
-    transport.serve_lanes(queue, 8, Fairness(), take)
+    serve(transport, queue, take, fairness=Fairness(idle=timedelta(seconds=idle)))
     await asyncio.gather(*(ping(Lane(queue, f"g{n}"), n) for n in range(24)))
 
     assert all(queue.empty() for queue in came.values())

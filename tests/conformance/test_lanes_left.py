@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from jq_actors.errors import TransportError
-from jq_actors.transport.port import Lane, Published, QueueDepth
+from jq_actors.transport.port import Fairness, Lane, Published, QueueDepth
 from tests.support.waiting import eventually
 
 from .lanes import bodies_of, eventually_depth, grouped, lane_depth, others_come, serve
@@ -195,10 +196,33 @@ async def test_a_lane_that_was_forgotten_is_made_again(unbounded: World, queue: 
 
     await transport.forget_lanes([lane, Lane(queue, "unknown")])
 
-    assert await transport.lane_depths([lane]) == [None]
     assert await transport.publish(grouped("b", lane)) == [Published()]
     await hand.has(2)
     assert hand.bodies == ["a", "b"]
+
+
+async def test_a_forgotten_lane_is_gone(classic: World, queue: str) -> None:
+    transport, hand, lane = await classic.open(), AckingHand(), Lane(queue, "g")
+    serve(transport, queue, hand)
+    await transport.publish(grouped("a", lane))
+    await hand.has(1)
+    await eventually_depth(transport, lane, 0, 0)
+
+    await transport.forget_lanes([lane])
+
+    assert await transport.lane_depths([lane]) == [None]
+
+
+async def test_a_lane_that_was_idle_for_its_time_is_forgotten(classic: World, queue: str) -> None:
+    transport, hand, lane = await classic.open(), AckingHand(), Lane(queue, "g")
+    serve(transport, queue, hand, fairness=Fairness(idle=timedelta(milliseconds=100)))
+    await transport.publish(grouped("a", lane))
+    await hand.has(1)
+
+    async def is_gone() -> bool:
+        return await transport.lane_depths([lane]) == [None]
+
+    await eventually(is_gone, why="the lane to be forgotten")
 
 
 async def test_a_lane_with_messages_is_not_forgotten(unbounded: World, queue: str) -> None:
