@@ -111,6 +111,7 @@ class RowLedger:
             adopt,
             delivery.queue,
             can_leave=self._lanes_are_shared and delivery.lane is not None and delivery.lane.partition is None,
+            group=command.group,
         )
         self._alive.add(run_token)  # before it may be granted: no other copy must take it for forgotten
         claim = None

@@ -8,9 +8,8 @@ loses one is judged once more. Jobs of groups never take the short way: see `Gro
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any, assert_never
+from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -23,6 +22,7 @@ from .dialect import Dialect, encode_rows
 from .grants import Claimed, grant
 from .group_claims import GroupClaims
 from .inserts import Inserts
+from .judging import COME_AGAIN, ToDo
 from .losses import Losses, lost_run, run_columns
 from .port import Claim, ClaimRequest, Instead, Leases, NewJob
 from .tables import BIGINT, JOB_ID, Tables
@@ -30,8 +30,6 @@ from .workers import Workers, known_dead
 
 ROUNDS = 5
 """How often a request is judged before it has to come again; a second round needs a race with somebody."""
-COME_AGAIN = timedelta(milliseconds=200)
-"""When a request that lost every race comes again."""
 
 Row = sa.Row[Any]
 
@@ -92,13 +90,12 @@ class Claims:
     ) -> None:
         # By its token alone: what was granted may be another job than that of the delivery.
         batch = {"batch": encode_rows([{"run_token": request.run_token} for request in requests])}
-        jobs = {request.run_token: request.job_id for request in requests}
+        own = {request.run_token: request.job_id for request in requests}
         rows = (await connection.execute(self._granted_statement, {**batch, "me": self._workers.my_id})).all()
-        bodies = await self._bodies.of(connection, [row.id for row in rows if row.id != jobs[row.run_token]])
+        bodies = await self._bodies.of(connection, [row.id for row in rows if row.id != own[row.run_token]])
         for row in rows:
             instead = Instead(row.id, row.dispatch, bodies[row.id]) if row.id in bodies else None
-            answer = Claim(Verdict.GRANT, row.attempt, row.crashes, instead=instead, group=row.group_key)
-            claimed.answers[row.run_token] = answer
+            claimed.answers[row.run_token] = _granted_as(row, instead)
 
     async def _grant(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
@@ -120,7 +117,7 @@ class Claims:
         batch = encode_rows([{"id": job_id} for job_id in {request.job_id for request in requests}])
         rows = {row.id: row for row in await connection.execute(self._look_statement, {"batch": batch})}
         dead = await _dead_owners(rows.values())
-        todo = _ToDo()
+        todo = ToDo()
         for request in requests:
             row = rows.get(request.job_id)
             if row is not None and row.state == JobState.RUNNING and self._workers.is_me(row.worker_id):
@@ -158,7 +155,7 @@ class Claims:
 
     def _own(self, row: Row, request: ClaimRequest) -> Claim:
         if row.run_token == request.run_token:  # granted by a try whose answer was lost
-            return Claim(Verdict.GRANT, row.attempt, row.crashes, group=row.group_key)
+            return _granted_as(row, None)
         # Another delivery of the job runs in this very process, whatever became of its lease; who asks knows.
         return Claim(Verdict.HOLD, look_again=self._leases.worker, own_token=row.run_token)
 
@@ -194,43 +191,10 @@ class Claims:
         await self._losses.record(connection, taken, now)
         claimed.taken += taken
         doomed = [run for run in runs.values() if run not in alive]
-        for run in await self._losses.fail(connection, doomed, now):
-            claimed.answers[requests[run.job_id].run_token] = Claim(Verdict.DROP_FINAL)
-            claimed.failed.append(run)
-
-
-@dataclass(slots=True)
-class _ToDo:
-    """What the verdicts over a batch want done."""
-
-    adopt: dict[str, ClaimRequest] = field(default_factory=dict)
-    take_over: dict[str, ClaimRequest] = field(default_factory=dict)
-    groups: dict[int, str] = field(default_factory=dict)
-    """Those that ask for their turn, by run token."""
-
-    def answer(
-        self, verdict: Verdict, request: ClaimRequest, row: Row | None, view: RowView | None, now: datetime
-    ) -> Claim | None:
-        """The answer, where the verdict is one; else it is noted."""
-        match verdict:
-            case Verdict.DROP_FINAL | Verdict.DROP_STALE:
-                return Claim(verdict)
-            case Verdict.HOLD:
-                return Claim(verdict, look_again=_lease_left(view, now))
-            case Verdict.ADOPT:
-                self.adopt.setdefault(request.job_id, request)
-            case Verdict.TAKE_OVER:
-                self.take_over.setdefault(request.job_id, request)
-            case Verdict.TURN:
-                assert row is not None
-                self.groups[request.run_token] = row.group_key
-            case Verdict.GRANT:
-                pass  # it changed between the UPDATE and this look: the next round grants it
-            case Verdict.PARK | Verdict.LEAVE:
-                raise AssertionError(f"a turn decides on {verdict}, not a judgement")
-            case _:
-                assert_never(verdict)
-        return None
+        failed, events = await self._losses.fail(connection, doomed, now)
+        claimed.answers |= {requests[run.job_id].run_token: Claim(Verdict.DROP_FINAL) for run in failed}
+        claimed.failed += failed
+        claimed.of_groups += events
 
 
 def _grant(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
@@ -250,7 +214,7 @@ def _take_over(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
 def _look(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
     jobs, workers = tables.jobs, tables.workers
     batch = dialect.rows({"id": JOB_ID})
-    also = (jobs.c.state, jobs.c.dispatch, jobs.c.group_key, workers.c.lease_until, workers.c.process_started)
+    also = (jobs.c.state, jobs.c.dispatch, workers.c.lease_until, workers.c.process_started)
     return (
         sa.select(*run_columns(tables), *also)
         .select_from(batch)
@@ -266,6 +230,10 @@ def _granted(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
     return sa.select(c.id, c.group_key, c.dispatch, c.run_token, c.attempt, c.crashes).where(
         c.final_state.is_(None), *mine, c.run_token.in_(sa.select(b.run_token))
     )
+
+
+def _granted_as(row: Row, instead: Instead | None) -> Claim:
+    return Claim(Verdict.GRANT, row.attempt, row.crashes, instead=instead, group=row.group_key)
 
 
 def _named_groups(requests: Sequence[ClaimRequest]) -> dict[int, str]:
@@ -292,9 +260,3 @@ async def _dead_owners(rows: Iterable[Row]) -> frozenset[str]:
         if row.state == JobState.RUNNING and row.host is not None
     }
     return await known_dead(owners)
-
-
-def _lease_left(view: RowView | None, now: datetime) -> timedelta:
-    assert view is not None
-    assert view.owner is not None
-    return max(view.owner.lease_until - now, COME_AGAIN)

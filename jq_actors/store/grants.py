@@ -27,11 +27,13 @@ class Claimed:
     """Runs of lost workers whose jobs were taken over."""
     failed: list[LostRun] = field(default_factory=list)
     """Those that were one too many."""
+    of_groups: list[Event] = field(default_factory=list)
+    """What that did to their groups."""
 
     @property
     def events(self) -> list[Event]:
         """What to tell."""
-        return events_of(self.taken, self.failed)
+        return [*events_of(self.taken, self.failed), *self.of_groups]
 
     def unanswered(self, requests: Sequence[ClaimRequest]) -> list[ClaimRequest]:
         """Those of ``requests`` that have no answer yet."""

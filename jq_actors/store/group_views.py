@@ -46,7 +46,7 @@ class Sight:
     members: list[Member] = field(default_factory=list)
     running: set[JobId] = field(default_factory=set)
     next_position: int | None = None
-    """In a numbered group: the first number that has not ended, or that nobody has sent."""
+    """In a numbered group: the first number that nobody has sent."""
 
     def view(self) -> GroupView:
         """What `turns.turn_of` asks for."""
@@ -72,7 +72,7 @@ class GroupViews:
 
     def __init__(self, tables: Tables, dialect: Dialect, policy: GroupPolicy) -> None:
         self._policy = policy
-        self._first = {overtake: _first(tables, dialect, overtake=overtake) for overtake in (False, True)}
+        self._first = {overtake: first_jobs(tables, dialect, overtake=overtake) for overtake in (False, True)}
         c, ids = tables.jobs.c, dialect.rows({"id": JOB_ID})
         self._by_id = sa.select(*_columns(tables.jobs)).select_from(ids).join(tables.jobs, c.id == ids.c.id)
         self._numbers = (
@@ -137,11 +137,13 @@ class GroupViews:
             numbers = (await connection.execute(self._numbers, parameters)).scalars().all()
             run = next((n for n, number in enumerate(numbers) if number != unsent + n), len(numbers))
             unsent, more = unsent + run, run == WALK
-        sight.next_position = min(unsent, *positions[:1])
+        # Not that of an earlier one that was retried: what came between may be pruned, and would be missing.
+        sight.next_position = unsent
         return unsent
 
 
-def _first(tables: Tables, dialect: Dialect, *, overtake: bool) -> sa.Select[Any]:
+def first_jobs(tables: Tables, dialect: Dialect, *, overtake: bool) -> sa.Select[Any]:
+    """The first ``count`` jobs of each group of the batch (``name``) that may come, in order."""
     jobs, groups = tables.jobs, dialect.rows({"name": sa.Text()})
     job = jobs.alias("first_job")
     order = group_order(job)

@@ -14,6 +14,8 @@ from jq_actors.events import Event, JobFailed, JobTakenOver
 from jq_actors.job import JobId, JobState
 
 from .dialect import Dialect, encode_rows
+from .group_ends import GroupEnds
+from .group_failures import FailedJob
 from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
 
 LOST = "lost"
@@ -28,6 +30,7 @@ class LostRun:
     run_token: int
     actor: str
     queue: str
+    group: str | None
     attempt: int
     crashes: int
     """With this one."""
@@ -50,7 +53,8 @@ class LostRun:
 class Losses:
     """The compare-and-sets that end lost runs, each under the token of the run."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+    def __init__(self, tables: Tables, dialect: Dialect, groups: GroupEnds) -> None:
+        self._groups = groups
         jobs, attempts, payloads = tables.jobs, tables.attempts, tables.payloads
         self._now = sa.bindparam("now", type_=UtcDateTime)
         lost = dialect.rows({"id": JOB_ID, "run_token": BIGINT, "reason": sa.Text()})
@@ -85,12 +89,18 @@ class Losses:
         """Queue the jobs again, unpublished, the same dispatch. Returns those that were still running so."""
         return await self._end(connection, self._queue, {}, runs, now)
 
-    async def fail(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> list[LostRun]:
-        """Fail the jobs. Returns those that were still running so."""
+    async def fail(
+        self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime
+    ) -> tuple[list[LostRun], list[Event]]:
+        """Fail the jobs. Returns those that were still running so, and what else there is to tell of their groups."""
+        locked = await self._groups.lock(connection, [run.job_id for run in runs], now)
         failed = await self._end(connection, self._fail, {"now": now}, runs, now)
-        if failed:
-            await connection.execute(self._explain, {"batch": encode_rows([_row(run) for run in failed])})
-        return failed
+        if not failed:
+            return [], []
+        await connection.execute(self._explain, {"batch": encode_rows([_row(run) for run in failed])})
+        groups = [run.group for run in failed if run.group is not None]
+        why = [FailedJob(run.job_id, run.reason) for run in failed]
+        return failed, await self._groups.ended(connection, locked, why, groups, now)
 
     async def record(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> None:
         """Write the attempts of runs that were ended."""
@@ -134,6 +144,7 @@ def lost_run(row: sa.Row[Any]) -> LostRun:
         run_token=row.run_token,
         actor=row.actor,
         queue=row.queue,
+        group=row.group_key,
         attempt=row.attempt,
         crashes=row.crashes + 1,
         worker_id=row.worker_id,
@@ -145,7 +156,7 @@ def lost_run(row: sa.Row[Any]) -> LostRun:
 def run_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
     """What `lost_run` reads, of jobs joined with their workers."""
     c, w = tables.jobs.c, tables.workers.c
-    of_job = [c.id, c.run_token, c.actor, c.queue, c.attempt, c.crashes, c.worker_id, c.started_at]
+    of_job = [c.id, c.run_token, c.actor, c.queue, c.group_key, c.attempt, c.crashes, c.worker_id, c.started_at]
     return [*of_job, w.host, w.pid]
 
 

@@ -34,11 +34,13 @@ class Recovered:
     failed: list[LostRun] = field(default_factory=list)
     workers: list[str] = field(default_factory=list)
     """Lost workers of which nothing is left."""
+    of_groups: list[Event] = field(default_factory=list)
+    """What the failed ones did to their groups."""
 
     @property
     def events(self) -> list[Event]:
         """What to tell."""
-        return events_of(self.queued, self.failed)
+        return [*events_of(self.queued, self.failed), *self.of_groups]
 
 
 class Recovering:
@@ -91,6 +93,7 @@ class Recovering:
             recovered.queued += part.queued
             recovered.failed += part.failed
             recovered.workers += part.workers
+            recovered.of_groups += part.of_groups
         return recovered
 
     async def leave(self, worker: str, now: datetime) -> None:
@@ -118,7 +121,7 @@ class Recovering:
             alive = [run for run in runs if survives_crash(run.crashes, self._leases.max_crashes)]
             recovered.queued = await self._losses.queue(connection, alive, now)
             doomed = [run for run in runs if run not in alive]
-            recovered.failed = await self._losses.fail(connection, doomed, now)
+            recovered.failed, recovered.of_groups = await self._losses.fail(connection, doomed, now)
             await connection.execute(self._unlane, worker)
             if len(runs) < limit:
                 await connection.execute(self._remove, worker)

@@ -11,11 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import JobId, JobState
 
+from .bodies import Bodies
 from .database import Database
 from .dialect import encode_rows
 from .port import Dispatch, Room
 from .publish_leases import PublishLeases
-from .tables import JOB_ID, Tables, UtcDateTime
+from .tables import BIGINT, JOB_ID, NO_PLACE, Tables, UtcDateTime
 
 FIRST_BACKOFF = timedelta(seconds=30)
 MAX_DOUBLINGS = 6
@@ -25,6 +26,9 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 _LEASE = sa.bindparam("lease", type_=UtcDateTime)
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
 _QUEUE = sa.bindparam("wanted_queue", type_=sa.Text)
+
+
+Row = sa.Row[Any]
 
 
 class RelayQueries:
@@ -54,7 +58,8 @@ class RelayQueries:
         of_queue, grouped = (c.queue == _QUEUE, *unpublished), c.group_key.is_not(None)
         self._take_plain = self._take((*of_queue, ~grouped), order, leased)
         self._take_grouped = self._take((*of_queue, grouped), order, leased)
-        in_broker = (c.queue == _QUEUE, c.final_state.is_(None), queued, c.publish_at.is_(None))
+        # Jobs of groups are elsewhere at the broker, and found by their groups: see `StillQueries`.
+        in_broker = (c.queue == _QUEUE, c.group_key.is_(None), c.final_state.is_(None), queued, c.publish_at.is_(None))
         self._take_missing = self._take(
             # The second condition is the first without its row's back-off: the one that the index can answer.
             (*in_broker, c.published_at <= _missing_since(c.redispatches), c.published_at <= _since(0)),
@@ -65,15 +70,9 @@ class RelayQueries:
         published = sa.select(c.seq).where(*in_broker, c.published_at <= before).limit(_LIMIT)
         self._count_published = sa.select(sa.func.count()).select_from(published.subquery())
         self._next_due = sa.select(sa.func.min(c.wake_at)).where(c.wake_at.is_not(None))
-        ids = database.dialect.rows({"job_id": JOB_ID})
-        payloads = tables.payloads.c
-        # Somebody deleted them by hand: such a row must not stop the relay with each look.
-        self._set_aside = (
-            sa.update(tables.jobs)
-            .where(c.id == ids.c.job_id)
-            .values(state=JobState.UNHANDLED.value, publish_at=None, reason="its payload is gone")
-        )
-        self._bodies = sa.select(payloads.job_id, payloads.body).join(ids, ids.c.job_id == payloads.job_id)
+        placed = database.dialect.rows({"id": JOB_ID, "place": BIGINT}).c
+        self._place = sa.update(tables.jobs).where(c.id == placed.id).values(order_key=placed.place)
+        self._bodies = Bodies(tables, database.dialect)
 
     async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
         """See JobStore."""
@@ -128,12 +127,7 @@ class RelayQueries:
             .cte("picked")
         )
         c = jobs.c
-        return (
-            sa.update(jobs)
-            .where(c.seq == picked.c.seq)
-            .values(**values)
-            .returning(c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key)
-        )
+        return sa.update(jobs).where(c.seq == picked.c.seq).values(**values).returning(*dispatch_columns(jobs))
 
     async def lease(
         self, statement: sa.UpdateBase, parameters: Mapping[str, Any], now: datetime, lease: timedelta
@@ -141,27 +135,40 @@ class RelayQueries:
         """Take the rows that ``statement`` returns, leased for so long (``lease`` and ``now`` are its parameters)."""
 
         async def take(connection: AsyncConnection) -> list[Dispatch]:
-            rows = await connection.execute(statement, {**parameters, "now": now, "lease": now + lease})
-            return await self._dispatches(connection, rows.all())
+            rows = (await connection.execute(statement, {**parameters, "now": now, "lease": now + lease})).all()
+            return await self._dispatches(connection, rows, await self._places(connection, rows))
 
         dispatches = await self._database.write(take)
         self._leases.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
         return dispatches
 
-    async def _dispatches(self, connection: AsyncConnection, rows: Sequence[sa.Row[Any]]) -> list[Dispatch]:
-        if not rows:
-            return []
-        batch = {"batch": encode_rows([{"job_id": row.id} for row in rows])}
-        bodies = {row.job_id: row.body for row in await connection.execute(self._bodies, batch)}
-        if len(bodies) < len(rows):
-            bodiless = [{"job_id": row.id} for row in rows if row.id not in bodies]
-            await connection.execute(self._set_aside, {"batch": encode_rows(bodiless)})
-        # In the order in which they were sent: RETURNING has none.
+    async def _places(self, connection: AsyncConnection, rows: Sequence[Row]) -> dict[int, int]:
+        """What orders the rows, by ``seq``. Those that became due take their places in their groups now."""
+        places = {row.seq: row.seq if row.order_key is None else row.order_key for row in rows}
+        due = sorted((row for row in rows if row.order_key == NO_PLACE), key=lambda row: (row.due_at, row.seq))
+        if due:
+            numbers = await self._database.dialect.next_numbers(connection, self._tables.jobs, len(due))
+            placed = [{"id": row.id, "place": number} for row, number in zip(due, numbers, strict=True)]
+            await connection.execute(self._place, {"batch": encode_rows(placed)})
+            places |= {row.seq: number for row, number in zip(due, numbers, strict=True)}
+        return places
+
+    async def _dispatches(
+        self, connection: AsyncConnection, rows: Sequence[Row], places: Mapping[int, int]
+    ) -> list[Dispatch]:
+        bodies = await self._bodies.of(connection, [row.id for row in rows])
+        # In the order in which they were sent, or that their group gives them: RETURNING has none.
         return [
-            Dispatch(JobId(row.id), row.dispatch, row.queue, bodies[row.id].encode(), row.priority, row.group_key)
-            for row in sorted(rows, key=lambda row: row.seq)
+            Dispatch(JobId(row.id), row.dispatch, row.queue, bodies[row.id], row.priority, row.group_key)
+            for row in sorted(rows, key=lambda row: places[row.seq])
             if row.id in bodies
         ]
+
+
+def dispatch_columns(jobs: sa.Table) -> list[sa.ColumnElement[Any]]:
+    """What a statement returns of the rows that it takes (`RelayQueries.lease`)."""
+    c = jobs.c
+    return [c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key, c.order_key, c.due_at]
 
 
 def _missing_since(redispatches: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any, TypeVar, assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.errors import StoreError
+from jq_actors.events import Event
 from jq_actors.job import JobState
 from jq_actors.outcome import (
     Cancelled,
@@ -26,22 +28,34 @@ from jq_actors.outcome import (
 from jq_actors.protocol import attempt_counts, state_after
 
 from .dialect import Dialect, encode_rows
+from .group_ends import GroupEnds
+from .group_failures import FailedJob
+from .group_rows import GroupPolicy
 from .port import Settlement
+from .storable import MAX_ERROR, MAX_REASON, storable
 from .tables import BIGINT, JOB_ID, Tables, UtcDateTime, iso_utc
 
-MAX_REASON = 500
-"""Characters of the reason in the hot row."""
-MAX_ERROR = 4_000
-"""Characters of the error in an attempt and in the payload."""
+WAKE_AFTER = timedelta(seconds=30)
+"""How long after a retry was due, whose delivery is kept for it, a relay finds that nobody has claimed it."""
 
 Row = dict[str, Any]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of settlements. The events are to be told when it is committed."""
+
+    written: list[bool]
+    """In their order."""
+    events: list[Event]
+
+
 class Settles:
     """Writes outcomes, their attempts, and what of them belongs into the payload."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
+    def __init__(self, tables: Tables, dialect: Dialect, groups: GroupEnds, policy: GroupPolicy) -> None:
+        self._groups, self._policy = groups, policy
         self._settle_statement = _settle(tables, dialect)
         self._record_statement = _record(tables, dialect)
         self._keep_statement = _keep(tables, dialect)
@@ -49,8 +63,8 @@ class Settles:
 
     async def write(
         self, connection: AsyncConnection, settlements: Sequence[Settlement], now: datetime, *, again: bool
-    ) -> list[bool]:
-        """Write what its fence lets through; returns for each whether it was written.
+    ) -> Settled:
+        """Write what its fence lets through.
 
         ``again``: an earlier try may have been committed; what it wrote counts as written.
 
@@ -60,13 +74,31 @@ class Settles:
         # One row for each run: of two outcomes for one run, the first stands.
         first = {settlement.run_token: settlement for settlement in reversed(settlements)}
         batch = {"batch": encode_rows([_stored(settled_row, settlement) for settlement in first.values()])}
-        written = set((await connection.execute(self._settle_statement, {**batch, "now": now})).scalars().all())
+        failing = {s.job_id: s.outcome.failure for s in first.values() if isinstance(s.outcome, Failed)}
+        locked = await self._groups.lock(connection, failing, now)
+        rows = (await connection.execute(self._settle_statement, {**batch, "now": now})).all()
+        written = {row.run_token for row in rows}
+        events: list[Event] = []
         if written:
             await connection.execute(self._record_statement, batch)
             await self._keep(connection, [first[token] for token in written])
+            failed = [FailedJob(row.id, failing[row.id].error) for row in rows if row.state == JobState.FAILED]
+            events = await self._groups.ended(connection, locked, failed, self._freed(rows), now)
         if again and len(written) < len(first):
             written |= set((await connection.execute(self._find_statement, batch)).scalars())
-        return [s.run_token in written and s is first[s.run_token] for s in settlements]
+        return Settled([s.run_token in written and s is first[s.run_token] for s in settlements], events)
+
+    def _freed(self, rows: Sequence[sa.Row[Any]]) -> set[str]:
+        """The groups in which those behind may go on."""
+        return {
+            row.group_key
+            for row in rows
+            if row.group_key is not None
+            and (
+                row.final_state is not None
+                or (row.state == JobState.RETRYING and self._policy.rules.rule_of(row.group_key).overtake)
+            )
+        }
 
     async def _keep(self, connection: AsyncConnection, settlements: Sequence[Settlement]) -> None:
         payloads = [payload for payload in (_stored(_payload, s) for s in settlements) if payload is not None]
@@ -78,7 +110,8 @@ def settled_row(settlement: Settlement) -> Row:
     """What the outcome makes of the job's row, and the attempt that it ends."""
     outcome = settlement.outcome
     state = state_after(outcome)
-    delay = outcome.delay if isinstance(outcome, Retrying | Snoozed) else None
+    due_at = settlement.finished_at + outcome.delay if isinstance(outcome, Retrying | Snoozed) else None
+    wake_at = due_at + WAKE_AFTER if due_at is not None and settlement.keeps_turn else due_at
     failure = _failure(outcome)
     finished_at = iso_utc(settlement.finished_at)
     return {
@@ -87,7 +120,8 @@ def settled_row(settlement: Settlement) -> Row:
         "state": state,
         "final_state": state if state.is_final else None,
         "finished_at": finished_at if state.is_final else None,
-        "wake_at": None if delay is None else iso_utc(settlement.finished_at + delay),
+        "due_at": None if due_at is None else iso_utc(due_at),
+        "wake_at": None if wake_at is None else iso_utc(wake_at),
         "reason": _reason(outcome),
         "uncounted": 0 if attempt_counts(outcome) else 1,
         "republish": int(settlement.republish),
@@ -96,11 +130,6 @@ def settled_row(settlement: Settlement) -> Row:
         "outcome": _name(outcome),
         "error": None if failure is None else storable(failure.error, MAX_ERROR),
     }
-
-
-def storable(text: str, length: int) -> str:
-    """``text`` as every database can hold it: no NUL, no half surrogate pair, at most ``length`` characters."""
-    return text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def _stored(form: Callable[[Settlement], T], settlement: Settlement) -> T:
@@ -146,7 +175,7 @@ def _batch(dialect: Dialect) -> sa.FromClause:
     text, number, time = sa.Text(), sa.Integer(), UtcDateTime()
     of_job: dict[str, sa.types.TypeEngine[Any]]
     of_attempt: dict[str, sa.types.TypeEngine[Any]]
-    of_job = {"state": text, "final_state": text, "finished_at": time, "wake_at": time, "reason": text}
+    of_job = {"state": text, "final_state": text, "finished_at": time, "reason": text, "due_at": time, "wake_at": time}
     of_attempt = {"started": time, "ended": time, "outcome": text, "error": text}
     flags = {"uncounted": number, "republish": number}
     return dialect.rows({"id": JOB_ID, "run_token": BIGINT, **of_job, **of_attempt, **flags})
@@ -164,12 +193,12 @@ def _settle(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
             finished_at=b.finished_at,
             reason=b.reason,
             wake_at=b.wake_at,
-            due_at=sa.func.coalesce(b.wake_at, c.due_at),
+            due_at=sa.func.coalesce(b.due_at, c.due_at),
             attempt=c.attempt - b.uncounted,
             published_at=sa.case((b.republish == 0, c.published_at)),
             publish_at=sa.case((b.republish == 1, now)),
         )
-        .returning(c.run_token)
+        .returning(c.id, c.run_token, c.group_key, c.state, c.final_state)
     )
 
 
