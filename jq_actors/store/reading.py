@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.job import Attempt, Job, JobId, JobState, is_job_id
+from jq_actors.job import Attempt, Job, JobId, JobState, Place, is_job_id
 
 from .database import Database
+from .places import Places
 from .port import JobFilter, JobPage
-from .tables import Tables
+from .tables import Tables, group_order
 
 Row = sa.Row[Any]
 
@@ -22,23 +24,36 @@ Row = sa.Row[Any]
 class Reading:
     """Reads; locks nothing."""
 
-    def __init__(self, database: Database, tables: Tables) -> None:
-        self._database, self._tables = database, tables
+    def __init__(self, database: Database, tables: Tables, places: Places) -> None:
+        self._database, self._tables, self._places = database, tables, places
 
-    async def get(self, job_id: JobId) -> Job | None:
+    async def get(self, job_id: JobId, now: datetime) -> Job | None:
         """See JobStore."""
-        return await self._database.read(lambda c: self._get(c, job_id)) if is_job_id(job_id) else None
+        return await self._database.read(lambda c: self._get(c, job_id, now)) if is_job_id(job_id) else None
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
         """See JobStore."""
         before = None if after is None else decode_cursor(after)
         return await self._database.read(lambda c: self._find(c, where, limit, before))
 
+    async def first_of_group(self, group: str, limit: int, now: datetime) -> list[Job]:
+        """See JobStore."""
+        jobs = self._tables.jobs
+        first = self._select().where(
+            jobs.c.group_key == group, jobs.c.final_state.is_(None), jobs.c.state != JobState.SCHEDULED.value
+        )
+
+        async def get(connection: AsyncConnection) -> list[Job]:
+            rows = (await connection.execute(first.order_by(group_order(jobs)).limit(limit))).all()
+            return [job_of(row, place=await self._places.of(connection, row, now)) for row in rows]
+
+        return await self._database.read(get)
+
     async def count_by_state(self) -> dict[JobState, int]:
         """See JobStore."""
         return await self._database.read(self._count_by_state)
 
-    async def _get(self, connection: AsyncConnection, job_id: JobId) -> Job | None:
+    async def _get(self, connection: AsyncConnection, job_id: JobId, now: datetime) -> Job | None:
         row = (await connection.execute(self._select().where(self._tables.jobs.c.id == job_id))).one_or_none()
         if row is None:
             return None
@@ -46,7 +61,7 @@ class Reading:
         runs = sa.select(c.number, c.worker_id, c.started_at, c.finished_at, c.outcome, c.error)
         runs = runs.where(c.job_id == job_id).order_by(c.started_at, c.finished_at)
         attempts = [Attempt(*run) for run in await connection.execute(runs)]
-        return job_of(row, tuple(attempts))
+        return job_of(row, tuple(attempts), await self._places.of(connection, row, now))
 
     async def _find(self, connection: AsyncConnection, where: JobFilter, limit: int, before: int | None) -> JobPage:
         # One more than wanted tells whether there is a next page.
@@ -118,7 +133,7 @@ def decode_cursor(cursor: str) -> int:
     return int(number)
 
 
-def job_of(row: Row, attempts: tuple[Attempt, ...] = ()) -> Job:
+def job_of(row: Row, attempts: tuple[Attempt, ...] = (), place: Place | None = None) -> Job:
     """The job in ``row``. What cannot be decoded is left empty, and ``reason`` says so: no page breaks (A42)."""
     problems: list[str] = []
     args, kwargs = _arguments(row.body, problems)
@@ -149,6 +164,7 @@ def job_of(row: Row, attempts: tuple[Attempt, ...] = ()) -> Job:
         started_at=row.started_at,
         finished_at=row.finished_at,
         attempts=attempts,
+        place=place,
     )
 
 

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from jq_actors.clock import Clock
+from jq_actors.errors import NotStoredError
 from jq_actors.events import Events
-from jq_actors.groups import GroupRules
-from jq_actors.job import Job, JobId, JobState
+from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Interrupted
 from jq_actors.protocol import Verdict
 from jq_actors.worker import WorkerIdentity
@@ -23,8 +23,8 @@ from .bodies import Bodies
 from .claims import Claims
 from .database import Database
 from .group_claims import GroupClaims
-from .group_rows import GroupPolicy, GroupRows
-from .group_views import GroupViews
+from .group_ends import GroupEnds
+from .group_intake import GroupIntake
 from .inserts import Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
@@ -44,11 +44,11 @@ from .port import (
 )
 from .publish_leases import PublishLeases
 from .readiness import Readiness
-from .reading import Reading
 from .recovery import Recovering
 from .relay_queries import RelayQueries
 from .retention import Pruning
 from .settles import Settles
+from .sql_groups import GroupParts, SqlGroups
 from .tables import tables_for
 from .workers import Workers
 
@@ -56,7 +56,7 @@ CLOSE_TIMEOUT = 5.0
 """Seconds that `close` gives to each kind of write that waits."""
 
 
-class SqlStore:
+class SqlStore(SqlGroups):
     """A `JobStore` on PostgreSQL or SQLite.
 
     Parameters:
@@ -86,42 +86,24 @@ class SqlStore:
         self._readiness = Readiness(url, jobs_table, self._db, clock, auto_migrate=auto_migrate)
         tables, dialect = tables_for(jobs_table), self._db.dialect
         self._workers = Workers(tables, dialect, grace=leases.worker)
-        self._inserts = Inserts(tables, dialect)
-        losses = Losses(tables, dialect)
-        self._groups = GroupPolicy()
-        rows, views = GroupRows(tables, dialect), GroupViews(tables, dialect, self._groups)
+        groups = GroupParts(self._db, tables)
+        ends = GroupEnds(groups.failures, groups.releases)
+        losses = Losses(tables, dialect, ends)
+        self._inserts = Inserts(tables, dialect, GroupIntake(tables, dialect, groups.rows, groups.policy))
         bodies = Bodies(tables, dialect)
-        turns = GroupClaims(tables, dialect, self._workers, rows, views, bodies)
+        turns = GroupClaims(tables, dialect, self._workers, groups.rows, groups.views, bodies)
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses, turns, bodies)
-        self._settles = Settles(tables, dialect)
+        self._settles = Settles(tables, dialect, ends, groups.policy)
         self._publishing = PublishLeases()
         self._relay = RelayQueries(self._db, tables, self._publishing)
         self._marks = Marks(self._db, tables, self._publishing)
         self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles)
         self._pruning = Pruning(self._db, tables)
-        self._reading = Reading(self._db, tables)
+        super().__init__(self._db, tables, events, groups, self._relay)
         self._claiming = GroupCommit("claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back)
         self._settling = GroupCommit("settle", self._write_settlements, clock=clock, events=events)
         self._inserting = GroupCommit("insert", self._write_jobs, clock=clock, events=events, patient=False)
         self._marking = GroupCommit("mark", self._write_marks, clock=clock, events=events, patient=False)
-
-    @property
-    def rules(self) -> GroupRules:
-        """See JobStore."""
-        return self._groups.rules
-
-    @rules.setter
-    def rules(self, rules: GroupRules) -> None:
-        self._groups.rules = rules
-
-    @property
-    def group_window(self) -> int | None:
-        """See JobStore."""
-        return self._groups.window
-
-    @group_window.setter
-    def group_window(self, window: int | None) -> None:
-        self._groups.window = window
 
     # -- open and close
 
@@ -150,7 +132,9 @@ class SqlStore:
 
     async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
         """See JobStore. Insertions of several callers share a commit; each stays all or none."""
-        await self._inserting.add((jobs, publish_lease))
+        refusal = await self._inserting.add((jobs, publish_lease))
+        if refusal is not None:
+            raise refusal
 
     async def claim(self, request: ClaimRequest) -> Claim:
         """See JobStore. A caller that is cancelled gives back what it was granted."""
@@ -178,15 +162,20 @@ class SqlStore:
 
     async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[bool]:
         now = self.now()
-        return await self._db.write(lambda connection: self._settles.write(connection, settlements, now, again=again))
+        settled = await self._db.write(
+            lambda connection: self._settles.write(connection, settlements, now, again=again)
+        )
+        for event in settled.events:
+            self._events.emit(event)
+        return settled.written
 
-    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[None]:
+    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[NotStoredError | None]:
         now = self.now()
-        await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
-        for jobs, lease in insertions:
-            if lease is not None:
+        refusals = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
+        for (jobs, lease), refusal in zip(insertions, refusals, strict=True):
+            if lease is not None and refusal is None:
                 self._publishing.took([(job.id, 1) for job in jobs], now + lease, now)
-        return [None] * len(insertions)
+        return refusals
 
     async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
         now = self.now()
@@ -280,10 +269,6 @@ class SqlStore:
         return await self._db.read(lambda connection: self._workers.held(connection, queue, now))
 
     # -- reading
-
-    async def get(self, job_id: JobId) -> Job | None:
-        """See JobStore."""
-        return await self._reading.get(job_id)
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
         """See JobStore."""

@@ -226,7 +226,7 @@ def _groups(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("paused_at", UtcDateTime),
         sa.Column("paused_reason", sa.Text),
-        # In a numbered group: no job with a smaller position is unfinished or may come. NULL: it is not numbered.
+        # In a numbered group: no job with a smaller position may come any more. NULL: it is not numbered.
         sa.Column("next_position", BIGINT),
         # The ids of the jobs that were granted and may run still. A settlement does not take its job off.
         sa.Column("holders", JSON_VALUE, nullable=False, server_default=sa.text("'[]'")),

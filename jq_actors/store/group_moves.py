@@ -1,0 +1,100 @@
+"""Moving a job within its group, or into another one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.errors import StoreError
+from jq_actors.job import JobId, JobState, is_job_id
+
+from .database import Database
+from .group_release import GroupReleases, queued_anew
+from .group_rows import GroupRows
+from .tables import JOB_ID, NO_PLACE, Tables, group_order
+
+_ID = sa.bindparam("job_id", type_=JOB_ID)
+_TO = sa.bindparam("to_group", type_=sa.Text)
+_KEY = sa.bindparam("key", type_=sa.BigInteger)
+_GROUP = sa.bindparam("name", type_=sa.Text)
+
+Row = sa.Row[str | None, str]
+
+
+class GroupMoves:
+    """Changes the place of jobs."""
+
+    def __init__(self, database: Database, tables: Tables, rows: GroupRows, releases: GroupReleases) -> None:
+        self._database, self._jobs = database, tables.jobs
+        self._rows, self._releases = rows, releases
+        jobs = tables.jobs
+        c, order = jobs.c, group_order(jobs)
+        this = (c.id == _ID, c.final_state.is_(None), c.state != JobState.RUNNING.value)
+        self._look = sa.select(c.group_key, c.state).where(c.id == _ID)
+        self._first = sa.select(sa.func.min(order)).where(
+            c.group_key == _GROUP, c.final_state.is_(None), order < NO_PLACE
+        )
+        place = sa.update(jobs).where(*this).values(group_key=_TO, order_key=_KEY)
+        self._place = place.where(c.state.not_in(_IN_LANE))
+        self._place_in_lane = place.where(c.state.in_(_IN_LANE)).values(queued_anew(jobs))
+
+    async def move(self, job_id: JobId, group: str | None, now: datetime) -> JobState | None:
+        """See JobStore."""
+        if not is_job_id(job_id):
+            return None
+        return await self._database.write(lambda connection: self._move(connection, job_id, group, now))
+
+    async def _move(
+        self, connection: AsyncConnection, job_id: JobId, group: str | None, now: datetime
+    ) -> JobState | None:
+        before = await self._seen(connection, job_id)
+        if before is None:
+            return None
+        own = _own_group(job_id, before)
+        await self._lock(connection, [own] if group is None else [own, group], now)
+        # Under the locks nothing of the groups is claimed; it may have been claimed, or moved, before.
+        row = await self._seen(connection, job_id)
+        if row is None or row.group_key != own:
+            raise StoreError(f"Job {job_id} was moved by somebody else just now; nothing was changed.")
+        state = JobState(row.state)
+        if state.is_final or state is JobState.RUNNING:
+            raise StoreError(f"Job {job_id} cannot be moved: it is {state.value}.")
+        key = await self._key(connection, own, state, to_front=group is None)
+        parameters = {"job_id": job_id, "to_group": group or own, "key": key}
+        placed = 0
+        for statement in (self._place_in_lane, self._place):
+            placed += (await connection.execute(statement, {**parameters, "now": now})).rowcount
+        if not placed:
+            raise StoreError(f"Job {job_id} has ended just now; it was not moved.")
+        await self._releases.release(connection, [own], now)  # those behind it may be the first now
+        return state
+
+    async def _seen(self, connection: AsyncConnection, job_id: JobId) -> Row | None:
+        return (await connection.execute(self._look, {"job_id": job_id})).one_or_none()
+
+    async def _lock(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> None:
+        for row in (await self._rows.lock(connection, names, now)).values():
+            if row.next_position is not None:
+                raise StoreError(f"The jobs of group {row.name!r} are numbered: none can be moved in, out or within.")
+
+    async def _key(self, connection: AsyncConnection, own: str, state: JobState, *, to_front: bool) -> int:
+        if state is JobState.SCHEDULED:
+            return NO_PLACE  # it takes its place when it is due
+        first = await connection.scalar(self._first, {"name": own}) if to_front else None
+        if first is not None:
+            return int(first) - 1
+        [last] = await self._database.dialect.next_numbers(connection, self._jobs, 1)
+        return last
+
+
+_IN_LANE = sorted((JobState.QUEUED.value, JobState.WAITING.value))
+"""States whose jobs have, or had, a copy in a lane."""
+
+
+def _own_group(job_id: JobId, row: Row) -> str:
+    if row.group_key is None:
+        raise StoreError(f"Job {job_id} is in no group: it has no place that could change.")
+    return str(row.group_key)

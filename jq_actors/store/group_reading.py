@@ -1,0 +1,210 @@
+"""Reading groups: what each does, and why it waits, in the words of the order guard."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.group import Group, GroupState
+from jq_actors.groups import GroupRule
+from jq_actors.job import JobId, JobState
+from jq_actors.turns import Start, turn_of
+
+from .database import Database
+from .dialect import encode_rows
+from .group_names import names_behind
+from .group_rows import GroupRow, GroupRows
+from .group_views import GroupViews, Sight
+from .port import GroupPage
+from .tables import JOB_ID, NO_PLACE, Tables, UtcDateTime, group_order
+
+CHUNK = 500
+"""Groups that are read at once while those in certain states are looked for."""
+
+Row = sa.Row[Any]
+
+_AFTER = sa.bindparam("after", type_=sa.Text)
+_LIMIT = sa.bindparam("limit", type_=sa.Integer)
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+
+
+class GroupReading:
+    """Reads groups from rows alone; locks nothing."""
+
+    def __init__(self, database: Database, tables: Tables, rows: GroupRows, views: GroupViews) -> None:
+        self._database, self._rows, self._views = database, rows, views
+        c, g = tables.jobs.c, tables.groups.c
+        names = database.dialect.rows({"name": sa.Text()})
+        self._counts = _counts(tables).where(c.group_key.in_(sa.select(names.c.name)))
+        paused = sa.select(g.name).where(g.name > _AFTER, g.paused_at.is_not(None)).order_by(g.name).limit(_LIMIT)
+        with_jobs = names_behind(tables, lambda job: job.c.group_key.is_not(None) & job.c.final_state.is_(None))
+        both = sa.union(*(sa.select(part.subquery().c.name) for part in (paused, with_jobs))).subquery()
+        self._paused_names, self._all_names = paused, sa.select(both.c.name).order_by(both.c.name).limit(_LIMIT)
+        self._has_had_jobs = sa.select(sa.exists().where(c.group_key == sa.bindparam("of_group", type_=sa.Text)))
+        ids = database.dialect.rows({"id": JOB_ID})
+        self._reasons = sa.select(c.id, c.reason).join(ids, ids.c.id == c.id)
+        self._heads = _heads(database, tables)
+
+    async def get(self, group: str, now: datetime) -> Group | None:
+        """See JobStore."""
+
+        async def get(connection: AsyncConnection) -> Group | None:
+            found = await self._read(connection, [group], now)
+            if not found and await connection.scalar(self._has_had_jobs, {"of_group": group}):
+                return _group(Sight(GroupRow(group, None, None, ()), GroupRule()), None, None, {}, now)
+            return found[0] if found else None
+
+        return await self._database.read(get)
+
+    async def find(self, states: frozenset[GroupState], limit: int, after: str | None, now: datetime) -> GroupPage:
+        """See JobStore."""
+        last = "" if after is None else decode_name(after)
+        found: list[Group] = []
+        while len(found) <= limit:
+            most = limit + 1 if not states else max(limit + 1, CHUNK)
+            groups = await self._database.read(partial(self._chunk, states=states, after=last, most=most, now=now))
+            found += [group for group in groups if not states or group.state in states]
+            if len(groups) < most:
+                break
+            last = groups[-1].name
+        # One more than wanted tells whether there is a next page.
+        return GroupPage(tuple(found[:limit]), encode_name(found[limit - 1].name) if len(found) > limit else None)
+
+    async def _chunk(
+        self, connection: AsyncConnection, states: frozenset[GroupState], after: str, most: int, now: datetime
+    ) -> list[Group]:
+        names = self._paused_names if states == {GroupState.PAUSED} else self._all_names
+        page = (await connection.execute(names, {"after": after, "limit": most})).scalars().all()
+        return await self._read(connection, page, now)
+
+    async def _read(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[Group]:
+        """The groups of these names, in their order, of which something is known."""
+        batch = {"batch": encode_rows([{"name": name} for name in names])}
+        counts = {row.group_key: row for row in await connection.execute(self._counts, {**batch, "now": now})}
+        rows = await self._rows.read(connection, names)
+        known = {name: rows.get(name) or GroupRow(name, None, None, ()) for name in names if name in {*rows, *counts}}
+        sights = (await self._views.read(connection, known)).sights
+        heads = {row.group_key: row for row in await connection.execute(self._heads, batch)}
+        reasons = await self._unhandled_reasons(connection, sights)
+        return [_group(sight, counts.get(name), heads.get(name), reasons, now) for name, sight in sights.items()]
+
+    async def _unhandled_reasons(
+        self, connection: AsyncConnection, sights: Mapping[str, Sight]
+    ) -> dict[JobId, str | None]:
+        ids = [
+            {"id": member.job_id}
+            for sight in sights.values()
+            for member in sight.members
+            if member.state is JobState.UNHANDLED
+        ]
+        if not ids:
+            return {}
+        rows = await connection.execute(self._reasons, {"batch": encode_rows(ids)})
+        return {JobId(row.id): row.reason for row in rows}
+
+
+def state_of(sight: Sight, reasons: Mapping[JobId, str | None], now: datetime) -> tuple[GroupState, str | None]:
+    """What a group does, and why it waits, if it does. ``reasons``: what the rows of unhandled jobs say."""
+    view = sight.view()
+    if view.paused is not None:
+        return GroupState.PAUSED, view.paused
+    if view.running:
+        return GroupState.RUNNING, None
+    if not view.members:
+        return GroupState.IDLE, None
+    head = view.members[0]
+    turn = turn_of(view, head.job_id, head.queue, now)
+    if isinstance(turn, Start):
+        return GroupState.QUEUED, None
+    if head.state is JobState.UNHANDLED and reasons.get(head.job_id):
+        return GroupState.BLOCKED, f"{turn.reason}: {reasons[head.job_id]}"
+    return GroupState.BLOCKED, turn.reason
+
+
+def encode_name(name: str) -> str:
+    """The cursor that continues after the group ``name``."""
+    return base64.urlsafe_b64encode(f"group:{name}".encode()).decode().rstrip("=")
+
+
+def decode_name(cursor: str) -> str:
+    """The name in ``cursor``.
+
+    Raises:
+      ValueError: it is none of ours.
+    """
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        text = ""
+    kind, _, name = text.partition(":")
+    if kind != "group" or not name or "\0" in name:
+        raise ValueError(f"{cursor!r} is not a cursor of a page of groups.")
+    return name
+
+
+def _group(
+    sight: Sight, counts: Row | None, head: Row | None, reasons: Mapping[JobId, str | None], now: datetime
+) -> Group:
+    state, reason = state_of(sight, reasons, now)
+    oldest = None if counts is None else counts.oldest
+    return Group(
+        name=sight.row.name,
+        state=state,
+        reason=reason,
+        waiting=0 if counts is None else counts.waiting,
+        running=0 if counts is None else counts.running,
+        scheduled=0 if counts is None else counts.scheduled,
+        head=None if head is None else JobId(head.id),
+        oldest_due_at=oldest,
+        lag=None if oldest is None else now - oldest,
+        next_position=_next_position(sight, head),
+    )
+
+
+def _next_position(sight: Sight, head: Row | None) -> int | None:
+    if sight.next_position is None or head is None or head.state == JobState.RUNNING:
+        return sight.next_position
+    return min(sight.next_position, int(head.position))
+
+
+def _counts(tables: Tables) -> sa.Select[Any]:
+    """Of each group: its unfinished jobs by what they do, and since when the oldest of those could have run."""
+    c = tables.jobs.c
+    waiting = c.state.not_in((JobState.RUNNING.value, JobState.SCHEDULED.value))
+
+    def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.count(sa.case((condition, 1)))
+
+    return (
+        sa.select(
+            c.group_key,
+            count(waiting).label("waiting"),
+            count(c.state == JobState.RUNNING.value).label("running"),
+            count(c.state == JobState.SCHEDULED.value).label("scheduled"),
+            sa.func.min(sa.case((waiting & (c.due_at <= _NOW), c.due_at)), type_=UtcDateTime()).label("oldest"),
+        )
+        .where(c.group_key.is_not(None), c.final_state.is_(None))
+        .group_by(c.group_key)
+    )
+
+
+def _heads(database: Database, tables: Tables) -> sa.Select[Any]:
+    """Of each group of the batch: its first job that has not ended and is not scheduled."""
+    jobs, names = tables.jobs, database.dialect.rows({"name": sa.Text()})
+    job = jobs.alias("head")
+    head = (
+        sa.select(job.c.seq)
+        .where(job.c.group_key == names.c.name, job.c.final_state.is_(None), group_order(job) < NO_PLACE)
+        .where(job.c.state != JobState.SCHEDULED.value)
+        .order_by(group_order(job))
+        .limit(1)
+    )
+    found = database.dialect.each_with(names, head, jobs, jobs.c.seq)
+    return sa.select(jobs.c.group_key, jobs.c.id, jobs.c.state, jobs.c.position).select_from(found)
