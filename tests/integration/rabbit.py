@@ -17,6 +17,8 @@ from jq_actors.events import (
     ConsumerConfirmed,
     ConsumerLost,
     Events,
+    LaneClosed,
+    LaneOpened,
     PublisherBlocked,
     QueueBroken,
     StockFrameReader,
@@ -52,7 +54,7 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(url: str, namespace: str, **settings: Any) -> AsyncIterator[Opened]:
+async def opened(url: str, namespace: str, *, has_store: bool = False, **settings: Any) -> AsyncIterator[Opened]:
     """A connected transport; without failed background tasks at its end."""
     events = Events()
     told = EventRecorder(
@@ -62,13 +64,16 @@ async def opened(url: str, namespace: str, **settings: Any) -> AsyncIterator[Ope
         BrokerDisconnected,
         ConsumerConfirmed,
         ConsumerLost,
+        LaneClosed,
+        LaneOpened,
         PublisherBlocked,
         QueueBroken,
         StockFrameReader,
         TaskFailed,
     )
     settings.setdefault("confirm_timeout", timedelta(seconds=5))
-    transport = RabbitTransport(BrokerConfig(url=url, namespace=namespace, **settings), SystemClock(), events)
+    config = BrokerConfig(url=url, namespace=namespace, **settings)
+    transport = RabbitTransport(config, SystemClock(), events, has_store=has_store)
     await transport.start()
     try:
         assert await transport.wait_connected(CONNECT)

@@ -76,9 +76,9 @@ class Access:
             await channel.consume(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
             return channel, tag
 
-    async def renew(self, lane: Lane) -> bool:
+    async def renew(self, lane: Lane, *, doubted: bool = False) -> bool:
         """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""
-        return await self._offering.renew(lane)
+        return await self._offering.renew(lane, doubted=doubted)
 
     async def delete(self, lane: Lane) -> bool:
         """Delete ``lane`` unless it is used; whether it is gone. Raises TransportError, TimeoutError."""

@@ -16,6 +16,9 @@ MAX_NAME = 255
 NAMES_REMEMBERED = 16384
 
 
+_DOUBTED = {"doubted": True}
+
+
 @lru_cache(NAMES_REMEMBERED)
 def lane_name(namespace: str, lane: Lane) -> str:
     """The name of the broker's queue for ``lane``; how many it seats is part of it, for that is an argument."""
@@ -27,16 +30,24 @@ def lane_name(namespace: str, lane: Lane) -> str:
     return before + _encoded(lane.key, MAX_NAME - len(before) - len(after)) + after
 
 
-def token_of(lane: Lane) -> bytes:
-    """The body of a token: all that a worker has to know that has never heard of the lane."""
-    fields = {
+def token_of(lane: Lane, *, doubted: bool = False) -> bytes:
+    """The body of a token: all that a worker has to know that has never heard of the lane.
+
+    ``doubted``: its first holder is gone, perhaps with a consumer that is still counted (`tokens.looks_again`).
+    """
+    fields: dict[str, Any] = {
         "queue": lane.queue,
         "key": lane.key,
         "seats": lane.seats,
         "partition": lane.partition,
         "weight": lane.weight,
     }
-    return json.dumps(fields, ensure_ascii=False).encode()
+    return json.dumps(fields | _DOUBTED if doubted else fields, ensure_ascii=False).encode()
+
+
+def is_doubted(token: bytes) -> bool:
+    """Whether a token, which names a lane, is `token_of`'s ``doubted``."""
+    return bool(json.loads(token).get("doubted"))
 
 
 def lane_of(token: bytes) -> Lane:

@@ -59,11 +59,11 @@ class Offering:
         for problem in problems.values():
             raise TransportError(f"Cannot offer a lane: {problem}.")
 
-    async def renew(self, lane: Lane) -> bool:
-        """Put one fresh token for ``lane`` into the lobby; whether it is there for sure."""
+    async def renew(self, lane: Lane, *, doubted: bool) -> bool:
+        """Put one fresh token for ``lane`` into the lobby, see `lane_names.token_of`; whether it is there for sure."""
         if not self._publisher.is_taking:
             return False
-        [result] = await self._publisher.publish([self._ways.to_lobby(lane)])
+        [result] = await self._publisher.publish([self._ways.to_lobby(lane, doubted=doubted)])
         return isinstance(result, Published)
 
     def saw_no(self, lane: Lane) -> None:

@@ -102,9 +102,12 @@ class Seat:
 
     Parameters:
       may_go_on: asked after each job whether the next one is handed over at once.
+      is_held: whether nothing is handed over before `go_on`.
     """
 
-    def __init__(self, lane: Lane, deliver: Deliver, bury: Bury, may_go_on: Callable[[Seat], bool]) -> None:
+    def __init__(
+        self, lane: Lane, deliver: Deliver, bury: Bury, may_go_on: Callable[[Seat], bool], *, is_held: bool = False
+    ) -> None:
         self.lane, self.bury = lane, bury
         self.taken = 0
         """How many messages came."""
@@ -119,7 +122,7 @@ class Seat:
         self._waiting: deque[RabbitDelivery] = deque()
         self._in_hand: dict[LaneDelivery, bytes] = {}
         self._taken_back: list[RabbitDelivery] = []
-        self._is_due = self._is_held = False
+        self._is_due, self._is_held = False, is_held
 
     @property
     def queue(self) -> str:

@@ -7,15 +7,16 @@ the protocol: consume; cancel, *then* look; and only what was seen then lets the
 from __future__ import annotations
 
 import math
-from typing import Protocol
 
 from jq_actors.errors import TransportError
 from jq_actors.events import LaneClosed, LaneOpened
-from jq_actors.transport.port import Deliver, Fairness, Lane, QueueDepth
+from jq_actors.transport.port import Lane, QueueDepth
 from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is_wanted, looks_again
 
 from .access import Access
 from .consuming import RabbitDelivery
+from .lane_names import is_doubted
+from .room import Room
 from .seat import End, Seat
 
 LINGER = 0.5
@@ -27,6 +28,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """Bounds, in seconds, of the pause before a further look at a lane whose token was another worker's; it doubles."""
 RIVAL_LEAVES = (0.05, 0.1, 0.2, 0.4)
 """Seconds before each further look whether a second consumer has left."""
+STEP_BACK = 0.05
+"""Most seconds, by chance, in which one consumer too many goes before the others, who then stay."""
 AFTER_AN_ERROR = 1.0
 """Seconds before a token is given back of a lane that the broker refuses."""
 SOMEBODY = QueueDepth(ready=1, consumers=2)
@@ -39,51 +42,6 @@ _WHY = {
     End.STOPPED: "given back",
     End.LOST: "lost",
 }
-
-
-class Room(Protocol):
-    """Where a lane is served: the lobby of its queue, in this worker."""
-
-    @property
-    def fairness(self) -> Fairness:
-        """How long a lane is served while others wait."""
-        ...
-
-    @property
-    def deliver(self) -> Deliver:
-        """Takes deliveries."""
-        ...
-
-    @property
-    def has_free(self) -> bool:
-        """Whether this worker could serve one more lane."""
-        ...
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether this worker serves no more."""
-        ...
-
-    @property
-    def served(self) -> int:
-        """How many lanes it serves."""
-        ...
-
-    def others_serving(self, service: Service) -> int:
-        """How many other services here are for the same lane."""
-        ...
-
-    def fell_quiet(self, service: Service) -> None:
-        """Its lane has no work at the moment."""
-        ...
-
-    def recent_depth(self) -> QueueDepth | None:
-        """The last look at the lobby, if it is new enough to decide by."""
-        ...
-
-    async def depth(self) -> QueueDepth | None:
-        """A look at the lobby that is new enough. Raises TransportError, TimeoutError."""
-        ...
 
 
 class Service:
@@ -182,13 +140,20 @@ class Service:
 
     async def _first_look(self) -> QueueDepth | None:
         assert self._token is not None
-        redelivered, since, pause = self._token.redelivered, self._clock.monotonic(), FIRST_PAUSE
+        redelivered = self._token.redelivered or is_doubted(self._token.body)
+        since, pause, before = self._clock.monotonic(), FIRST_PAUSE, 0
         while True:
             depth = await self._access.look(self.lane)
             wanted = self._if_wanted(depth)
             seconds = self._clock.monotonic() - since
             if wanted or self._room.is_stopped or not looks_again(depth, seconds, redelivered=redelivered):
                 return wanted
+            if depth is not None and depth.ready < before:
+                return None  # what waits for a consumer with its hands full becomes less: it is alive
+            if pause == LONGEST_PAUSE and not self._room.has_free:
+                self._settle_token(acked=await self._access.renew(self.lane, doubted=True))
+                return None
+            before = depth.ready if depth is not None else 0
             await self._clock.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
@@ -200,7 +165,8 @@ class Service:
 
     async def _sit(self, depth: QueueDepth) -> End:
         """Consume until there is a reason to end, and end with nothing outstanding."""
-        seat = Seat(self.lane, self._room.deliver, self._access.bury, self._may_go_on)
+        crowd = self.lane.seats > 1
+        seat = Seat(self.lane, self._room.deliver, self._access.bury, self._may_go_on, is_held=crowd)
         self._expected = depth.ready
         self._seat, self._quiet_since = seat, math.inf
         channel, tag = await self._access.attach(seat)
@@ -208,6 +174,8 @@ class Service:
         if seat.is_empty:
             self._quiet_since = self._since
         self._begun()
+        if crowd:
+            await self._go_on_unless_crowded(seat)
         if self._room.is_stopped:
             seat.give_up(End.STOPPED)
         end = await self._until_end(seat)
@@ -218,6 +186,18 @@ class Service:
             await channel.give_back(tag, seat.rest)
         self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)
         return seat.end or end
+
+    async def _go_on_unless_crowded(self, seat: Seat) -> None:
+        """Several may have looked before any of them consumed: of those that are too many, each sees it now."""
+        try:
+            depth = await self._access.look(self.lane)
+        except (TransportError, TimeoutError):
+            depth = None
+        if depth is not None and depth.consumers <= self.lane.seats:
+            seat.go_on()
+            return
+        seat.give_up(End.DRAINED)
+        await self._clock.sleep(STEP_BACK * self._clock.random())
 
     async def _until_end(self, seat: Seat) -> End:
         while True:

@@ -61,10 +61,10 @@ class Ways:
             delay,
         )
 
-    def to_lobby(self, lane: Lane) -> Letter:
+    def to_lobby(self, lane: Lane, *, doubted: bool = False) -> Letter:
         """A token for ``lane``."""
         lobby = self._topology.lobby(lane.queue)
-        return Letter(lane.queue, "", lobby.name, "token", 0, {}, token_of(lane), home=lobby)
+        return Letter(lane.queue, "", lobby.name, "token", 0, {}, token_of(lane, doubted=doubted), home=lobby)
 
     def to_dead(self, delivery: Held, reason: str) -> Letter:
         """The letter of a delivery that is buried, with its own headers and our two."""
