@@ -54,10 +54,6 @@ class MemoryLanes(Holder):
         self._fairness = Fairness()
         self._questions: set[asyncio.Task[None]] = set()
 
-    def __len__(self) -> int:
-        """How many lanes there are."""
-        return len(self._lanes)
-
     @property
     def waiting(self) -> int:
         """See `Holder.waiting`; of all lanes."""

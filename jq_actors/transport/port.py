@@ -227,7 +227,10 @@ class Transport(Protocol):
         ...
 
     async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
-        """Delete those of ``lanes`` that are empty and not consumed. Raises TransportError when away."""
+        """Delete those that are empty and not consumed; not quorum queues, which know no such delete.
+
+        Raises TransportError when away.
+        """
         ...
 
     async def stop_intake(self) -> None:
@@ -239,18 +242,18 @@ class Transport(Protocol):
         ...
 
     def capacity(self, queue: str, *, lanes: bool = False) -> int:
-        """How many more messages of ``queue``, or of its lanes, it makes sense to publish now (embedded: room).
-
-        Each kind has room of its own: a full queue keeps nothing out of the lanes, and they nothing out of it.
-        """
+        """How many more messages of ``queue``, or of its ``lanes``, it makes sense to publish now (embedded: room)."""
         ...
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """A narrow look at one queue; ``None`` when it does not exist. Raises TransportError when away."""
+        """A narrow look at one queue (embedded: and its lanes); ``None`` when it does not exist.
+
+        Raises TransportError when away.
+        """
         ...
 
     async def purge(self, queue: str) -> int:
-        """Throw away the waiting messages of ``queue``; returns how many. Raises TransportError when away."""
+        """Throw away what `depth` calls ready; returns how many. Raises TransportError when away."""
         ...
 
     async def check(self, queues: Sequence[str]) -> TransportReport:
@@ -267,7 +270,7 @@ class Transport(Protocol):
         ...
 
     on_room: Callable[[], None]
-    """Set by the worker: called when a full lane has room again (embedded). Does nothing until then."""
+    """Set by the worker: called when what was full has room again (embedded). Does nothing until then."""
 
     @property
     def health(self) -> TransportHealth:
