@@ -1,4 +1,4 @@
-"""`jq-actors groups`, and what `jq-actors jobs` does to jobs of groups: from a process beside the worker."""
+"""`jq-actors groups`, and what `jq-actors jobs` does to jobs of groups."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
-from jq_actors import jobs
+from jq_actors import JobId, jobs
+from jq_actors.cli.app import app as commands
 from jq_actors.events import JobFailed
+from jq_actors.store import relay
 from tests.conftest import StartWorker
 from tests.support.application import Application, Place, running
 
@@ -43,8 +46,20 @@ def steps(app: Application) -> Steps:
 
 
 @pytest.fixture
-def cli(start_worker: StartWorker) -> Cli:
-    """Run `jq-actors …` in the place, to this end; returns what it printed."""
+def cli(app: Application) -> Cli:
+    """Run `jq-actors …` in this process, which has no worker then, to this end; returns what it printed."""
+
+    def run(*arguments: str, code: int = 0) -> str:
+        result = CliRunner().invoke(commands, arguments)
+        assert result.exit_code == code, result.output
+        return result.output
+
+    return run
+
+
+@pytest.fixture
+def elsewhere(app: Application, start_worker: StartWorker) -> Cli:
+    """The same in a process of its own, beside the worker."""
 
     def run(*arguments: str, code: int = 0) -> str:
         process = start_worker("jq-actors", *arguments)
@@ -52,6 +67,11 @@ def cli(start_worker: StartWorker) -> Cli:
         return process.text
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def _only_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "STILL_EVERY", 3600.0)  # it would have a resumed group served, some seconds later
 
 
 def test_groups_are_listed_and_shown_for_programs(steps: Steps, cli: Cli) -> None:
@@ -82,36 +102,45 @@ def test_pages_of_groups_follow_each_other(steps: Steps, cli: Cli) -> None:
     assert "note: There are more: --after " in cli("groups", "list", "--limit", "4")
 
 
-def test_a_group_is_paused_and_resumed_from_elsewhere(app: Application, steps: Steps, cli: Cli) -> None:
+def test_a_group_is_paused_and_resumed_from_elsewhere(app: Application, steps: Steps, elsewhere: Cli) -> None:
     with app.worker():
-        assert "group g is paused" in cli("groups", "pause", "g", "--reason", "ops")
-        assert json.loads(cli("groups", "pause", "g", "--reason", "ops", "--json"))["changed"] is False
+        assert "group g is paused" in elsewhere("groups", "pause", "g", "--reason", "ops")
         steps.send("g", 1, 2)
         steps.send("h", 1)
         app.wait(lambda: steps.ran["h"] == [1], "the other group")
         assert steps.ran["g"] == []
-        assert "group g is resumed" in cli("groups", "resume", "g")
+        assert "group g is resumed" in elsewhere("groups", "resume", "g")
         app.wait(lambda: steps.ran["g"] == [1, 2], "the resumed group")
-        assert "group g was not paused" in cli("groups", "resume", "g")
 
 
-def test_failed_jobs_are_retried_from_elsewhere_in_their_first_order(app: Application, steps: Steps, cli: Cli) -> None:
-    app.record(JobFailed)
-    steps.broken = True
+def test_what_is_so_already_is_no_error(steps: Steps, cli: Cli) -> None:
+    assert json.loads(cli("groups", "pause", "g", "--reason", "ops", "--json")) == {"group": "g", "changed": True}
+    assert "group g was paused already" in cli("groups", "pause", "g", "--reason", "again")
+    assert json.loads(cli("groups", "resume", "g", "--json")) == {"group": "g", "changed": True}
+    assert "group g was not paused" in cli("groups", "resume", "g")
+
+
+def test_failed_jobs_are_retried_from_elsewhere_in_order(app: Application, steps: Steps, elsewhere: Cli) -> None:
+    ids = _failed(app, steps)
     with app.worker():
-        ids = steps.send("g", 1, 2, 3)
-        app.wait(lambda: len(app.of(JobFailed)) == 3, "three failures")
-        steps.broken = False
         jobs.pause(group="g", reason="ops")
-        assert cli("jobs", "retry", ids[2]) == f"{ids[2]}\n"
-        assert set(cli("jobs", "retry", "--state", "failed", "--group", "g").split()) == set(ids[:2])
-        assert f"{ids[0]} has neither failed" in cli("jobs", "retry", ids[0], code=1)
-        assert f"There is no job {NOBODY}" in cli("jobs", "retry", NOBODY, code=1)
+        assert elsewhere("jobs", "retry", ids[2]) == f"{ids[2]}\n"
+        assert elsewhere("jobs", "retry", "--state", "failed", "--group", "g").split() == ids[:2]
         jobs.resume(group="g")
         app.wait(lambda: steps.ran["g"] == [1, 2, 3], "their first order")
 
 
-def test_a_job_is_moved_from_elsewhere_and_tells_its_place(app: Application, steps: Steps, cli: Cli) -> None:
+def test_what_cannot_be_retried_is_told(app: Application, steps: Steps, cli: Cli) -> None:
+    first, second, _ = _failed(app, steps)
+    assert json.loads(cli("jobs", "retry", first, "--json")) == {"retried": [first], "left": []}
+    told = cli("jobs", "retry", first, second, code=1)
+    assert told.startswith(f"{second}\n")
+    assert f"error: Job {first} has neither failed nor was it cancelled" in told
+    assert f"There is no job {NOBODY}" in cli("jobs", "retry", NOBODY, code=1)
+    assert "note: There may be more" in cli("jobs", "retry", "--state", "failed", "--limit", "1")
+
+
+def test_a_job_is_moved_and_tells_its_place(app: Application, steps: Steps, cli: Cli) -> None:
     ids = steps.send("g", 1, 2, 3)
     assert f"{ids[2]} in group g: 1 of 3" in cli("jobs", "move", ids[2], "--front")
     assert "2 of 3" in cli("jobs", "show", ids[0])
@@ -138,7 +167,7 @@ def test_a_group_is_cancelled_when_it_is_meant(steps: Steps, cli: Cli, tmp_path:
 
 def test_nothing_of_a_group_controls_the_terminal(steps: Steps, cli: Cli) -> None:
     steps.send(RED, 1)
-    commands = [
+    all_of_them = [
         ("pause", RED, "--reason", RED),
         ("list",),
         ("list", "--json"),
@@ -147,10 +176,21 @@ def test_nothing_of_a_group_controls_the_terminal(steps: Steps, cli: Cli) -> Non
         ("resume", RED),
         ("cancel", RED, "--reason", RED, "--yes"),
     ]
-    for command in commands:
+    for command in all_of_them:
         printed = cli("groups", *command)
         assert "red" in printed
         assert all(c.isprintable() for c in printed.replace("\n", "")), command
+
+
+def _failed(app: Application, steps: Steps) -> list[JobId]:
+    """Three jobs of group ``g`` that have failed, and would not again."""
+    app.record(JobFailed)
+    steps.broken = True
+    with app.worker():
+        ids = steps.send("g", 1, 2, 3)
+        app.wait(lambda: len(app.of(JobFailed)) == 3, "three failures")
+    steps.broken = False
+    return ids
 
 
 def _answered(answer: str, command: tuple[str, ...], where: Path) -> tuple[str, int]:

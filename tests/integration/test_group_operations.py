@@ -11,6 +11,7 @@ from jq_actors import actor, jobs
 from jq_actors.errors import JobNotFoundError, RequiresPersistenceError, StoreError
 from jq_actors.events import GroupPaused, GroupResumed, JobFailed, JobUnhandled, OfferDeferred
 from jq_actors.group import Group
+from jq_actors.store import relay
 from tests.support.application import Application, Place, running
 
 from .steps import Steps
@@ -23,6 +24,11 @@ NOBODY = "00000000-0000-7000-8000-000000000000"
 def app(place_with_rows: Place) -> Iterator[Application]:
     with running(with_groups(place_with_rows)) as application:
         yield application
+
+
+@pytest.fixture(autouse=True)
+def _only_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relay, "STILL_EVERY", 3600.0)  # it would have a resumed group served, some seconds later
 
 
 @pytest.fixture
