@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -155,24 +156,28 @@ def test_more_workers_for_a_group(grouped: Application, diary: Diary) -> None:
 
 
 def test_a_large_group_does_not_hold_up_a_small_one(place: Place, diary: Diary) -> None:
-    @actor
-    async def unused() -> None: ...
-
-    with running(with_groups(place, quantum=10)) as app:
+    """With room for one job at a time, the small group has its turn after a quantum of the large one."""
+    is_sent = threading.Event()
+    configuration = with_groups(place, quantum=10) | {"queues": {"narrow": {"concurrency": 1}}}
+    with running(configuration) as app:
 
         @actor(group="{tenant}", queue_name="narrow")
         async def step(tenant: str, number: int) -> None:
-            await asyncio.sleep(0.001)
+            while tenant == "large" and number > 20 and not is_sent.is_set():  # noqa: ASYNC110 - set by a thread
+                await asyncio.sleep(0.005)
             diary.end(tenant, number)
             if tenant == "small":
-                diary.ended["at"].append(len(diary.ended["large"]))
+                diary.ended["before"] = list(diary.ended["large"])
 
+        step.send_many([(("large", number), {}) for number in range(600)])
         with app.worker(threads=1):
-            step.send_many([(("large", number), {}) for number in range(1000)])
             app.wait(lambda: len(diary.ended["large"]) > 20, "the large group to run")
             step.send("small", 0)
-            app.wait(lambda: diary.ended["small"], "the small one")
-    assert diary.ended["at"][0] < 900
+            is_sent.set()
+            app.wait(lambda: len(diary.ended["large"]) == 600, "the large group's end", timeout=60)
+    assert diary.ended["small"] == [0]
+    assert len(diary.ended["before"]) < 300
+    assert diary.ended["large"] == list(range(600))
 
 
 def test_a_delayed_job_takes_its_place_when_it_is_due(grouped: Application, diary: Diary) -> None:
