@@ -6,12 +6,16 @@ import asyncio
 from pathlib import Path
 from typing import TypedDict
 
-from jq_actors import actor, current_job
+from jq_actors import actor, current_job, jobs
 
 from .text import most_telling, words_of
 
 TOP = 8
 """How many words stand for a document or a folder."""
+MAX_GROUP = 512
+"""Characters that the name of a group may have."""
+MAX_PAGE = 1000
+"""Jobs that one look may find."""
 
 
 class DocumentEntry(TypedDict):
@@ -27,10 +31,22 @@ class FolderEntry(TypedDict):
 
     path: str
     documents: int
+    failed: int
+    """Of those, how many could not be indexed."""
     telling: list[str]
 
 
-@actor(max_retries=1, min_backoff=200, max_backoff=500)
+def group_of_document(path: Path) -> str:
+    """A folder's jobs are one group: its documents in order, then its summary, which so comes after all of them."""
+    return group_of_folder(path.parent)
+
+
+def group_of_folder(folder: Path, documents: object = None) -> str:
+    """The end of a long path: folders that agree in so much share a group."""
+    return str(folder)[-MAX_GROUP:]
+
+
+@actor(group=group_of_document, max_retries=1, min_backoff=200, max_backoff=500)
 async def index_document(path: Path) -> DocumentEntry:
     """Read and count one document. Async: while the disk is read, the loop runs others.
 
@@ -42,9 +58,14 @@ async def index_document(path: Path) -> DocumentEntry:
     return DocumentEntry(path=str(path), words=words.total(), top=top)
 
 
-@actor(max_retries=0)
+@actor(group=group_of_folder, max_retries=0)
 def summarize_folder(folder: Path, documents: list[Path]) -> FolderEntry:
-    """Find the words that tell a folder's documents best. Sync and busy: it runs in a worker thread."""
+    """Find the words that tell a folder's documents best. Sync and busy: it runs in a worker thread.
+
+    Its group has made sure that every document has been indexed by now, or has failed for good.
+    """
     counted = [words_of(document.read_text(encoding="utf-8", errors="replace")) for document in documents]
-    current_job().log("%d documents in %s", len(documents), folder)
-    return FolderEntry(path=str(folder), documents=len(documents), telling=most_telling(counted, TOP))
+    job = current_job()
+    job.log("%d documents in %s", len(documents), folder)
+    failed = len(jobs.find(state="failed", group=job.group, tags=job.command.tags, limit=MAX_PAGE).jobs)
+    return FolderEntry(path=str(folder), documents=len(documents), failed=failed, telling=most_telling(counted, TOP))

@@ -59,6 +59,23 @@ def test_it_indexes_a_folder_and_reports_the_broken_document(tmp_path: Path, lib
     assert "UnicodeDecodeError" in shown
 
 
+def test_the_summary_of_a_folder_comes_after_all_of_its_documents(tmp_path: Path, library: Path) -> None:
+    for number in range(40):
+        (library / "sea" / f"{number:02}.txt").write_text(f"shell {number} " * 5000)
+    (library / "sea" / "00.txt").write_bytes(b"\xff\xfe")  # tried twice, with a pause: the others keep their places
+    shown, _ = (process := demo(tmp_path, str(library / "sea"))).communicate(timeout=60)
+
+    assert process.returncode == 0, shown
+    index = json.loads((tmp_path / "home" / "index.json").read_text())
+    [folder] = [entry for entry in index["folders"] if entry["path"].endswith("sea")]
+    assert (folder["documents"], folder["failed"]) == (42, 1)
+    with sqlite3.connect(tmp_path / "library.db") as connection:
+        started = "SELECT actor FROM orm_jobs WHERE group_key LIKE '%/sea' ORDER BY started_at, seq"
+        actors = [actor for (actor,) in connection.execute(started)]
+    connection.close()
+    assert actors == ["index_document"] * 42 + ["summarize_folder"]
+
+
 def test_interrupted_it_drains_and_the_next_run_goes_on(tmp_path: Path, library: Path) -> None:
     many = tmp_path / "many"
     many.mkdir()
