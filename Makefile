@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format types imports fast tests test demo bench bench-memory clean
+.PHONY: help venv lint format types imports fast tests test demo bench bench-groups bench-memory clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ demo: venv ## the README's one command; other folders: make demo FOLDERS="~/note
 
 bench: venv ## we and our peers side by side (minutes)
 	$(BIN)/python -m benchmarks
+
+bench-groups: venv ## lanes at once, restart of the broker under them, send to a group; fewer: make bench-groups LANES=1000
+	$(BIN)/python -m benchmarks.groups --lanes $(or $(LANES),10000)
 
 bench-memory: venv ## is a worker's memory flat over many jobs and lost connections? fewer: make bench-memory JOBS=100000
 	$(BIN)/python -m benchmarks.memory --jobs $(or $(JOBS),1000000)

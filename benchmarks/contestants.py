@@ -6,11 +6,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from jq_actors.transport.port import Lane
+from jq_actors.transport.rabbitmq.lane_names import lane_name
+from jq_actors.transport.rabbitmq.topology import lobby_label
+
+from .programs.group_names import group_name
 from .settings import CONCURRENCY, PROCESSES, THREADS, Settings
 
 PROGRAMS = f"{__package__}.programs"
 NAMESPACE = "jq-bench"
+SHUTDOWN_TIMEOUT = "5s"
+"""Of our workers: less than they are waited for."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,10 @@ class Contestant:
     queues: tuple[str, ...] = ()
     exchanges: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
+    concurrency: int = CONCURRENCY
+    """Of ours: async jobs at once, a process."""
+    groups: int = 0
+    """Of ours: its jobs are in so many groups; 0: in none."""
 
     @property
     def database(self) -> str:
@@ -50,24 +62,46 @@ class Contestant:
             **self.variables,
         }
         if not self.is_peer:
-            variables["JQ_CONFIG"] = str(_write_our_configuration(folder, database_url))
+            variables["JQ_BENCH_GROUPS"] = str(self.groups)
+            variables["JQ_CONFIG"] = str(self._write_configuration(folder, database_url))
         return variables
 
+    def _write_configuration(self, folder: Path, database_url: str) -> Path:
+        middleware: list[Mapping[str, object]] = []
+        if database_url:
+            url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
+            middleware.append({"persistence": {"url": url}})
+        if self.groups:
+            # Longer than a run: lanes that are deleted meanwhile would be another measurement.
+            middleware.append({"group_fifo": {"idle": "1h"}})
+        path = folder / "jq_actors.yaml"
+        configuration = {
+            # By variable, not by value: the memory benchmark gives its workers another way to the broker.
+            "broker": {"url": "${JQ_BENCH_AMQP_URL}", "namespace": NAMESPACE},
+            "queues": {"default": {"concurrency": self.concurrency}},
+            "middleware": middleware,
+            "worker": {"shutdown_timeout": SHUTDOWN_TIMEOUT},
+        }
+        path.write_text(json.dumps(configuration, indent=2))  # JSON is YAML
+        return path
 
-def _write_our_configuration(folder: Path, database_url: str) -> Path:
-    middleware = []
-    if database_url:
-        url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
-        middleware.append({"persistence": {"url": url}})
-    path = folder / "jq_actors.yaml"
-    configuration = {
-        # By variable, not by value: the memory benchmark gives its workers another way to the broker.
-        "broker": {"url": "${JQ_BENCH_AMQP_URL}", "namespace": NAMESPACE},
-        "queues": {"default": {"concurrency": CONCURRENCY}},
-        "middleware": middleware,
-    }
-    path.write_text(json.dumps(configuration, indent=2))  # JSON is YAML
-    return path
+
+def grouped(contestant: Contestant, groups: int, program: str = "ours_grouped", **changes: Any) -> Contestant:
+    """``contestant``, one of ours, with its jobs in so many groups."""
+    lanes = (lane_name(NAMESPACE, Lane("default", group_name(number))) for number in range(groups))
+    return replace(
+        contestant,
+        name=f"{contestant.name}-{groups}-groups",
+        module=f"{PROGRAMS}.{program}",
+        worker=_our_worker(program),
+        queues=(*contestant.queues, f"{NAMESPACE}.{lobby_label('default')}", *lanes),
+        groups=groups,
+        **changes,
+    )
+
+
+def _our_worker(program: str) -> tuple[str, ...]:
+    return ("dramatiq", "jq_actors", f"{PROGRAMS}.{program}", "-p", str(PROCESSES), "-t", str(THREADS))
 
 
 DRAMATIQ = Contestant(
@@ -102,11 +136,10 @@ PROCRASTINATE = Contestant(
     commands=PROCESSES,
     uses_database=True,
 )
-OUR_WORKER = ("dramatiq", "jq_actors", f"{PROGRAMS}.ours", "-p", str(PROCESSES), "-t", str(THREADS))
 OURS = Contestant(
     name="ours",
     module=f"{PROGRAMS}.ours",
-    worker=OUR_WORKER,
+    worker=_our_worker("ours"),
     is_peer=False,
     queues=(f"{NAMESPACE}.default", f"{NAMESPACE}.dead"),
 )

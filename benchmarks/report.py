@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from .result import Metric, Rounds, middle, ratio, spread
 from .scenarios import Scenario
@@ -17,9 +17,18 @@ def render(scenarios: Sequence[Scenario], results: Results, facts: Mapping[str, 
     """The whole report."""
     parts = [line for scenario in scenarios for line in _scenario(scenario, results.get(scenario.name, {}))]
     parts += _targets(scenarios, results)
-    parts += ["## Machine", "", *_table(["fact", "value"], [[*fact] for fact in facts.items()]), ""]
+    parts += ["## Machine", "", *table(["fact", "value"], [[*fact] for fact in facts.items()]), ""]
     parts.append(f"Median of {rounds} rounds, contestants interleaved; in brackets the smallest and the largest.")
     return "\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of one table."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + "---|" * len(head)
+    for row in body:
+        # A note may hold the last lines of a log; a table's cell is one line.
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ⏎ ") for cell in row) + " |"
 
 
 def _scenario(scenario: Scenario, rows: Mapping[str, Rounds]) -> Iterator[str]:
@@ -33,7 +42,7 @@ def _scenario(scenario: Scenario, rows: Mapping[str, Rounds]) -> Iterator[str]:
         ]
         notes = dict.fromkeys(measurement.note for measurement in rows[title] if measurement.note)
         body.append([title, *numbers, *ratios, "; ".join(notes)])
-    yield from (f"## {scenario.title}", "", *_table(head, body), "")
+    yield from (f"## {scenario.title}", "", *table(head, body), "")
 
 
 def _targets(scenarios: Sequence[Scenario], results: Results) -> Iterator[str]:
@@ -46,7 +55,7 @@ def _targets(scenarios: Sequence[Scenario], results: Results) -> Iterator[str]:
             else:
                 shown = f"{measured:.2f}" + (" ×" if target.against else "")
                 body.append([target.text, shown, "met" if target.is_met(measured) else "**not met**"])
-    yield from ("## Targets", "", *_table(["target", "measured", ""], body), "")
+    yield from ("## Targets", "", *table(["target", "measured", ""], body), "")
 
 
 def _number(rounds: Rounds, metric: Metric) -> str:
@@ -59,11 +68,3 @@ def _number(rounds: Rounds, metric: Metric) -> str:
 
 def _times(value: float | None) -> str:
     return NOTHING if value is None else f"{value:.2f}"
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + "---|" * len(head)
-    for row in body:
-        # A note may hold the last lines of a log; a table's cell is one line.
-        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ⏎ ") for cell in row) + " |"

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import LiteralString
 
 import aio_pika
 import psycopg
-from aio_pika.exceptions import ChannelNotFoundEntity
 from psycopg import sql
 from sqlalchemy.engine import make_url
 
 
 def delete_queues(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str] = ()) -> None:
     """Delete what exists of ``queues`` and ``exchanges``, with their messages."""
-    asyncio.run(_delete_queues(amqp_url, queues, exchanges))
+    asyncio.run(_delete(amqp_url, queues, exchanges))
 
 
 def broker_version(amqp_url: str) -> str:
@@ -42,17 +40,13 @@ def drop_database(database_url: str, name: str) -> None:
     _execute(database_url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
-async def _delete_queues(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str]) -> None:
-    async with await aio_pika.connect(amqp_url) as connection:
+async def _delete(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str]) -> None:
+    # One channel for all: there may be thousands, and to RabbitMQ it is no error to delete what is not there.
+    async with await aio_pika.connect(amqp_url) as connection, connection.channel() as channel:
         for queue in queues:
-            # To RabbitMQ since 3.2 it is no error to delete what is not there; others close the channel.
-            with suppress(ChannelNotFoundEntity):
-                async with connection.channel() as channel:
-                    await channel.queue_delete(queue)
+            await channel.queue_delete(queue)
         for exchange in exchanges:
-            with suppress(ChannelNotFoundEntity):
-                async with connection.channel() as channel:
-                    await channel.exchange_delete(exchange)
+            await channel.exchange_delete(exchange)
 
 
 async def _broker_version(amqp_url: str) -> str:

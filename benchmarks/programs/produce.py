@@ -1,6 +1,7 @@
 """Send jobs through one contestant and say how long it took: `python -m benchmarks.programs.produce …`.
 
-Prints a JSON object: seconds by kind of sending. The first job is sent before the clock starts: it connects.
+Prints a JSON object: seconds by kind of sending; of the clocked ones, what half and 99 % of them took at most. The
+first job is sent before the clock starts: it connects.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import importlib
 import json
 import time
 from collections.abc import Sequence
+from statistics import quantiles
 from typing import Protocol
 
 BATCH = 1000
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("module", help="has a PRODUCER")
     parser.add_argument("job", help="name of a job in jobs.py")
     parser.add_argument("--each", type=int, default=0, help="jobs to send one by one")
+    parser.add_argument("--clocked", type=int, default=0, help="jobs to send one by one, the time of each taken")
     parser.add_argument("--many", type=int, default=0, help="jobs to send in batches, after those")
     parser.add_argument("--stamped", type=int, default=0, help="jobs to send with the time as argument, at --rate")
     parser.add_argument("--rate", type=float, default=100, help="stamped jobs a second")
@@ -51,11 +54,14 @@ def main() -> None:
     seconds = {}
     if options.each:
         producer.send_each(options.job, [0])
-        seconds["each"] = _timed(producer, options.job, options.each - 1)
+        seconds["each"] = _timed(producer, options.job, range(1, options.each))
+    if options.clocked:
+        seconds |= _clocked(producer, options.job, options.clocked)
     if options.many:
         began = time.perf_counter()
+        numbers = range(options.each, options.each + options.many)
         for start in range(0, options.many, BATCH):
-            producer.send_many(options.job, range(start, min(start + BATCH, options.many)))
+            producer.send_many(options.job, numbers[start : start + BATCH])
         seconds["many"] = time.perf_counter() - began
     if options.stamped:
         _send_stamped(producer, options.job, options.stamped, options.rate)
@@ -63,10 +69,16 @@ def main() -> None:
     producer.close()
 
 
-def _timed(producer: Producer, job: str, count: int) -> float:
+def _timed(producer: Producer, job: str, numbers: Sequence[int]) -> float:
     began = time.perf_counter()
-    producer.send_each(job, range(count))
+    producer.send_each(job, numbers)
     return time.perf_counter() - began
+
+
+def _clocked(producer: Producer, job: str, count: int) -> dict[str, float]:
+    producer.send_each(job, [0])
+    cuts = quantiles((_timed(producer, job, [n]) for n in range(1, 1 + count)), n=100)
+    return {"p50": cuts[49], "p99": cuts[98]}
 
 
 def _send_stamped(producer: Producer, job: str, count: int, rate: float) -> None:

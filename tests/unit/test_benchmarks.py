@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from benchmarks.contestants import OURS
+from benchmarks.contestants import NAMESPACE, OURS, grouped
 from benchmarks.memory import Sample, growth_by_process
+from benchmarks.programs.lane_notes import LaneNotes, Lanes, read_lanes
 from benchmarks.report import render
 from benchmarks.result import Measurement, Metric, Rounds, Target, middle, ratio, spread
 from benchmarks.scenarios import SCENARIOS, Row, Scenario
+from jq_actors.events import Events, LaneClosed, LaneOpened
+from tests.support.waiting import eventually_sync
 
 
 def drains(*rates: float) -> Rounds:
@@ -79,3 +85,32 @@ def test_targets_and_bases_name_rows_of_their_scenario(scenario: Scenario) -> No
 def test_memory_grows_from_the_end_of_the_warm_up() -> None:
     samples = [Sample(n, {1: 50.0 if n < 2 else 100.0 + n, 2: 70.0}) for n in range(20)]
     assert growth_by_process(samples) == {1: 15.0, 2: 0.0}
+
+
+def test_lanes_are_counted_over_all_processes(tmp_path: Path) -> None:
+    (tmp_path / "1.lanes").write_text(json.dumps({"opened": 3, "closed": 1, "first": 5, "last": 7}))
+    (tmp_path / "2.lanes").write_text(json.dumps({"opened": 1, "closed": 1, "first": 4, "last": 6}))
+    both = read_lanes(tmp_path)
+    assert both == Lanes(opened=4, closed=2, first=4, last=7)
+    assert both.served == 2
+
+
+def test_a_worker_notes_its_lanes(tmp_path: Path) -> None:
+    events = Events()
+    LaneNotes(tmp_path, events)
+    for served in (1, 2):
+        events.emit(LaneOpened("default", f"group-{served}", served))
+    events.emit(LaneClosed("default", "group-1", "drained", 1))
+    eventually_sync(lambda: read_lanes(tmp_path).closed == 1, 10, "the notes to be written")
+    noted = read_lanes(tmp_path)
+    assert (noted.opened, noted.served) == (2, 1)
+    assert 0 < noted.first < noted.last
+
+
+def test_who_has_groups_names_their_queues_for_the_deletion() -> None:
+    queues = grouped(OURS, 2).queues
+    assert queues[-3:] == (
+        f"{NAMESPACE}.lobby.default",
+        f"{NAMESPACE}.g.default.group-0",
+        f"{NAMESPACE}.g.default.group-1",
+    )

@@ -1,0 +1,54 @@
+"""`python -m benchmarks.groups`: what groups cost and how fast they are, where it is no rate of jobs.
+
+On a broker of its own: memory a lane, how fast lanes are served, and served again after a restart of the broker; what
+one `send` takes, to a new group and to an idle one. The rates are in the scenario `groups` of `python -m benchmarks`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Annotated
+
+import typer
+
+from .alone import alone
+from .lanes import LivesOfLanes, measure_lanes
+from .report import table
+from .sending import Sendings, measure_sendings
+from .settings import Settings
+
+
+def main(
+    lanes: Annotated[int, typer.Option(min=0, help="Lanes that live at once; 0 leaves them out.")] = 10_000,
+    sends: Annotated[int, typer.Option(min=0, help="Jobs sent one by one, of each kind; 0 leaves them out.")] = 1_000,
+    patience: Annotated[float, typer.Option(help="Seconds to wait for a quiet machine, each time.")] = 20.0,
+) -> None:
+    """Run our workers and producers against a private RabbitMQ node, and print tables."""
+    settings = Settings(patience=patience)
+    with alone():
+        if lanes:
+            print(*table(["", f"{lanes:,} lanes"], _of_lanes(measure_lanes(lanes, settings))), "", sep="\n")
+        if sends:
+            print(*table(["", "p50 ms", "p99 ms"], _of_sendings(measure_sendings(sends, settings))), sep="\n")
+
+
+def _of_lanes(lives: LivesOfLanes) -> Iterator[list[str]]:
+    yield ["memory of a lane with one job, nobody serves it", f"{lives.bytes_waiting / 1024:,.1f} KiB"]
+    yield ["memory of a lane that is served", f"{lives.bytes_served / 1024:,.1f} KiB"]
+    yield ["lanes attached", f"{lives.lanes / lives.attach:,.0f}/s"]
+    yield ["all served, from the start of the workers", f"{lives.attach_from_start:,.1f} s"]
+    yield ["channels with consumers, all workers", f"{lives.channels}"]
+    yield ["restart of the broker, until it answers", f"{lives.broker_restart:,.1f} s"]
+    yield ["all served again, from then", f"{lives.served_again:,.1f} s"]
+    yield ["channels with consumers after that", f"{lives.channels_again}"]
+
+
+def _of_sendings(all_sendings: Iterable[Sendings]) -> Iterator[list[str]]:
+    for sendings in all_sendings:
+        print(f"{sendings.title}: {sendings.p50:.1f} ms", file=sys.stderr, flush=True)
+        yield [sendings.title, f"{sendings.p50:,.1f}", f"{sendings.p99:,.1f}"]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,71 @@
+"""How a worker notes which lanes it serves: the lanes' counterpart of `probe`, of ours alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from jq_actors.events import Events, LaneClosed, LaneOpened
+
+from .probe import WRITE_INTERVAL
+
+SUFFIX = ".lanes"
+
+
+@dataclass
+class Lanes:
+    """What one worker process, or several, noted. Times are nanoseconds of CLOCK_MONOTONIC."""
+
+    opened: int = 0
+    closed: int = 0
+    first: int = 0
+    """When the first one was opened."""
+    last: int = 0
+    """When the last one was opened, so far."""
+
+    @property
+    def served(self) -> int:
+        """How many are served now."""
+        return self.opened - self.closed
+
+
+class LaneNotes:
+    """Counts the lanes of this process into ``folder``, one file a process, named by its pid."""
+
+    def __init__(self, folder: Path, events: Events) -> None:
+        self._folder, self._lanes = folder, Lanes()
+        events.subscribe(LaneOpened, self._on_opened)
+        events.subscribe(LaneClosed, self._on_closed)
+
+    def _on_opened(self, event: LaneOpened) -> None:
+        self._lanes.last = time.monotonic_ns()
+        if self._lanes.opened == 0:
+            self._lanes.first = self._lanes.last
+            threading.Thread(target=self._write_forever, name="bench-lanes", daemon=True).start()
+        self._lanes.opened += 1
+
+    def _on_closed(self, event: LaneClosed) -> None:
+        self._lanes.closed += 1
+
+    def _write_forever(self) -> None:
+        target = self._folder / f"{os.getpid()}{SUFFIX}"
+        draft = target.with_suffix(".draft-lanes")
+        while True:
+            draft.write_text(json.dumps(asdict(self._lanes)))
+            draft.replace(target)
+            time.sleep(WRITE_INTERVAL)
+
+
+def read_lanes(folder: Path) -> Lanes:
+    """What all worker processes noted together."""
+    each = [Lanes(**json.loads(path.read_text())) for path in folder.glob(f"*{SUFFIX}")]
+    return Lanes(
+        opened=sum(one.opened for one in each),
+        closed=sum(one.closed for one in each),
+        first=min((one.first for one in each), default=0),
+        last=max((one.last for one in each), default=0),
+    )
