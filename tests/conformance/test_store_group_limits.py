@@ -1,0 +1,144 @@
+"""What groups take in: numbers, as many as may wait, and as many at once as a small queue has room for."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from jq_actors.errors import GroupFullError, PositionTakenError
+from jq_actors.job import JobState
+from jq_actors.store.port import Retention
+from jq_actors.store.sql import SqlStore
+
+from .grouped import HOUR, numbered, sent, states, with_rule
+from .stores import World, clock, job_ids, new_job
+from .turns import asks, runs
+
+
+@pytest.mark.parametrize(
+    ("positions", "message"),
+    [
+        ((2,), "Position 2 of group 'g' is used already"),
+        ((1,), "Position 1 of group 'g' is used already"),
+        ((5, 5), "Position 5 of group 'g' is used already"),
+        ((0,), "Position 0 of group 'g': numbers begin with 1"),
+        ((-3,), "Position -3 of group 'g': numbers begin with 1"),
+        ((None,), "Group 'g' is numbered: each of its jobs needs a position"),
+        ((5, None), "Group 'g' is numbered: each of its jobs needs a position"),
+    ],
+)
+async def test_number_that_cannot_be_given_is_refused(
+    db: World, positions: tuple[int | None, ...], message: str
+) -> None:
+    store = await db.worker()
+    [first, _] = await numbered(store, 1, 2)
+    assert await runs(store, first) == first.id
+    jobs = [replace(new_job(i, group="g"), position=n) for i, n in zip(job_ids(2), positions, strict=False)]
+    with pytest.raises(PositionTakenError, match=message) as raised:
+        await store.insert([*jobs, new_job()], publish_lease=None)
+    assert raised.value.job_ids[: len(jobs)] == tuple(job.id for job in jobs)
+    assert await store.count_by_state() == {JobState.SUCCEEDED: 1, JobState.QUEUED: 1}
+
+
+async def test_number_is_past_when_the_group_has_gone_on_without_it(db: World) -> None:
+    store = await db.worker()
+    [job] = await numbered(store, 7)
+    await db.execute(db.tables.groups.update().values(next_position=7))
+    with pytest.raises(PositionTakenError, match="Position 6 of group 'g' is past: it goes on with 7"):
+        await numbered(store, 6)
+    assert await runs(store, job) == job.id
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_group_whose_jobs_have_no_numbers_takes_none(db: World, ended: bool) -> None:
+    store = await db.worker()
+    [job] = await sent(store)
+    if ended:
+        await runs(store, job)
+    with pytest.raises(PositionTakenError, match="Position 1 of group 'g': the group is not numbered"):
+        await numbered(store, 1)
+
+
+async def test_refused_sending_does_not_fail_those_that_share_its_commit(db: World) -> None:
+    store = await db.worker()
+    with_rule(store, max_size=2)
+    jobs = [new_job(job_id, group="g") for job_id in job_ids(4)]
+    alone = new_job()
+    # The first of them goes alone; the others share a commit.
+    answers = await asyncio.gather(
+        *(store.insert(batch, publish_lease=None) for batch in ([alone], jobs[:1], jobs[1:3], jobs[3:])),
+        return_exceptions=True,
+    )
+    assert [type(answer) for answer in answers] == [type(None), type(None), GroupFullError, type(None)]
+    assert {job.id for job in (alone, jobs[0], jobs[3])} == {
+        row.id for row in await db.execute(db.tables.jobs.select())
+    }
+
+
+async def test_full_group_says_so(db: World) -> None:
+    store = await db.worker()
+    with_rule(store, max_size=3)
+    jobs = await sent(store, 3)
+    with pytest.raises(GroupFullError, match=r"Group 'g' has 3 waiting job\(s\), its rule allows 3 .*room for 2 more"):
+        await sent(store, 2)
+    await store.claim(asks(jobs[0]))  # what runs does not wait, nor does what is scheduled
+    await sent(store, due_in=HOUR)
+    await sent(store)
+    with pytest.raises(GroupFullError):
+        await sent(store)
+    await sent(store, 5, group=None)
+
+
+async def test_jobs_beyond_the_window_wait_from_the_start(db: World) -> None:
+    store = await db.worker()
+    store.group_window = 3
+    jobs = [*await sent(store, 2), *await sent(store, 3)]
+    assert await states(db, jobs) == ["queued"] * 3 + ["waiting"] * 2
+    row = await db.the_row(jobs[4].id)
+    assert (row.reason, row.publish_at) == ("behind 3 jobs of its group or more", None)
+    assert row.parked_at is not None
+    assert [await runs(store, job) for job in jobs[:3]] == [job.id for job in jobs[:3]]
+    assert await states(db, jobs[3:]) == ["queued"] * 2
+    assert [await runs(store, job, dispatch=2) for job in jobs[3:]] == [job.id for job in jobs[3:]]
+
+
+async def test_window_of_a_numbered_group_goes_by_its_numbers(db: World) -> None:
+    store = await db.worker()
+    store.group_window = 2
+    jobs = await numbered(store, 4, 3, 2, 1)
+    assert await states(db, jobs) == ["waiting", "waiting", "queued", "queued"]
+
+
+async def test_group_that_is_idle_is_forgotten(db: World) -> None:
+    store = await db.worker()
+    for name in ("idle", "busy", "paused", "numbered"):
+        jobs = await (numbered(store, 1, group=name) if name == "numbered" else sent(store, group=name))
+        if name != "busy":
+            await runs(store, jobs[0])
+    await store.pause_group("paused", "by ops")
+    await _pruned(db, store, timedelta(days=2))
+    assert await _names(db) == ["busy", "numbered", "paused"]
+    await _pruned(db, store, timedelta(days=31))
+    assert await _names(db) == ["busy", "paused"]
+
+
+async def test_row_of_a_used_number_stays_while_the_group_is_remembered(db: World) -> None:
+    store = await db.worker()
+    one, two, _ = await numbered(store, 1, 2, 4)
+    assert [await runs(store, job) for job in (one, two)] == [one.id, two.id]
+    await store.claim(asks(two))  # looks, and sees that 1 and 2 are over
+    await db.execute(db.tables.groups.update().values(next_position=2))
+    await store.prune(Retention(succeeded=timedelta()), 10)
+    assert [await db.row(job.id) is None for job in (one, two)] == [True, False]
+
+
+async def _pruned(db: World, store: SqlStore, later: timedelta) -> None:
+    await db.execute(db.tables.groups.update().values(moved_at=clock.wall() - later))
+    await store.prune(Retention(succeeded=None), 10)
+
+
+async def _names(db: World) -> list[str]:
+    return sorted(row.name for row in await db.execute(db.tables.groups.select()))
