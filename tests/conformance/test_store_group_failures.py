@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from jq_actors.events import Event, GroupCancelled, GroupPaused
 from jq_actors.groups import GroupRule, GroupRules, OnFailure
 from jq_actors.job import JobState
+from jq_actors.outcome import Failed, Failure
 from jq_actors.store.group_failures import FailedJob
 from jq_actors.store.port import NewJob
 from jq_actors.store.sql import SqlStore
 
-from .grouped import ended, running, sent, states, the_group, with_rule
-from .stores import World, got
+from .grouped import HOUR, ended, running, sent, states, the_group, with_rule
+from .stores import LEASES, ME, World, clock, got, granted, settled
 
 
 async def failed(db: World, store: SqlStore, *jobs: NewJob) -> list[Event]:
@@ -50,6 +53,28 @@ async def test_a_group_may_pause(db: World) -> None:
     # A group that an operator had paused keeps his reason, and it is not told again.
     assert await failed(db, store, second) == []
     assert (await the_group(store)).reason == group.reason
+
+
+@pytest.mark.parametrize("how", ["settled", "crashed"])
+async def test_a_group_pauses_in_the_transaction_that_fails_its_job(db: World, how: str) -> None:
+    store = await db.worker(identity=replace(ME, id="runs"))
+    relay = await db.worker(leases=replace(LEASES, max_crashes=1))
+    events = db.record(GroupPaused)
+    for each in (store, relay):
+        with_rule(each, on_failure=OnFailure.PAUSE)
+    first, second = await sent(store, 2)
+    token = await granted(store, first)
+    if how == "settled":
+        assert await settled(store, first, token, Failed(Failure(None, "ValueError: no")))
+    else:
+        workers = db.tables.workers
+        lapsed = sa.update(workers).where(workers.c.id == "runs").values(lease_until=clock.wall() - HOUR)
+        await db.execute(lapsed)
+        assert (await relay.recover(10)).failed == (first.id,)
+    [event] = events.of(GroupPaused)
+    group = await the_group(store)
+    assert (group.state, group.reason, group.head) == ("paused", event.reason, second.id)
+    assert event.reason.startswith(f"job {first.id} failed: ")
 
 
 async def test_the_rest_of_a_group_may_be_cancelled(db: World) -> None:

@@ -6,13 +6,14 @@ from datetime import timedelta
 
 import pytest
 
-from jq_actors.events import GroupPaused
+from jq_actors.events import GroupPaused, JobsReleased
 from jq_actors.groups import OnGap
 from jq_actors.job import JobState
+from jq_actors.outcome import Failure, Retrying, Succeeded
 from jq_actors.store.port import NewJob
 
 from .grouped import HOUR, MINUTE, ended, ids_of, numbered, parked, running, sent, states, the_group, with_rule
-from .stores import LEASE, World, clock, got
+from .stores import LEASE, World, clock, got, granted, settled
 
 
 async def test_parked_jobs_are_queued_as_new_dispatches_in_order_when_the_head_has_ended(db: World) -> None:
@@ -28,6 +29,20 @@ async def test_parked_jobs_are_queued_as_new_dispatches_in_order_when_the_head_h
     assert [(d.job_id, d.dispatch) for d in taken] == [(job.id, 2) for job in behind]
     row = await db.the_row(behind[0].id)
     assert (row.state, row.parked_at, row.reason, row.published_at) == ("queued", None, None, None)
+
+
+async def test_a_settlement_releases_those_behind_it(db: World) -> None:
+    store = await db.worker()
+    events = db.record(JobsReleased)
+    first, *behind = await sent(store, 3)
+    token = await granted(store, first)
+    await parked(db, behind)
+    assert await settled(store, first, token, Retrying(Failure(None, "no"), HOUR))
+    assert await states(db, behind) == ["waiting"] * 2
+    await db.change(first.id, due_at=clock.wall())
+    assert await settled(store, first, await granted(store, first), Succeeded())
+    assert await states(db, behind) == ["queued"] * 2
+    assert events.of(JobsReleased) == [JobsReleased(2)]
 
 
 @pytest.mark.parametrize("head", ["queued", "retrying", "unhandled"])
