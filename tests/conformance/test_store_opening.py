@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -22,11 +24,12 @@ from jq_actors.protocol import Verdict
 from jq_actors.store import migrate
 from jq_actors.store.port import Leases
 from jq_actors.store.sql import SqlStore
-from jq_actors.store.tables import REVISION, tables_for
+from jq_actors.store.tables import NO_PLACE, REVISION, tables_for
 from tests.support.postgres import PrivatePostgres
 from tests.support.waiting import eventually
 
 from .stores import LEASE, TABLE, World, another_me, clock, new_job, queued, request_of, world_on
+from .turns import runs
 
 PROJECT = Path(__file__).parents[2]
 
@@ -143,6 +146,44 @@ async def test_without_auto_migrate_tables_have_to_be_there(empty_url: str) -> N
         report = await store.check()
         assert (report.revision, report.problems) == (REVISION, ())
         assert await store.count_by_state() == {}
+
+
+async def test_rows_of_the_first_revision_are_kept_and_have_their_places(empty_url: str) -> None:
+    await asyncio.to_thread(_upgrade_to, empty_url, "0001")
+    async with world_on(empty_url) as world:
+        jobs = world.tables.jobs
+        row = {
+            "actor": "a",
+            "queue": "mail",
+            "group_key": "g",
+            "priority": 0,
+            "dispatch": 1,
+            "redispatches": 0,
+            "tags": [],
+        }
+        row |= {"attempt": 0, "crashes": 0, "due_at": clock.wall(), "enqueued_at": clock.wall()}
+        old = [new_job(group="g") for _ in range(3)]
+        for job, state in zip(old, ("scheduled", "queued", "queued"), strict=True):
+            await world.execute(sa.insert(jobs).values(id=job.id, state=state, wake_at=None, **row))
+            await world.execute(sa.insert(world.tables.payloads).values(job_id=job.id, body="{}"))
+
+        store = await world.worker()
+
+        assert (await store.check()).revision == REVISION
+        assert [(await world.the_row(job.id)).order_key for job in old] == [NO_PLACE, None, None]
+        assert [await runs(store, old[2]) for _ in range(2)] == [old[1].id, old[2].id]
+
+
+def _upgrade_to(url: str, revision: str) -> None:
+    scripts = migrate._Scripts()
+    directory = scripts._directory
+    path = url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
+    engine = sa.create_engine(path, poolclass=sa.NullPool)
+    with engine.begin() as connection:
+        context = EnvironmentContext(Config(), directory, fn=lambda at, _: directory._upgrade_revs(revision, at))
+        context.configure(connection=connection, version_table=f"{TABLE}_version", jobs_table=TABLE)
+        with context, context.begin_transaction():
+            context.run_migrations()
 
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
