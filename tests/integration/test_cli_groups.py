@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from subprocess import PIPE, Popen
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 import yaml
@@ -19,7 +20,7 @@ from typer.testing import CliRunner
 from jq_actors import JobId, jobs
 from jq_actors.cli.app import app as commands
 from jq_actors.events import JobFailed
-from jq_actors.store import relay
+from jq_actors.store.sql import SqlStore
 from tests.conftest import StartWorker
 from tests.support.application import Application, Place, running
 
@@ -70,8 +71,8 @@ def elsewhere(app: Application, start_worker: StartWorker) -> Cli:
 
 
 @pytest.fixture(autouse=True)
-def _only_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "STILL_EVERY", 3600.0)  # it would have a resumed group served, some seconds later
+def _relay_finds_no_still_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SqlStore, "still_groups", AsyncMock(return_value=[]))  # what was asked for is enough
 
 
 def test_groups_are_listed_and_shown_for_programs(steps: Steps, cli: Cli) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from unittest.mock import AsyncMock
 
 import pytest
 
 from jq_actors import actor, jobs
 from jq_actors.errors import JobNotFoundError, RequiresPersistenceError, StoreError
-from jq_actors.events import GroupPaused, GroupResumed, JobFailed, JobUnhandled, OfferDeferred
+from jq_actors.events import GroupPaused, GroupResumed, JobFailed, JobParked, JobUnhandled, LaneClosed, OfferDeferred
 from jq_actors.group import Group
-from jq_actors.store import relay
+from jq_actors.store.sql import SqlStore
 from tests.support.application import Application, Place, running
 
 from .steps import Steps
@@ -27,8 +28,8 @@ def app(place_with_rows: Place) -> Iterator[Application]:
 
 
 @pytest.fixture(autouse=True)
-def _only_what_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "STILL_EVERY", 3600.0)  # it would have a resumed group served, some seconds later
+def _relay_finds_no_still_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SqlStore, "still_groups", AsyncMock(return_value=[]))  # what was asked for is enough
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def test_a_paused_group_starts_nothing_until_it_is_resumed(app: Application, ste
         assert jobs.resume(group="g") is False
     assert app.of(GroupPaused) == [GroupPaused("g", "ops: audit")]
     assert app.of(GroupResumed) == [GroupResumed("g")]
+
+
+def test_a_group_that_workers_have_left_is_served_when_it_is_resumed(app: Application, steps: Steps) -> None:
+    app.record(LaneClosed, JobParked)
+    jobs.pause(group="g", reason="ops")
+    steps.send("g", 0)
+    with app.worker():
+        left = LaneClosed("default", "g", "left", 0)
+        app.wait(lambda: left in app.events or app.of(JobParked), "its lane to be left")
+        jobs.resume(group="g")
+        app.wait(lambda: steps.ran["g"] == [0], "its job")
 
 
 def test_what_runs_when_its_group_is_paused_comes_to_its_end(app: Application, steps: Steps) -> None:
