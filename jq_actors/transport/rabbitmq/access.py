@@ -24,6 +24,8 @@ CHANNELS = 4
 """All consumers of lanes share these."""
 AT_ONCE = 32
 """Lanes that begin to be served at the same time, such as all of them after a reconnect."""
+UNCOUNTED_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
+"""Seconds before each further look whether a cancelled consumer is still counted; then it is another's."""
 
 
 class Access:
@@ -45,7 +47,7 @@ class Access:
     @property
     def deletes(self) -> bool:
         """Whether idle lanes are deleted."""
-        return self._topology.deletes_lanes
+        return not self._topology.is_quorum  # those know neither if-unused nor if-empty
 
     def name(self, lane: Lane) -> str:
         """The broker's name of ``lane``."""
@@ -75,6 +77,20 @@ class Access:
             tag = f"lane.{next(self._tags)}"
             await channel.consume(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
             return channel, tag
+
+    async def uncounted(self, lane: Lane, others: int) -> None:
+        """After a cancel: wait until the consumer is not counted any more, that is until at most ``others`` are.
+
+        A quorum queue counts it until what was on its way to it has come back, and that is not ready before, either.
+        Raises TransportError, TimeoutError.
+        """
+        if not self._topology.is_quorum:
+            return
+        for pause in UNCOUNTED_AFTER:
+            depth = await self.look(lane)
+            if depth is None or depth.consumers <= others:
+                return
+            await self.clock.sleep(pause)
 
     async def renew(self, lane: Lane, *, doubted: bool = False) -> bool:
         """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""

@@ -217,6 +217,10 @@ class ConsumingChannel:
         """Not on this channel: nothing is published here."""
         raise AssertionError("A confirm on a consumer's channel.")
 
+    def on_declared(self, method: bytes) -> None:
+        """Not on this channel: nothing is declared here."""
+        raise AssertionError("An answer to a declare on a consumer's channel.")
+
     def on_closing(self, reason: str) -> None:
         """See `Sink`."""
         self.is_alive = False

@@ -1,7 +1,7 @@
 """The seam in aiormq: a tap between the socket and its reader.
 
 aiormq awaits three times for each frame and makes a task for each delivery. On channels that register here,
-the frames of the hot path (deliveries, confirms, returns) are taken out of the stream while whole socket
+the frames of the hot path (deliveries, confirms, returns, looks) are taken out of the stream while whole socket
 buffers are parsed, and handed to a `Sink` by a plain call; all other frames reach aiormq's own reader
 untouched. It is put in place by aiormq's public ``transport_factory``; when an aiormq is installed that this
 was not checked with, the tap is left out (`why_not_tapped`), and the same channels are fed by aiormq's own
@@ -44,6 +44,10 @@ class Sink(Protocol):
 
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         """The broker took (or refused) the publish ``tag``, with ``multiple`` all up to it."""
+        ...
+
+    def on_declared(self, method: bytes) -> None:
+        """The answer to a declare; ``method`` is without its class and method."""
         ...
 
     def on_closing(self, reason: str) -> None:
@@ -229,6 +233,9 @@ class _Content:
         if method == wire.ACK or method == wire.NACK:
             tag, multiple = wire.read_confirm(arguments)
             self.sink.on_confirm(tag, multiple=multiple, taken=method == wire.ACK)
+            return True
+        if method == wire.DECLARED:
+            self.sink.on_declared(arguments)
             return True
         return False
 

@@ -18,6 +18,7 @@ from jq_actors.config import BrokerConfig, mask_url
 from jq_actors.errors import TransportError
 
 from .frames import FrameTap, TapFactory, why_not_tapped
+from .looking import Looks
 from .quiet import quietly
 
 CONNECT_TIMEOUT = 15.0
@@ -51,6 +52,8 @@ class Link:
     def __init__(self, connection: aiormq.Connection, tap: FrameTap | None) -> None:
         self.tap = tap
         """Where hot frames are taken out of the stream; ``None``: read by aiormq alone."""
+        self.looks = None if tap is None else Looks(tap, self.open_channel)
+        """Quick looks at queues, where they can be."""
         self._connection = connection
         self._closing = connection.closing
         self._spare: list[AbstractChannel] = []

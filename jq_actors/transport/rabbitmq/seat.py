@@ -34,6 +34,11 @@ class End(IntEnum):
     LOST = 6
     """The broker has taken it away, with all that was in hand."""
 
+    @property
+    def why(self) -> str:
+        """For people."""
+        return "given back" if self is End.STOPPED else self.name.lower().replace("_", " ")
+
 
 class LaneDelivery:
     """The `Delivery` of a lane: its end lets the next one come."""

@@ -34,15 +34,6 @@ AFTER_AN_ERROR = 1.0
 """Seconds before a token is given back of a lane that the broker refuses."""
 SOMEBODY = QueueDepth(ready=1, consumers=2)
 
-_WHY = {
-    End.DRAINED: "drained",
-    End.LEFT: "left",
-    End.HANDED_OVER: "handed over",
-    End.GIVEN_BACK: "given back",
-    End.STOPPED: "given back",
-    End.LOST: "lost",
-}
-
 
 class Service:
     """The service of one lane under one token."""
@@ -73,7 +64,7 @@ class Service:
 
     def join(self, token: RabbitDelivery) -> None:
         """Take another token for the same lane: as one's own if that is gone, as a reason to look again, or not."""
-        if self._token is None:
+        if self.sees_all and self._token is None:
             self._token, self._since_token = token, self._clock.monotonic()
         elif self.sees_all or self._spare is not None:
             token.ack()
@@ -99,7 +90,7 @@ class Service:
             self._token, self._spare = self._spare, None
             self._settle_token(acked=False)
             if self._is_told:
-                self._access.events.emit(LaneClosed(self.lane.queue, self.lane.key, _WHY[end], self._jobs))
+                self._access.events.emit(LaneClosed(self.lane.queue, self.lane.key, end.why, self._jobs))
         self.drained = self._is_told and end is End.DRAINED
 
     def stop(self) -> None:
@@ -184,6 +175,7 @@ class Service:
         self._jobs += seat.jobs
         if end is not End.LOST:
             await channel.give_back(tag, seat.rest)
+            await self._access.uncounted(self.lane, 0 if end in (End.DRAINED, End.LEFT) else self.lane.seats - 1)
         self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)
         return seat.end or end
 

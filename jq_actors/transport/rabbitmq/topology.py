@@ -6,6 +6,7 @@ every change is a migration (A54).
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ from jq_actors.config import BrokerConfig
 from jq_actors.transport.port import Lane, QueueDepth
 
 from .lane_names import lane_name
-from .link import Link, RefusedError, ask
+from .link import REQUEST_TIMEOUT, Link, RefusedError, ask
 
 MAX_PRIORITY = 10
 """``x-max-priority`` of the classic queues in ``broker.priority_queues``; quorum queues need no argument.
@@ -40,7 +41,7 @@ class Topology:
 
     def __init__(self, config: BrokerConfig) -> None:
         self.namespace = config.namespace
-        self._is_quorum = config.queue_type == "quorum"
+        self.is_quorum = config.queue_type == "quorum"
         self._delivery_limit = config.delivery_limit
         self._priority_queues = frozenset(config.priority_queues)
         self._dead_declared_on: Link | None = None
@@ -49,14 +50,14 @@ class Topology:
     def dead(self) -> Queue:
         """The queue of what was buried, and of quorum queues' dead letters. Nobody of ours consumes it."""
         name = f"{self.namespace}.dead"
-        if self._is_quorum:
+        if self.is_quorum:
             return Queue(name, {"x-queue-type": "quorum", "x-delivery-limit": NEVER})
         return Queue(name)
 
     def jobs(self, queue: str) -> Queue:
         """The broker's queue for the user's ``queue``."""
         name = f"{self.namespace}.{queue}"
-        if self._is_quorum:
+        if self.is_quorum:
             return Queue(name, self._durability())
         return Queue(name, {"x-max-priority": MAX_PRIORITY} if queue in self._priority_queues else {})
 
@@ -68,18 +69,13 @@ class Topology:
 
     def lobby(self, queue: str) -> Queue:
         """The queue of the tokens for the lanes of the user's ``queue``."""
-        arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER} if self._is_quorum else {}
+        arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER} if self.is_quorum else {}
         return Queue(f"{self.namespace}.{lobby_label(queue)}", arguments)
-
-    @property
-    def deletes_lanes(self) -> bool:
-        """Whether idle lanes can be deleted: quorum queues do not know if-unused and if-empty."""
-        return not self._is_quorum
 
     def timer(self, name: str, milliseconds: int, then: str) -> Queue:
         """A queue that holds each message for ``milliseconds``, then gives it to the exchange ``then``."""
         arguments = {"x-message-ttl": milliseconds} | self._dead_letters(then)
-        if self._is_quorum:
+        if self.is_quorum:
             arguments |= {"x-queue-type": "quorum", "x-delivery-limit": NEVER}
         return Queue(name, arguments)
 
@@ -89,13 +85,13 @@ class Topology:
         Raises:
           RefusedError: it exists with other arguments, or we may not.
         """
-        if self._is_quorum and queue.name != self.dead.name and self._dead_declared_on is not link:
+        if self.is_quorum and queue.name != self.dead.name and self._dead_declared_on is not link:
             await declare(link, self.dead)
             self._dead_declared_on = link
         await declare(link, queue)
 
     def _durability(self) -> dict[str, Any]:
-        if not self._is_quorum:
+        if not self.is_quorum:
             return {}
         limit = {"x-queue-type": "quorum", "x-delivery-limit": self._delivery_limit}
         return limit | self._dead_letters("", self.dead.name)
@@ -104,7 +100,7 @@ class Topology:
         arguments: dict[str, Any] = {"x-dead-letter-exchange": exchange}
         if routing_key is not None:
             arguments["x-dead-letter-routing-key"] = routing_key
-        if self._is_quorum:
+        if self.is_quorum:
             # Only so is a dead letter kept until its new queue has confirmed it; it demands this overflow.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return arguments
@@ -123,6 +119,11 @@ async def declare(link: Link, queue: Queue) -> None:
 
 async def look(link: Link, name: str) -> QueueDepth | None:
     """What is in the queue ``name``; ``None``: there is none. Declares nothing."""
+    if link.looks is not None:
+        async with asyncio.timeout(REQUEST_TIMEOUT):
+            depth = await link.looks.at(name)
+        if depth is not None:
+            return depth
     try:
         async with link.throw_away_channel() as channel:
             found = await ask(channel.queue_declare(name, passive=True))

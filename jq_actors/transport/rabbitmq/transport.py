@@ -117,7 +117,7 @@ class RabbitTransport:
         """See `Transport.forget_lanes`. Quorum queues stay: they know no delete that asks whether they are idle."""
         depths = await self.lane_depths(lanes)
         idle = [lane for lane, depth in zip(lanes, depths, strict=True) if depth == QueueDepth(0, 0)]
-        if self._topology.deletes_lanes:
+        if not self._topology.is_quorum:
             names = [self._topology.lane(lane).name for lane in idle]
             await asyncio.gather(*(self._request("delete", name, delete_if_idle) for name in names))
 

@@ -28,6 +28,7 @@ DELIVER = struct.pack(">HH", 60, 60)
 RETURN = struct.pack(">HH", 60, 50)
 ACK = struct.pack(">HH", 60, 80)
 NACK = struct.pack(">HH", 60, 120)
+DECLARED = struct.pack(">HH", 50, 11)
 CHANNEL_CLOSE = struct.pack(">HH", 20, 40)
 CONNECTION_CLOSE = struct.pack(">HH", 10, 50)
 BLOCKED = struct.pack(">HH", 10, 60)
@@ -37,6 +38,8 @@ _MAX_SHORT = 255
 _END = bytes([FRAME_END])
 _SETTLE = struct.Struct(">BHIHHQBB")
 _CANCEL = struct.pack(">HH", 60, 30)
+_PASSIVE_DECLARE = struct.pack(">HHH", 50, 10, 0)
+_DEPTH = struct.Struct(">II")
 _PUBLISH = struct.Struct(">HHH")
 _HEADER_START = struct.Struct(">BBHIHHQH")
 """The end of the method frame, then the beginning of the header frame up to its property flags."""
@@ -68,6 +71,12 @@ def requeue(channel: int, tag: int) -> bytes:
 def cancel(channel: int, consumer: str) -> bytes:
     """``basic.cancel`` of ``consumer`` without an answer."""
     method = _CANCEL + _short(consumer) + b"\x01"
+    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+
+
+def look(channel: int, queue: str) -> bytes:
+    """A passive ``queue.declare`` of ``queue``."""
+    method = _PASSIVE_DECLARE + _short(queue) + b"\x01\0\0\0\0"
     return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
 
 
@@ -136,6 +145,12 @@ def read_confirm(method: bytes) -> tuple[int, bool]:
     """Delivery tag and multiple of a confirm, given without class and method."""
     tag, bits = _TAG.unpack_from(method)
     return tag, bool(bits & 1)
+
+
+def read_declared(method: bytes) -> tuple[int, int]:
+    """Messages and consumers in the answer to a declare, given without class and method."""
+    ready, consumers = _DEPTH.unpack_from(method, 1 + method[0])
+    return ready, consumers
 
 
 def read_reply_text(method: bytes) -> str:
