@@ -94,9 +94,8 @@ async def test_racing_processes_never_run_two_of_a_group(db: World) -> None:
     assert all(before.finished_at <= after.started_at for before, after in pairwise(rows))
 
 
-@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
 async def test_job_that_is_committed_late_does_not_run_beside_those_behind_it(
-    pg: World, monkeypatch: pytest.MonkeyPatch, driver: str
+    pg: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slow, store = [await pg.worker() for _ in range(2)]
     await sent(store)  # the group is known: its row stops nobody
@@ -124,6 +123,29 @@ async def test_job_that_is_committed_late_does_not_run_beside_those_behind_it(
     await ends(store, request, answer)
     assert await runs(slow, first) == first.id
     assert zeroth not in (first.id, second.id)
+
+
+async def test_claims_of_a_group_do_not_pass_each_other(pg: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job comes to the front while the claim of the one that was there is not yet committed."""
+    slow, store = [await pg.worker() for _ in range(2)]
+    first, second = await sent(slow, 2)
+    claimed, commit = asyncio.Event(), asyncio.Event()
+    write = slow._claims.write
+
+    async def held_before_its_commit(*arguments: Any, **options: Any) -> Any:
+        answer = await write(*arguments, **options)
+        claimed.set()
+        await commit.wait()
+        return answer
+
+    monkeypatch.setattr(slow._claims, "write", held_before_its_commit)
+    claim = asyncio.ensure_future(slow.claim(asks(first)))
+    await claimed.wait()
+    await pg.change(second.id, order_key=-1)
+    other = asyncio.ensure_future(store.claim(asks(second)))
+    await asyncio.wait([other], timeout=0.5)
+    commit.set()
+    assert ((await claim).verdict, (await other).verdict) == (Verdict.GRANT, Verdict.HOLD)
 
 
 async def test_group_is_never_fuller_than_its_rule_allows(db: World) -> None:
