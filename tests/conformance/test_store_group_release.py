@@ -68,6 +68,7 @@ async def test_a_window_limits_what_is_released_at_once(db: World) -> None:
     jobs = await sent(store, 5)
     await parked(db, jobs)
     store.group_window = 2
+    with_rule(store, concurrency=2)
     assert await store.release_waiting(100) == 2
     assert await states(db, jobs) == ["queued"] * 2 + ["waiting"] * 3
 
@@ -104,7 +105,9 @@ async def test_a_look_goes_on_where_the_one_before_ended(db: World) -> None:
     store = await db.worker()
     jobs = [(await sent(store, 1, f"group-{number}"))[0] for number in range(7)]
     await parked(db, jobs)
-    assert [await store.release_waiting(3) for _ in range(4)] == [3, 3, 1, 0]
+    blocked = [await sent(store, 2, f"a-{number}") for number in range(3)]
+    await parked(db, [second for _, second in blocked])
+    assert [await store.release_waiting(3) for _ in range(5)] == [0, 3, 3, 1, 0]
     assert await states(db, jobs) == ["queued"] * 7
 
 

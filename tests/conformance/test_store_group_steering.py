@@ -12,6 +12,7 @@ from jq_actors.errors import StoreError
 from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Cancelled, Failed, Failure
 from jq_actors.store.port import JobFilter, Retention, StillGroup
+from jq_actors.store.tables import NO_PLACE
 
 from .grouped import (
     HOUR,
@@ -101,8 +102,10 @@ async def test_a_lane_is_worth_serving_unless_its_group_can_start_nothing_for_lo
     assert not await store.has_turn("g", "mail")
     await ended(db, first)
     assert await store.has_turn("g", "mail")
-    await store.pause_group("g", "ops")
+    for group in ("g", "nothing left"):
+        await store.pause_group(group, "ops")
     assert not await store.has_turn("g", "mail")
+    assert await store.has_turn("nothing left", "mail")
 
 
 # -- move
@@ -154,6 +157,7 @@ async def test_what_is_not_in_a_lane_keeps_its_state(db: World, state: str) -> N
     assert await store.move(job.id, None) is JobState(state)
     row = await db.the_row(job.id)
     assert (row.state, row.dispatch, row.wake_at is None) == (state, 1, False)
+    assert (row.order_key == NO_PLACE) is (state == "scheduled")
     assert await order_of(store) == ids_of([first] if state == "scheduled" else [job, first])
 
 
