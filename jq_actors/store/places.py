@@ -66,9 +66,7 @@ class Places:
         starts_at = await self._starts_at(connection, job.group_key, count.ahead, now)
         return Place(count.before + 1, count.all, starts_at)
 
-    async def _starts_at(
-        self, connection: AsyncConnection, name: str, ahead: int, now: datetime
-    ) -> datetime | None:
+    async def _starts_at(self, connection: AsyncConnection, name: str, ahead: int, now: datetime) -> datetime | None:
         rows = await self._rows.read(connection, [name])
         row = rows.get(name) or GroupRow(name, None, None, ())
         sight = (await self._views.read(connection, {name: row})).sights[name]
