@@ -6,13 +6,10 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 from jq_actors import Retry, actor
+from tests.faults.gate import opened
 from tests.faults.journal import note_async, note_sync, written_async, written_sync
-
-GATE = Path("gate")
-"""In the working directory of the worker: what `waits` waits for."""
 
 
 @actor(queue_name="work")
@@ -40,8 +37,7 @@ async def naps(seconds: float) -> None:
 async def waits(number: int) -> int:
     """Runs until the gate is opened."""
     async with written_async(number):
-        while not await asyncio.to_thread(GATE.exists):  # noqa: ASYNC110 - another process opens it
-            await asyncio.sleep(0.05)
+        await opened()
     return number
 
 

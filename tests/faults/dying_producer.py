@@ -1,7 +1,8 @@
-"""A producer that dies between the insert and the publish. A program: ``python -m tests.faults.dying_producer``.
+"""A producer that dies in mid-sending. A program: ``python -m tests.faults.dying_producer``.
 
-``exits COUNT`` ends itself at that very moment. ``hangs COUNT`` connects, waits for the file ``go``, and sends into a
-connection that somebody has frozen meanwhile, until somebody kills it.
+``exits COUNT`` ends itself between the insert and the publish. ``publishes COUNT`` does so after the publish, when it
+should look whether the lanes of its jobs are served; each is the first one of a group. ``hangs COUNT`` connects, waits
+for the file ``go``, and sends into a connection that somebody has frozen meanwhile, until somebody kills it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from jq_actors.installed import installed_broker
+from jq_actors.transport.rabbitmq import offering
 from tests.faults.actors import counts
 
 GO = Path("go")
@@ -22,6 +24,13 @@ def exits(count: int) -> None:
     # In this process only.
     installed_broker().runtime.transport.publish = _die  # type: ignore[assignment, method-assign]
     send(count)
+
+
+def publishes(count: int) -> None:
+    from tests.faults.group_actors import step  # where no groups are configured it could not be declared
+
+    offering.look = _die  # type: ignore[assignment, attr-defined]  # in this process only
+    step.send_many([((group, 0), {}) for group in range(count)])
 
 
 def hangs(count: int) -> None:
@@ -38,9 +47,9 @@ def send(count: int) -> None:
     print("sent", flush=True)
 
 
-async def _die(_batch: object) -> NoReturn:
+async def _die(*_: object) -> NoReturn:
     os._exit(9)
 
 
 if __name__ == "__main__":
-    {"exits": exits, "hangs": hangs}[sys.argv[1]](int(sys.argv[2]))
+    {"exits": exits, "publishes": publishes, "hangs": hangs}[sys.argv[1]](int(sys.argv[2]))

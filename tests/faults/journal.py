@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,6 +79,16 @@ class Journal:
         [(count,)] = self._lookout.rows("SELECT count(*) FROM runs WHERE ended IS NULL")
         return int(count)
 
+    def ended(self) -> int:
+        """How many runs have ended."""
+        [(count,)] = self._lookout.rows("SELECT count(*) FROM runs WHERE ended IS NOT NULL")
+        return int(count)
+
+    def jobs_that_ended(self, how: Sequence[str]) -> int:
+        """How many jobs have a run that ended in one of these ways."""
+        [(count,)] = self._lookout.rows("SELECT count(DISTINCT job_id) FROM runs WHERE how = ANY(%s)", list(how))
+        return int(count)
+
     def by_job(self) -> dict[str, list[Run]]:
         """The runs of each job, by their start."""
         found: defaultdict[str, list[Run]] = defaultdict(list)
@@ -87,16 +97,21 @@ class Journal:
         return found
 
 
-def overlaps(runs: Iterable[Run], deaths: Mapping[int, datetime] | None = None) -> list[tuple[Run, Run]]:
+def overlaps(
+    runs: Iterable[Run],
+    deaths: Mapping[int, datetime] | None = None,
+    of: Callable[[Run], Hashable] = lambda run: run.job_id,
+) -> list[tuple[Run, Run]]:
     """Pairs of runs of one job of which the second began before the first was over.
 
-    ``deaths``: when processes were killed; a run without an end ended then, and else never.
+    ``deaths``: when processes were killed; a run without an end ended then, and else never. ``of``: of what no two
+    runs may overlap, if not of a job.
     """
-    latest: dict[str, Run] = {}
+    latest: dict[Hashable, Run] = {}
     found = []
     for run in sorted(runs, key=lambda run: run.started):
-        before = latest.get(run.job_id)
-        latest[run.job_id] = run
+        before = latest.get(of(run))
+        latest[of(run)] = run
         if before is None:
             continue
         ended = before.ended or (deaths or {}).get(before.pid)

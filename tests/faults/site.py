@@ -17,6 +17,7 @@ from tests.support.waiting import eventually_sync
 from tests.support.workers import WorkerProcess
 
 from . import journal
+from .gate import GATE
 from .rows import Rows
 from .supervisor import Supervisor
 
@@ -34,6 +35,7 @@ class Site:
       store_url_of_processes: another way to the same database, for all but the tests' own looks.
       journal_url: the database of the journal.
       broker, persistence, worker, queues: settings over those of `configuration`.
+      groups: options of `group_fifo`; ``None``: there are no groups.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Site:
         persistence: Mapping[str, Any] | None = None,
         worker: Mapping[str, Any] | None = None,
         queues: Mapping[str, Any] | None = None,
+        groups: Mapping[str, Any] | None = None,
     ) -> None:
         self.folder, self.server, self.namespace = folder, server, namespace
         self.journal = journal.Journal(journal_url)
@@ -59,6 +62,7 @@ class Site:
         self._store_url = store_url_of_processes or store_url
         self._changes = {"broker": broker or {}, "persistence": persistence or {}, "worker": worker or {}}
         self._queues = dict(queues or {})
+        self._groups = [] if groups is None else [{"group_fifo": dict(groups)}]
 
     @property
     def rows(self) -> Rows:
@@ -75,7 +79,8 @@ class Site:
         """For a process that reaches the broker by ``broker_url``; quick enough for a test."""
         rows = {"url": self._store_url, "relay_interval": "200ms", "publish_lease": "3s"}
         rows |= {**self._changes["persistence"], **persistence}
-        chain = [{"retry": {"max_retries": 2, "min_backoff": "100ms", "max_backoff": "1s"}}, "time_limit"]
+        retry = {"max_retries": 2, "min_backoff": "100ms", "max_backoff": "1s"}
+        chain = [*self._groups, {"retry": retry}, "time_limit"]
         broker = {"url": broker_url, "namespace": self.namespace, "confirm_timeout": "2s", "reconcile_interval": "1s"}
         return {
             "broker": broker | {**self._changes["broker"]},
@@ -121,8 +126,8 @@ class Site:
             yield Sending(application, self._actors)
 
     def open_gate(self) -> None:
-        """Let `actors.waits` end."""
-        (self.folder / "gate").touch()
+        """Let the jobs pass that wait before it."""
+        (self.folder / GATE).touch()
 
     # -- the broker, from outside
 
@@ -142,12 +147,12 @@ class Site:
         """Wait until ``count`` workers consume ``queue``."""
         eventually_sync(lambda: self.consumers(queue) == count, timeout, f"{count} consumers of {self.name(queue)}")
 
-    def wait_until_queues_are_empty(self, timeout: float = 30.0) -> None:
-        """Wait until the broker has no message of ours, neither ready nor unacked."""
+    def wait_until_queues_are_empty(self, timeout: float = 30.0, *, but: str | None = None) -> None:
+        """Wait until the broker has no message of ours, neither ready nor unacked, ``but`` in that one queue."""
 
         def look() -> bool:
             self.depths = self.server.queue_depths(f"{self.namespace}.")
-            return not any(self.depths.values())
+            return not any(count for queue, count in self.depths.items() if but is None or queue != self.name(but))
 
         try:
             eventually_sync(look, timeout, "empty queues")
