@@ -34,12 +34,31 @@ class Budget:
     false_alarms: int = 0
     """The relay takes a row for missing of which there still are copies."""
 
+    # of groups only
+    lobby_cuts: int = 0
+    """The channel of a worker's tokens dies, and that of its lanes does not."""
+    extra_tokens: int = 0
+    """The lobby has a token that nobody needs."""
+    reorders: int = 0
+    """What the broker takes back it puts behind the others."""
+
     # no faults: what jobs and operators do
     retries: int = 0
     snoozes: int = 0
     shutdowns: int = 0
     strangers: int = 0
     """A worker gets a job whose actor it does not know."""
+    long_retries: int = 0
+    failures: int = 0
+    replays: int = 0
+    """An operator retries a failed job."""
+    pauses: int = 0
+    cancels: int = 0
+    """An operator cancels a job that does not run."""
+    deletes: int = 0
+    """An idle lane is deleted."""
+    races: int = 0
+    """A lane is cancelled as idle while a delivery is on its way."""
 
     def spend(self, kind: str) -> Budget | None:
         """What is left after one of ``kind``; ``None`` when there is none left."""
@@ -51,4 +70,18 @@ class Budget:
         return replace(self, faults=self.faults - 1, **{kind: left - 1}) if self.faults else None
 
 
-_BEHAVIOUR = frozenset({"retries", "snoozes", "shutdowns", "strangers"})
+_BEHAVIOUR = frozenset(
+    {
+        "retries",
+        "snoozes",
+        "shutdowns",
+        "strangers",
+        "long_retries",
+        "failures",
+        "replays",
+        "pauses",
+        "cancels",
+        "deletes",
+        "races",
+    }
+)

@@ -25,6 +25,8 @@ class Broken(StrEnum):
     ATTEMPTS = "attempts are miscounted"
 
 
+_LEGAL = TRANSITIONS - {(state, JobState.RUNNING) for state in JobState if state is not JobState.QUEUED}
+"""Those of a job without a group: it runs only when it is queued."""
 _NEW = frozenset({None, JobState.SCHEDULED, JobState.QUEUED, JobState.RUNNING})
 """The states that a row may begin in: running when it is adopted."""
 
@@ -44,7 +46,7 @@ def broken_by_step(system: System, before: State, after: State) -> Iterator[tupl
 def _legal(old: Row | None, new: Row | None) -> bool:
     if old is None or new is None:
         return (None if new is None else new.state) in _NEW
-    return old.state is new.state or (old.state, new.state) in TRANSITIONS
+    return old.state is new.state or (old.state, new.state) in _LEGAL
 
 
 def _state(job: Job) -> JobState | None:

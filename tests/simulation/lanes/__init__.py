@@ -1,0 +1,1 @@
+"""An explicit-state model of groups: lanes, lobby, tokens and the order guard. Start at `configurations`."""
