@@ -55,6 +55,10 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (_S.RETRYING, _S.RUNNING),
         (_S.SCHEDULED, _S.RUNNING),
         (_S.QUEUED, _S.UNHANDLED),  # no such actor here, or its arguments do not bind
+        # Its payload was deleted by hand: found when it is to be sent, or when its turn has come.
+        (_S.SCHEDULED, _S.UNHANDLED),
+        (_S.WAITING, _S.UNHANDLED),
+        (_S.RETRYING, _S.UNHANDLED),
         (_S.RUNNING, _S.UNHANDLED),  # the same, found out after the claim
         (_S.UNHANDLED, _S.QUEUED),  # a worker that knows it, or an operator
         (_S.RUNNING, _S.SUCCEEDED),

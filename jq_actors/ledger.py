@@ -33,6 +33,8 @@ class Claimed:
     ended_at: datetime | None = None
     acked: bool = False
     """The delivery was let go early: the row's lease is the safety copy (long jobs)."""
+    is_settled: bool = False
+    """Its outcome is written, or was refused."""
     again_in: timedelta | None = None
     """Set when it is settled and the delivery is not ended: ask about it again after that time."""
 
@@ -94,6 +96,8 @@ class RowLedger:
         self._store, self._events, self._lanes_are_shared = store, events, lanes_are_shared
         self._alive: set[int] = set()
         """Tokens of the claims that are being made, run or settled here."""
+        self._forgotten: dict[int, JobId] = {}
+        """By token: jobs that ran in place of another one, and whose life here an error of ours has ended."""
 
     def now(self) -> datetime:
         """Database time."""
@@ -116,6 +120,9 @@ class RowLedger:
         self._alive.add(run_token)  # before it may be granted: no other copy must take it for forgotten
         claim = None
         try:
+            while self._forgotten:
+                forgotten, job_id = self._forgotten.popitem()
+                await self._give_back(job_id, forgotten, now)
             claim = await self._store.claim(request)
             if claim.own_token is not None and claim.own_token not in self._alive:
                 await self._give_back(command.job_id, claim.own_token, now)
@@ -136,6 +143,7 @@ class RowLedger:
         """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
         stays_for = self._stays_for(claimed, outcome)
         written = await self._write(claimed, outcome, keeps_turn=stays_for is not None)
+        claimed.is_settled = True
         if not written:
             state = state_after(outcome).value
             self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
@@ -148,8 +156,13 @@ class RowLedger:
         return written
 
     def forget(self, claimed: Claimed) -> None:
-        """See `Ledger.forget`. A claim that was not settled is given back when its delivery is looked at again."""
+        """See `Ledger.forget`. A claim that was not settled is given back when its delivery is looked at again.
+
+        That delivery asks for its own job; one that ran in its place is remembered until then.
+        """
         self._alive.discard(claimed.run_token)
+        if claimed.claim.instead is not None and not claimed.is_settled:
+            self._forgotten[claimed.run_token] = claimed.claim.instead.job_id
 
     async def is_blocked(self, group: str, queue: str) -> bool:
         """See `Ledger.is_blocked`. While the database is away nobody can say: a claim waits until it is back."""

@@ -13,7 +13,7 @@ from .broker_ledger import BrokerLedger
 from .calling import NO_ACTOR, Caller
 from .config import QueueConfig
 from .errors import StoreUnavailableError
-from .events import DrainFinished, DrainStarted, RuntimeStarted, TaskFailed
+from .events import DrainFinished, DrainStarted, JobsReleased, RuntimeStarted, TaskFailed
 from .executor import Executor
 from .handoff import Handoff
 from .intake import Intake
@@ -165,7 +165,12 @@ class Serving:
         self._relay = self._make_relay(store)
         self._runtime.sender.on_stored = self._relay.wake
         self._transport.on_room = self._relay.wake
+        self._events.subscribe(JobsReleased, lambda _: self._wake_relay())
         self._keep("relay", self._relay.run)
+
+    def _wake_relay(self) -> None:
+        if self._relay is not None:
+            self._relay.wake()
 
     def _make_relay(self, store: JobStore) -> Relay:
         persistence = self._runtime.persistence

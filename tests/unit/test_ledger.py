@@ -258,6 +258,31 @@ async def test_the_delivery_of_another_job_is_given_back_where_its_own_would_be_
     assert (delivery.endings, run.again_in) == (["requeue"], None)
 
 
+async def test_a_run_in_place_of_another_job_that_an_error_of_ours_ended_is_given_back() -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
+    run = turn(delivery, Instead(JobId("another"), 3, b""))
+    rows.ledger.forget(run)
+    task = asyncio.create_task(rows.ledger.claim(delivery, run.command, 8))
+    await settled()
+    given_back: Settlement = answer(rows.store.settles, 0, True)
+    assert (given_back.job_id, given_back.run_token, given_back.outcome) == ("another", run.run_token, Interrupted())
+    await settled()
+    answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
+    assert (await task).verdict is Verdict.GRANT
+
+
+async def test_a_settled_run_in_place_of_another_job_is_not_given_back() -> None:
+    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
+    run = turn(delivery, Instead(JobId("another"), 3, b""))
+    await settle(rows, run, Succeeded(1))
+    rows.ledger.forget(run)
+    task = asyncio.create_task(rows.ledger.claim(delivery, run.command, 8))
+    await settled()
+    answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
+    await task
+    assert rows.store.settles == []
+
+
 async def test_a_group_is_blocked_while_its_rows_say_so() -> None:
     rows = Rows()
     rows.store.turns = [True, False, StoreUnavailableError("away")]
