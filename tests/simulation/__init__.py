@@ -1,1 +1,1 @@
-"""An explicit-state model of the claim protocol. Start at `configurations`, or at docs/protocol.md."""
+"""Explicit-state models: of the claim protocol (`configurations`), of groups (`lanes`). See docs/protocol.md."""

@@ -42,7 +42,7 @@ RULES: tuple[Rule, ...] = (
     world.outage,
     world.duplicate,
 )
-"""Groups, when they come, add their own: lanes and the lobby after `working`, their sweep after `relaying`."""
+"""Those of groups are a model of their own: `lanes`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,8 @@ states finite, and neither hides anything, because the protocol compares the num
 - a *dispatch* is 2 (the row's, once it has been raised) or 1 (the first, or any older one: `raise_dispatch`);
 - a *run token* is the smallest number that no living run of its job has (`fresh_token`).
 
-RabbitMQ's ``redelivered`` flag is no part of the state: no decision looks at it.
+RabbitMQ's ``redelivered`` flag is no part of the state: no decision about a job looks at it.
 Fields under "remembered by the checker" are read by `properties` only, never by a rule's decision.
-
-Room for groups: a lane is a second broker queue (give `Copy` its queue), tokens are copies in a lobby queue, and a lane
-that is served is a field of `Worker`; their rules join `model.RULES`.
 """
 
 from __future__ import annotations

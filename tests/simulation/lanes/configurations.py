@@ -39,7 +39,7 @@ GUARDED: tuple[System, ...] = (
     System("retries may be overtaken", (0, 0), Budget(retries=1), overtake=True, quick="PR"),
     System("a group is paused and resumed", (0, 0), Budget(pauses=1), quick="PR"),
     System("a failed job is retried, behind it the next one", (0, 0), Budget(failures=1, replays=1), quick="PR"),
-    System("the job that all wait for is cancelled", (0, 0), Budget(strangers=1, cancels=1), quick="PRO"),
+    System("the job that all wait for is cancelled", (0, 0), Budget(strangers=1, cancels=1), workers="A", quick="PRO"),
     System("two queues, every step of everybody", (0, 1), Budget(), TWO_QUEUES),
     System("two queues, and a head that retries for long", (0, 1), Budget(long_retries=1), TWO_QUEUES, quick="PR"),
     System("two queues, paused and resumed", (0, 1), Budget(pauses=1), TWO_QUEUES, quick="PRO"),
@@ -88,6 +88,7 @@ DEEP: tuple[System, ...] = (
         "deep: three, two at once, and a crash", (0, 0, 0), Budget(1, crashes=1), TWO_SEATS, concurrency=2, quick="PR"
     ),
     System("deep: three jobs, out of order", (0, 0, 0), Budget(1, duplicates=1, cuts=1, reorders=1), quick="PR"),
+    System("deep: the job that all wait for is cancelled", (0, 0), Budget(strangers=1, cancels=1), quick="PRO"),
     System("deep: paused, every step", (0, 0), Budget(pauses=1)),
     System("deep: numbered, three jobs", (0, 0, 0), Budget(), numbered=True, quick="PR"),
     System("deep: no rows, three jobs take turns, and a crash", (0, 0, 0), Budget(1, crashes=1), rows=False, quantum=1),
