@@ -370,17 +370,18 @@ def test_the_jobs_behind_one_that_nobody_knows_wait(grouped_rows: Application, d
     async def known(number: int) -> None:
         diary.end("g", number)
 
-    stranger = known.message(0).copy(actor_name="gone")
-    grouped_rows.broker.enqueue(stranger)
+    @actor(group="g")
+    async def gone(number: int) -> None:
+        diary.end("g", number)
+
+    stranger = gone.send(0)
     known.send(1)
+    del grouped_rows.broker.actors["gone"]
     with grouped_rows.worker():
         assert grouped_rows.ended(stranger.job_id).state == "unhandled"
         grouped_rows.wait(lambda: (group := jobs.group("g")) and group.state == "blocked", "the group to be blocked")
         assert diary.ended["g"] == []
 
-    @actor(actor_name="gone", group="g")
-    async def gone(number: int) -> None:
-        diary.end("g", number)
-
+    grouped_rows.broker.declare_actor(gone)
     with grouped_rows.worker():
         grouped_rows.wait(lambda: diary.ended["g"] == [0, 1], "both, in order")
