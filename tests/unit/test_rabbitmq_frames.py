@@ -30,6 +30,9 @@ class Sink:
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         self.seen.append(("confirm", tag, multiple, taken))
 
+    def on_declared(self, method: bytes) -> None:
+        self.seen.append(("declared", *wire.read_declared(method)))
+
     def on_closing(self, reason: str) -> None:
         self.seen.append(("closing", reason))
 
@@ -96,6 +99,17 @@ def test_the_bytes_may_be_cut_anywhere(cuts: list[int]) -> None:
         assert (await wired.passed()).replace(wire.HEARTBEAT, b"") == ok + foreign + ok
 
     asyncio.run(run())
+
+
+async def test_the_answer_to_a_declare_is_for_the_sink_of_its_channel() -> None:
+    wired, sink = Wire(), Sink()
+    wired.tap.attach(1, sink)
+    foreign = frame.marshal(commands.Queue.DeclareOk("q", 1, 2), 3)
+
+    wired.tap.data_received(frame.marshal(commands.Queue.DeclareOk("q", 7, 5), 1) + foreign)
+
+    assert sink.seen == [("declared", 7, 5)]
+    assert await wired.passed() == foreign
 
 
 async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:

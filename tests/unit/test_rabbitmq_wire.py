@@ -39,6 +39,19 @@ def test_ack(multiple: bool) -> None:
     assert wire.ack(7, 2**40, multiple=multiple) == expected
 
 
+@given(queue=st.text("abc.@#-", max_size=255))
+def test_look(queue: str) -> None:
+    assert wire.look(7, queue) == frame.marshal(commands.Queue.Declare(queue=queue, passive=True), 7)
+
+
+@given(queue=st.text("abc.", max_size=255), ready=st.integers(0, 2**32 - 1), consumers=st.integers(0, 2**32 - 1))
+def test_the_answer_to_a_look(queue: str, ready: int, consumers: int) -> None:
+    answer = payload(frame.marshal(commands.Queue.DeclareOk(queue, ready, consumers), 7))
+
+    assert answer[:4] == wire.DECLARED
+    assert wire.read_declared(answer[4:]) == (ready, consumers)
+
+
 def test_requeue() -> None:
     expected = frame.marshal(commands.Basic.Nack(delivery_tag=3, multiple=False, requeue=True), 65535)
 

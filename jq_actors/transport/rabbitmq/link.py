@@ -53,7 +53,7 @@ class Link:
         self.tap = tap
         """Where hot frames are taken out of the stream; ``None``: read by aiormq alone."""
         self.looks = None if tap is None else Looks(tap, self.open_channel)
-        """Quick looks at queues, where they can be."""
+        """Quick looks at queues; ``None``: aiormq alone can look."""
         self._connection = connection
         self._closing = connection.closing
         self._spare: list[AbstractChannel] = []

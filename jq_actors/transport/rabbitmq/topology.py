@@ -121,9 +121,12 @@ async def look(link: Link, name: str) -> QueueDepth | None:
     """What is in the queue ``name``; ``None``: there is none. Declares nothing."""
     if link.looks is not None:
         async with asyncio.timeout(REQUEST_TIMEOUT):
-            depth = await link.looks.at(name)
-        if depth is not None:
-            return depth
+            seen = await link.looks.at(name)
+        if isinstance(seen, QueueDepth):
+            return seen
+        if seen.startswith("NOT_FOUND"):
+            return None
+        # Any other reason is asked for in full.
     try:
         async with link.throw_away_channel() as channel:
             found = await ask(channel.queue_declare(name, passive=True))

@@ -38,7 +38,8 @@ _MAX_SHORT = 255
 _END = bytes([FRAME_END])
 _SETTLE = struct.Struct(">BHIHHQBB")
 _CANCEL = struct.pack(">HH", 60, 30)
-_PASSIVE_DECLARE = struct.pack(">HHH", 50, 10, 0)
+_DECLARE = struct.pack(">HHH", 50, 10, 0)
+_PASSIVE, _NO_ARGUMENTS = b"\x01", bytes(4)
 _DEPTH = struct.Struct(">II")
 _PUBLISH = struct.Struct(">HHH")
 _HEADER_START = struct.Struct(">BBHIHHQH")
@@ -76,7 +77,7 @@ def cancel(channel: int, consumer: str) -> bytes:
 
 def look(channel: int, queue: str) -> bytes:
     """A passive ``queue.declare`` of ``queue``."""
-    method = _PASSIVE_DECLARE + _short(queue) + b"\x01\0\0\0\0"
+    method = _DECLARE + _short(queue) + _PASSIVE + _NO_ARGUMENTS
     return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
 
 
