@@ -303,6 +303,16 @@ class DeliveryBuried(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class DeliveryRenewed(Event):
+    """A delivery waited here for too long, and was published anew: the broker counts how often it comes back."""
+
+    job_id: JobId
+    queue: str
+    level = logging.DEBUG
+    text = "job %(job_id)s waited here for too long, its delivery from %(queue)s is renewed"
+
+
+@dataclass(frozen=True, slots=True)
 class DeliveryAckedEarly(Event):
     """A long job's delivery was acked before its end: from now on its row's lease is the safety copy."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 AFTER_AN_ERROR = timedelta(seconds=5)
 """How long a delivery is held whose life ended in an error of ours."""
+
+
+GiveBack = Callable[[Delivery, JobCommand[Any]], None]
+"""Gives a delivery, and the command in it, back to the broker."""
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +90,7 @@ class Intake:
         """How many deliveries of each queue are here and not claimed; those that came by lanes are not of the queue."""
         return dict(Counter(in_hand.delivery.queue for in_hand in self._unclaimed() if in_hand.delivery.lane is None))
 
-    def requeue_waiting(self, older_than: float) -> None:
+    def return_waiting(self, older_than: float, give_back: GiveBack) -> None:
         """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.
 
         With it the broker would take the whole channel (RabbitMQ: ``consumer_timeout``). What it has taken already
@@ -98,10 +102,10 @@ class Intake:
             old = [in_hand for in_hand in slots.waiting if in_hand.since <= limit]
             for in_hand in old:
                 slots.waiting.remove(in_hand)
-                in_hand.delivery.requeue()
+                give_back(in_hand.delivery, in_hand.command)
         for in_hand in [in_hand for in_hand in self._held if in_hand.since <= limit]:
             self._held.pop(in_hand).cancel()
-            in_hand.delivery.requeue()
+            give_back(in_hand.delivery, in_hand.command)
 
     def close(self) -> None:
         """Start nothing any more, and give back what has not started, in the order in which it came."""

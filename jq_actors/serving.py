@@ -22,6 +22,7 @@ from .limits import BOARD_VARIABLE, LimitReporter
 from .loops import LoopThread
 from .middleware import compose_run
 from .outcome import failure_of
+from .renewal import Renewal
 from .store.port import JobStore
 from .store.relay import Relay
 from .watchdog import Watchdog
@@ -234,9 +235,9 @@ class Serving:
         timeout = self._transport.delivery_timeout
         if timeout is None:
             return
-        third = timeout / 3
+        third, renewal = timeout / 3, Renewal(self._transport, self._events)
         while True:
             await self._clock.sleep(min(max(third.total_seconds() / 4, 0.25), 60.0))
             if self._store is not None:
                 self.executor.ack_early(third)
-            self.intake.requeue_waiting(third.total_seconds())
+            self.intake.return_waiting(third.total_seconds(), renewal.give_back)

@@ -160,6 +160,11 @@ class EmbeddedTransport:
         return self._generation
 
     @property
+    def counts_returns(self) -> bool:
+        """See `Transport.counts_returns`; it does not."""
+        return False
+
+    @property
     def delivery_timeout(self) -> timedelta | None:
         """None: a delivery may stay unacked for ever."""
         return None

@@ -283,6 +283,11 @@ class Transport(Protocol):
         ...
 
     @property
+    def counts_returns(self) -> bool:
+        """Whether the broker counts how often a message comes back, and buries one that does so too often."""
+        ...
+
+    @property
     def delivery_timeout(self) -> timedelta | None:
         """How long the broker lets a delivery stay unacked before it takes the channel away; ``None``: for ever."""
         ...

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jq_actors.actor import JobActor, actor
+from jq_actors.command import JobCommand
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.events import DeliveryBuried, Events, JobHeld, TaskFailed
 from jq_actors.executor import Executor
@@ -22,6 +23,7 @@ from jq_actors.ledger import RowLedger
 from jq_actors.outcome import Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
 from jq_actors.store.port import Claim, Settlement
+from jq_actors.transport.port import Delivery
 from tests.support.clock import FakeClock
 from tests.support.lives import HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of
 from tests.support.recorder import EventRecorder
@@ -66,6 +68,10 @@ class Desk:
         for delivery in deliveries:
             self.intake.deliver(delivery)
         return deliveries
+
+
+def requeue(delivery: Delivery, command: JobCommand[Any]) -> None:
+    delivery.requeue()
 
 
 async def settled() -> None:
@@ -192,10 +198,10 @@ async def test_what_waits_too_long_is_given_back_before_the_broker_takes_it(desk
     await settled()
     await desk.clock.advance(60)
     [_, waiting, _] = desk.deliver("function", "function", "function")
-    desk.intake.requeue_waiting(30)
+    desk.intake.return_waiting(30, requeue)
     assert (held.endings, waiting.endings) == (["requeue"], [])
     await desk.clock.advance(60)
-    desk.intake.requeue_waiting(30)
+    desk.intake.return_waiting(30, requeue)
     assert waiting.endings == ["requeue"]
     assert desk.intake.waiting() == {}
 
@@ -314,7 +320,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(older_than=st.sampled_from([0.0, 1.0]))
     def give_back_what_waits(self, older_than: float) -> None:
-        self.desk.intake.requeue_waiting(older_than)
+        self.desk.intake.return_waiting(older_than, requeue)
 
     @rule(older_than=st.sampled_from([0.0, 1.0]))
     def ack_early(self, older_than: float) -> None:

@@ -173,6 +173,11 @@ class RabbitTransport:
         return self._consumer.connection.generation
 
     @property
+    def counts_returns(self) -> bool:
+        """See `Transport.counts_returns`; quorum queues do."""
+        return self._config.queue_type == "quorum"
+
+    @property
     def delivery_timeout(self) -> timedelta | None:
         """See `Transport.delivery_timeout`; as configured, for the broker does not tell."""
         return self._config.delivery_timeout
