@@ -52,8 +52,8 @@ def watched() -> Watched:
     everything = Watched(GUARDED[0])
     for system in GUARDED + UNGUARDED + SWEPT:
         budget = replace(system.budget, faults=min(system.budget.faults, 1))
-        workers = "AB" if budget.stops or budget.pauses else "A"
-        small = replace(system, jobs=system.jobs[:2], budget=budget, workers=workers)
+        workers = "AB" if budget.stops or len(system.jobs) == 1 else "A"
+        small = replace(system, jobs=system.jobs[:2], budget=budget, workers=workers, slots=1)
         explore(replace(everything, system=replace(small, quick=system.quick or "PR")))
     for budget in (Budget(), Budget(faults=1, crashes=1), Budget(deletes=1)):
         explore(replace(everything, system=System("every step of everybody", (0,), budget)))
