@@ -9,6 +9,7 @@ from functools import partial
 from random import Random  # noqa: TID251 - seeded: the same faults again
 from typing import Any
 
+from tests.support.amqp import Probe
 from tests.support.waiting import eventually_sync
 from tests.support.workers import WorkerProcess
 
@@ -45,6 +46,7 @@ class Breaker:
             "restart": site.server.restart,
             "crash": self._crash,
             "wipe": self._wipe,
+            "lose lanes": self._lose_lanes,
         }
 
     def spread(self, faults: Sequence[str], steps: Steps, sending: Sending) -> None:
@@ -100,6 +102,13 @@ class Breaker:
         self._site.server.stop()
         self._site.server.wipe()
         self._site.server.start()
+
+    def _lose_lanes(self) -> None:
+        """Delete them under their consumers: what comes by new ones is not what would have been next."""
+        lanes = [queue for queue in self._site.server.queue_depths(self._site.name("")) if ".tenant-" in queue]
+        with Probe(self._site.server.url) as probe:
+            for lane in lanes:
+                probe.delete(lane)
 
 
 @contextmanager

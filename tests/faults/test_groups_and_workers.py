@@ -22,7 +22,7 @@ AT_ONCE = 3
 def test_never_more_of_a_group_at_once_than_its_rule_allows(make_site: MakeSite) -> None:
     rules = {"rules": [{"match": "*", "concurrency": AT_ONCE}]}
     site, steps = make_site(**{**SETTINGS, "groups": rules}), Steps(10, sized(30, 200), _short)
-    with under_fire(site, steps, ["kill", "kill", "terminate", "kill"]) as breaker:
+    with under_fire(site, steps, ["kill", "lose lanes", "kill", "lose lanes", "terminate"]) as breaker:
         site.rows.wait_for_end(steps.count, PATIENCE)
         site.wait_until_queues_are_empty()
     check_ends(site, steps, breaker.deaths)
@@ -72,4 +72,4 @@ def test_workers_that_join_have_their_share_and_those_that_leave_take_nothing_wi
 
 
 def _short(chance: Random) -> Fate:
-    return Fate(seconds=0.02 + chance.random() * 0.04, failures=int(chance.random() < 0.1))
+    return Fate(seconds=0.05 + chance.random() * 0.1, failures=int(chance.random() < 0.1))

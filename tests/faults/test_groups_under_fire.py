@@ -14,7 +14,7 @@ from .steps import PATIENCE, Steps, sized
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(sized(150, 1200))]
 
-EVERYTHING = ["kill", "terminate", "cut", "kill", "restart", "kill", "crash", "terminate"]
+EVERYTHING = ["kill", "terminate", "cut", "lose lanes", "kill", "restart", "kill", "crash", "cut", "terminate"]
 
 
 @pytest.mark.parametrize(
