@@ -305,7 +305,7 @@ class JobStore(Protocol):
     # -- groups
 
     async def has_turn(self, group: str, queue: str) -> bool:
-        """Whether a delivery from ``queue`` could start something in ``group`` now, or nothing is left in it."""
+        """Whether a delivery from ``queue`` would be answered with anything but LEAVE now; also when nothing is left."""
         ...
 
     async def release_waiting(self, limit: int) -> int:
