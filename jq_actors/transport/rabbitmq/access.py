@@ -15,6 +15,8 @@ from jq_actors.transport.port import Lane, QueueDepth
 from .channels import Channels
 from .consumer import Consumer, consumer_arguments
 from .consuming import Bury, ConsumingChannel, Held, Taker
+from .lane_names import Why
+from .lane_names import lane_name
 from .link import Link
 from .offering import Offering
 from .seat import End, Seat
@@ -51,7 +53,7 @@ class Access:
 
     def name(self, lane: Lane) -> str:
         """The broker's name of ``lane``."""
-        return self._topology.lane(lane).name
+        return lane_name(self._topology.namespace, lane)
 
     async def look(self, lane: Lane) -> QueueDepth | None:
         """What is in ``lane``, and how many consume it; ``None``: there is none.
@@ -92,12 +94,16 @@ class Access:
                 return
             await self.clock.sleep(pause)
 
-    async def renew(self, lane: Lane, *, doubted: bool = False) -> bool:
+    async def renew(self, lane: Lane, why: Why | None = None) -> bool:
         """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""
-        return await self._offering.renew(lane, doubted=doubted)
+        return await self._offering.renew(lane, why)
 
     async def delete(self, lane: Lane) -> bool:
-        """Delete ``lane`` unless it is used; whether it is gone. Raises TransportError, TimeoutError."""
+        """Delete ``lane`` unless it is consumed or something waits in it; whether it is gone.
+
+        The broker does not count what is in somebody's hand: that is for the caller to know (`tokens.may_delete`).
+        Raises TransportError, TimeoutError.
+        """
         gone = await delete_if_idle(self._link(), self.name(lane))
         if gone:
             self._offering.saw_no(lane)

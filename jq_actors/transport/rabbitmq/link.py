@@ -26,7 +26,7 @@ CONNECT_TIMEOUT = 15.0
 REQUEST_TIMEOUT = 30.0
 """Seconds that one answer on a throw-away channel may take."""
 CLOSE_TIMEOUT = 5.0
-THROW_AWAY_CHANNELS = 3
+THROW_AWAY_CHANNELS = 2
 """Most of them open at once, on each connection."""
 
 T = TypeVar("T")
