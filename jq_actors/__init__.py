@@ -12,13 +12,16 @@ from .broker import JobBroker
 from .command import JobCommand
 from .current import RunningJob, current_job
 from .errors import Fail, JobQueueError, Retry, Snooze
+from .group import Group, GroupState
 from .installed import configure, install
-from .job import Job, JobId, JobState
+from .job import Job, JobId, JobState, Place
 from .middleware import JobMiddleware
 
 __all__ = [
     "AsyncJobActor",
     "Fail",
+    "Group",
+    "GroupState",
     "Job",
     "JobActor",
     "JobBroker",
@@ -27,6 +30,7 @@ __all__ = [
     "JobMiddleware",
     "JobQueueError",
     "JobState",
+    "Place",
     "Retry",
     "RunningJob",
     "Snooze",
