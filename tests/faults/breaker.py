@@ -115,17 +115,19 @@ class Breaker:
 def under_fire(site: Site, steps: Steps, faults: Sequence[str], *, all_before: bool = False) -> Iterator[Breaker]:
     """Workers that have got all of ``steps``, and not yet done all of them, in spite of ``faults``.
 
-    ``all_before``: all were sent before anything broke; else many are sent while things break.
+    ``all_before``: all were sent before the workers came; else many are sent while things break.
     """
     starts = [partial(site.start, threads=8)] * WORKERS
-    with site.sending() as sending, Supervisor(starts) as supervisor:
-        breaker = Breaker(site, supervisor)
+    with site.sending() as sending:
         if all_before:
             steps.send(sending, 0, steps.each)
-            breaker.spread_over(faults, steps)
-        else:
-            breaker.spread(faults, steps, sending)
-        yield breaker
+        with Supervisor(starts) as supervisor:
+            breaker = Breaker(site, supervisor)
+            if all_before:
+                breaker.spread_over(faults, steps)
+            else:
+                breaker.spread(faults, steps, sending)
+            yield breaker
 
 
 def wait_for_ends(site: Site, steps: Steps) -> None:
