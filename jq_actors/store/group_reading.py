@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -17,6 +15,7 @@ from jq_actors.groups import GroupRule
 from jq_actors.job import JobId, JobState
 from jq_actors.turns import Start, turn_of
 
+from .cursors import decode_cursor, encode_cursor
 from .database import Database
 from .dialect import encode_rows
 from .group_names import names_behind
@@ -29,6 +28,9 @@ CHUNK = 500
 """Groups that are read at once while those in certain states are looked for."""
 
 Row = sa.Row[Any]
+
+CURSOR = "group"
+"""The kind of its pages' cursors."""
 
 _AFTER = sa.bindparam("after", type_=sa.Text)
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
@@ -65,7 +67,7 @@ class GroupReading:
 
     async def find(self, states: frozenset[GroupState], limit: int, after: str | None, now: datetime) -> GroupPage:
         """See JobStore."""
-        last = "" if after is None else decode_name(after)
+        last = "" if after is None else _name_in(after)
         found: list[Group] = []
         while len(found) <= limit:
             most = limit + 1 if not states else max(limit + 1, CHUNK)
@@ -75,7 +77,8 @@ class GroupReading:
                 break
             last = groups[-1].name
         # One more than wanted tells whether there is a next page.
-        return GroupPage(tuple(found[:limit]), encode_name(found[limit - 1].name) if len(found) > limit else None)
+        cursor = encode_cursor(CURSOR, found[limit - 1].name) if len(found) > limit else None
+        return GroupPage(tuple(found[:limit]), cursor)
 
     async def _chunk(
         self, connection: AsyncConnection, states: frozenset[GroupState], after: str, most: int, now: datetime
@@ -128,23 +131,9 @@ def state_of(sight: Sight, reasons: Mapping[JobId, str | None], now: datetime) -
     return GroupState.BLOCKED, turn.reason
 
 
-def encode_name(name: str) -> str:
-    """The cursor that continues after the group ``name``."""
-    return base64.urlsafe_b64encode(f"group:{name}".encode()).decode().rstrip("=")
-
-
-def decode_name(cursor: str) -> str:
-    """The name in ``cursor``.
-
-    Raises:
-      ValueError: it is none of ours.
-    """
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        text = ""
-    kind, _, name = text.partition(":")
-    if kind != "group" or not name or "\0" in name:
+def _name_in(cursor: str) -> str:
+    name = decode_cursor(CURSOR, cursor)
+    if not name or "\0" in name:
         raise ValueError(f"{cursor!r} is not a cursor of a page of groups.")
     return name
 

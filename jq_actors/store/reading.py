@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from datetime import datetime
 from typing import Any
@@ -13,12 +11,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import Attempt, Job, JobId, JobState, Place, is_job_id
 
+from .cursors import decode_cursor, encode_cursor
 from .database import Database
 from .places import Places
 from .port import JobFilter, JobPage
 from .tables import Tables, group_order
 
 Row = sa.Row[Any]
+
+CURSOR = "seq"
+"""The kind of its pages' cursors."""
 
 
 class Reading:
@@ -33,7 +35,7 @@ class Reading:
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
         """See JobStore."""
-        before = None if after is None else decode_cursor(after)
+        before = None if after is None else _seq_in(after)
         return await self._database.read(lambda c: self._find(c, where, limit, before))
 
     async def first_of_group(self, group: str, limit: int, now: datetime) -> list[Job]:
@@ -69,7 +71,7 @@ class Reading:
         query = self._select().where(self._tables.jobs.c.seq.in_(seqs)).order_by(self._tables.jobs.c.seq.desc())
         rows = (await connection.execute(query)).all()
         jobs = tuple(job_of(row) for row in rows[:limit])
-        return JobPage(jobs, encode_cursor(rows[limit - 1].seq) if len(rows) > limit else None)
+        return JobPage(jobs, encode_cursor(CURSOR, rows[limit - 1].seq) if len(rows) > limit else None)
 
     async def _count_by_state(self, connection: AsyncConnection) -> dict[JobState, int]:
         state = self._tables.jobs.c.state
@@ -112,23 +114,9 @@ class Reading:
         return shelves
 
 
-def encode_cursor(seq: int) -> str:
-    """The cursor that continues after the row ``seq``."""
-    return base64.urlsafe_b64encode(f"seq:{seq}".encode()).decode().rstrip("=")
-
-
-def decode_cursor(cursor: str) -> int:
-    """The number in ``cursor``.
-
-    Raises:
-      ValueError: it is none of ours.
-    """
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        text = ""
-    kind, _, number = text.partition(":")
-    if kind != "seq" or not number.isdecimal() or int(number) >= 1 << 63:
+def _seq_in(cursor: str) -> int:
+    number = decode_cursor(CURSOR, cursor) or ""
+    if not number.isdecimal() or int(number) >= 1 << 63:
         raise ValueError(f"{cursor!r} is not a cursor of a page of jobs.")
     return int(number)
 
