@@ -305,7 +305,7 @@ class JobStore(Protocol):
     # -- groups
 
     async def has_turn(self, group: str, queue: str) -> bool:
-        """Whether a delivery from ``queue`` would be answered with anything but LEAVE now; also when nothing is left."""
+        """Whether a delivery from ``queue`` would now be answered with anything but LEAVE; also when none is left."""
         ...
 
     async def release_waiting(self, limit: int) -> int:
