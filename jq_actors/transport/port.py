@@ -227,7 +227,7 @@ class Transport(Protocol):
         ...
 
     async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
-        """Delete those that are empty and not consumed; not quorum queues, which know no such delete.
+        """Ask those who serve to delete the lanes that are idle; not quorum queues, which know no such delete.
 
         Raises TransportError when away.
         """

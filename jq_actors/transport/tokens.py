@@ -17,6 +17,9 @@ GHOSTS_LAST = timedelta(seconds=15)
 """So long the broker may count the consumer of a dead connection: 3 s were measured, of one with 8,000 lanes."""
 GHOSTS_LAST_UNSEEN = timedelta(seconds=1)
 """The same, when it counts none any more and may still have to put back what was in hand."""
+SETTLED = timedelta(seconds=1)
+"""So long nothing came to the only consumer of a lane before it may be deleted: by then what another one had in hand
+when it cancelled has been given back."""
 
 
 class AfterCancel(Enum):
@@ -65,6 +68,16 @@ def after_cancel(lane: QueueDepth | None, *, blocked: bool) -> AfterCancel:
     if lane is None or lane.ready == 0 or blocked:
         return AfterCancel.LET_GO
     return AfterCancel.SERVE_ON
+
+
+def may_delete(lane: QueueDepth | None, ours: int, *, gave_back: bool) -> bool:
+    """Whether a worker that has looked at an idle lane, and then cancelled its consumer, may delete it if it is empty.
+
+    The broker takes what is unacked for nothing: it would be lost. So only who holds a token of the lane deletes it,
+    before the token is acked, and if nobody else consumed. ``ours``: its own consumer and the shield's, if any.
+    ``gave_back``: something came after all, when it cancelled.
+    """
+    return lane == QueueDepth(ready=0, consumers=ours) and not gave_back
 
 
 def hands_over(served: int, seconds: float, weight: int, fairness: Fairness, lobby: QueueDepth | None) -> bool:

@@ -77,6 +77,15 @@ async def eventually_depth(transport: Transport, lane: Lane, ready: int, consume
     await eventually(is_so, why=f"{ready} messages and {consumers} consumers in {lane}")
 
 
+async def eventually_empty(transport: Transport, lane: Lane) -> None:
+    """Wait until nothing waits in ``lane``. It may be served on."""
+
+    async def is_so() -> bool:
+        return (await lane_depth(transport, lane)).ready == 0
+
+    await eventually(is_so, why=f"{lane} to be empty")
+
+
 def bodies_of(hand: Hand, lane: Lane) -> list[str]:
     return [delivery.body.decode() for delivery in hand.deliveries if delivery.lane == lane]
 

@@ -13,7 +13,7 @@ from jq_actors.events import AckLost
 from jq_actors.transport.port import Deferred, Delivery, Lane, Published, QueueDepth, Transport
 from tests.support.waiting import eventually
 
-from .lanes import bodies_of, eventually_depth, grouped, lane_depth, others_come, serve
+from .lanes import bodies_of, eventually_empty, grouped, lane_depth, others_come, serve
 from .transports import AckingHand, Hand, RabbitWorld, World, jobs
 
 NAMES = [
@@ -133,7 +133,7 @@ async def test_the_next_of_a_group_comes_when_the_one_before_has_ended(
         END[ending](last)
         hand.deliveries = [delivery for delivery in hand.deliveries if delivery.lane == lane]
 
-    await eventually_depth(transport, lane, 0, 0)
+    await eventually_empty(transport, lane)
 
 
 async def test_a_lane_with_seats_has_so_many_in_hand_and_no_more(unbounded: World, queue: str) -> None:

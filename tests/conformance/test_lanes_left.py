@@ -11,7 +11,7 @@ from jq_actors.errors import TransportError
 from jq_actors.transport.port import Fairness, Lane, Published, QueueDepth
 from tests.support.waiting import eventually
 
-from .lanes import bodies_of, eventually_depth, grouped, lane_depth, others_come, serve
+from .lanes import bodies_of, eventually_depth, eventually_empty, grouped, lane_depth, others_come, serve
 from .transports import AckingHand, Hand, World
 
 
@@ -184,12 +184,12 @@ async def test_a_look_tells_what_waits_and_who_serves(unbounded: World, queue: s
     assert served.ready <= 2  # what a broker has sent ahead waits no more
     for count in (1, 2, 3):
         (await hand.has(count))[-1].ack()
-    await eventually_depth(transport, lane, 0, 0)
+    await eventually_empty(transport, lane)
 
 
 async def test_a_lane_that_was_forgotten_is_made_again(unbounded: World, queue: str) -> None:
     transport, hand, lane = await unbounded.open(), AckingHand(), Lane(queue, "g")
-    serve(transport, queue, hand)
+    serve(transport, queue, hand, slots=1)
     await transport.publish(grouped("a", lane))
     await hand.has(1)
     await eventually_depth(transport, lane, 0, 0)
@@ -203,14 +203,17 @@ async def test_a_lane_that_was_forgotten_is_made_again(unbounded: World, queue: 
 
 async def test_a_forgotten_lane_is_gone(classic: World, queue: str) -> None:
     transport, hand, lane = await classic.open(), AckingHand(), Lane(queue, "g")
-    serve(transport, queue, hand)
+    serve(transport, queue, hand, slots=1)
     await transport.publish(grouped("a", lane))
     await hand.has(1)
     await eventually_depth(transport, lane, 0, 0)
 
     await transport.forget_lanes([lane])
 
-    assert await transport.lane_depths([lane]) == [None]
+    async def is_gone() -> bool:
+        return await transport.lane_depths([lane]) == [None]
+
+    await eventually(is_gone, why="the lane to be gone")
 
 
 async def test_a_lane_that_was_idle_for_its_time_is_forgotten(classic: World, queue: str) -> None:

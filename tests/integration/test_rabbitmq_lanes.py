@@ -13,7 +13,7 @@ from jq_actors.events import BrokerDisconnected, LaneClosed, LaneOpened
 from jq_actors.transport.port import Fairness, Lane, Outgoing, Published
 from jq_actors.transport.rabbitmq import frames
 from jq_actors.transport.rabbitmq.lane_names import token_of
-from tests.conformance.lanes import WorkingHand, eventually_depth, grouped, serve
+from tests.conformance.lanes import WorkingHand, eventually_empty, grouped, serve
 from tests.conformance.transports import Hand
 from tests.support.amqp import Probe
 from tests.support.proxy import TcpProxy
@@ -217,7 +217,7 @@ async def test_a_token_held_for_too_long_is_let_go_when_there_are_rows(
 
         (await hand.has(2))[1].ack()
         assert hand.bodies == ["g:0", "g:1"]
-        await eventually_depth(broker.transport, lane, 0, 0)
+        await eventually_empty(broker.transport, lane)
 
 
 async def test_many_lanes_need_few_channels(private_rabbitmq: PrivateRabbitMQ) -> None:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from jq_actors.transport.port import Lane
-from jq_actors.transport.rabbitmq.lane_names import MAX_NAME, is_doubted, lane_name, lane_of, token_of
+from jq_actors.transport.rabbitmq.lane_names import MAX_NAME, Why, lane_name, lane_of, token_of, why_of
 
 LONGEST = "n" * 64, "q" * 128
 KEYS = ["a", "A", "a.b", "a@2Eb", "a%2Eb", "~", "#", " ", "é", "🦄" * 512, "🦄" * 511 + "x", "x" * 512, "x" * 511 + "y"]
@@ -51,8 +51,14 @@ def test_weight_is_no_part_of_the_name() -> None:
 @pytest.mark.parametrize("lane", [*LANES, Lane("mail", "a", weight=7)], ids=range(len(LANES) + 1))
 def test_a_token_names_its_lane(lane: Lane) -> None:
     assert lane_of(token_of(lane)) == lane
-    assert lane_of(token_of(lane, doubted=True)) == lane
-    assert (is_doubted(token_of(lane)), is_doubted(token_of(lane, doubted=True))) == (False, True)
+    assert why_of(token_of(lane)) is None
+    for why in Why:
+        assert lane_of(token_of(lane, why)) == lane
+        assert why_of(token_of(lane, why)) is why
+
+
+def test_a_reason_of_a_later_version_is_none() -> None:
+    assert why_of(b'{"queue": "mail", "key": "g", "why": "tired"}') is None
 
 
 @pytest.mark.parametrize(

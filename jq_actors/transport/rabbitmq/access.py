@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Collection
+import sys
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 
 from jq_actors.clock import Clock
 from jq_actors.config import BrokerConfig
@@ -13,21 +15,25 @@ from jq_actors.events import Events
 from jq_actors.transport.port import Lane, QueueDepth
 
 from .channels import Channels
+from .closing import Shields
 from .consumer import Consumer, consumer_arguments
 from .consuming import Bury, ConsumingChannel, Held, Taker
-from .lane_names import Why
-from .lane_names import lane_name
+from .lane_names import Why, lane_name
 from .link import Link
 from .offering import Offering
 from .seat import End, Seat
-from .topology import Topology, delete_if_idle, look
+from .topology import Topology, delete_if_empty, look
 
+PREFETCH, PREFETCH_OF_PARTITION = 10, 50
+"""Messages on their way to a worker, so that the next one is there when one has ended."""
 CHANNELS = 4
 """All consumers of lanes share these."""
 AT_ONCE = 32
 """Lanes that begin to be served at the same time, such as all of them after a reconnect."""
-UNCOUNTED_AFTER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
-"""Seconds before each further look whether a cancelled consumer is still counted; then it is another's."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
+"""Bounds, in seconds, of the pause before a further look whether a cancelled consumer is still counted; it doubles."""
+COUNTED = 30.0
+"""So long it may be, in seconds; the broker must be very busy."""
 
 
 class Access:
@@ -43,13 +49,25 @@ class Access:
         self._config, self._topology = config, topology
         self._connection, self._offering, self._bury = consumer.connection, offering, bury
         self._channels = Channels(CHANNELS, self, events)
+        self._own_channels = Channels(sys.maxsize, self, events)
+        self._shields = Shields()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tags = itertools.count(1)
 
-    @property
-    def deletes(self) -> bool:
-        """Whether idle lanes are deleted."""
-        return not self._topology.is_quorum  # those know neither if-unused nor if-empty
+    def prefetch(self, lane: Lane) -> int:
+        """Most unacked messages of one consumer of ``lane``."""
+        if lane.partition is not None:
+            return PREFETCH_OF_PARTITION
+        # Of several consumers of a group none may hold what comes before another's. And a quorum queue must never have
+        # two messages to take back: the second comes back first, if it has crossed the cancel (measured).
+        return 1 if lane.seats > 1 or self._topology.is_quorum else PREFETCH
+
+    def deletes(self, lane: Lane) -> bool:
+        """Whether ``lane`` is deleted when it is idle.
+
+        Quorum queues know no if-empty. With several seats there is no shield: only rows find what may be lost.
+        """
+        return not self._topology.is_quorum and (lane.seats == 1 or self.has_store)
 
     def name(self, lane: Lane) -> str:
         """The broker's name of ``lane``."""
@@ -75,36 +93,65 @@ class Access:
         """
         async with self._at_once:
             link = self._link()
-            channel = await self._channels.take(link)
+            channel = await (self._own_channels if self._closes_channels(seat.lane) else self._channels).take(link)
             tag = f"lane.{next(self._tags)}"
             await channel.consume(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
             return channel, tag
 
-    async def uncounted(self, lane: Lane, others: int) -> None:
-        """After a cancel: wait until the consumer is not counted any more, that is until at most ``others`` are.
+    async def give_back(self, channel: ConsumingChannel, tag: str, seat: Seat) -> bool:
+        """End the consumer of ``seat`` and give back all that it has; whether there was any. The lane has it then.
 
-        A quorum queue counts it until what was on its way to it has come back, and that is not ready before, either.
         Raises TransportError, TimeoutError.
         """
         if not self._topology.is_quorum:
-            return
-        for pause in UNCOUNTED_AFTER:
-            depth = await self.look(lane)
-            if depth is None or depth.consumers <= others:
-                return
+            return await channel.give_back(tag, seat.rest)
+        before = await self.look(seat.lane)
+        if self._closes_channels(seat.lane):
+            gave_back = bool(seat.rest())
+            await channel.close()
+        else:
+            gave_back = await channel.give_back(tag, seat.rest)
+        await self._uncounted(seat.lane, 0 if before is None or seat.lane.seats == 1 else before.consumers - 1)
+        return gave_back
+
+    def _closes_channels(self, lane: Lane) -> bool:
+        # A quorum queue gets back in any order what comes to a consumer that is just cancelled. Of other lanes that is
+        # one message at most (`prefetch`); a partition has many, and they go back together with their channel.
+        return self._topology.is_quorum and lane.partition is not None
+
+    async def _uncounted(self, lane: Lane, others: int) -> None:
+        """A quorum queue counts a cancelled consumer until what was in its hand is ready again.
+
+        Nobody begins to serve before: they would get what comes behind it.
+        """
+        until, pause = self.clock.monotonic() + COUNTED, FIRST_PAUSE
+        while (depth := await self.look(lane)) is not None and depth.consumers > others:
+            if self.clock.monotonic() >= until:
+                raise TransportError(f"{self.name(lane)} counts a consumer that was cancelled.")
+            if lane.seats > 1 and pause == LONGEST_PAUSE:
+                return  # it is another's, that came meanwhile
             await self.clock.sleep(pause)
+            pause = min(LONGEST_PAUSE, 2 * pause)
 
     async def renew(self, lane: Lane, why: Why | None = None) -> bool:
         """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""
         return await self._offering.renew(lane, why)
 
-    async def delete(self, lane: Lane) -> bool:
-        """Delete ``lane`` unless it is consumed or something waits in it; whether it is gone.
+    @asynccontextmanager
+    async def shield(self, lane: Lane) -> AsyncIterator[int]:
+        """See `closing`; how many consumers are then ours, with the one that is served by. Raises TransportError."""
+        if lane.seats > 1:
+            yield 1
+            return
+        async with self._shields.over(self._link(), self.name(lane)):
+            yield 2
 
-        The broker does not count what is in somebody's hand: that is for the caller to know (`tokens.may_delete`).
+    async def delete(self, lane: Lane) -> bool:
+        """Delete ``lane``, in its shield if it has one, unless something waits in it; whether it is gone.
+
         Raises TransportError, TimeoutError.
         """
-        gone = await delete_if_idle(self._link(), self.name(lane))
+        gone = await delete_if_empty(self._link(), self.name(lane), if_unused=lane.seats > 1)
         if gone:
             self._offering.saw_no(lane)
         return gone
@@ -116,10 +163,12 @@ class Access:
     def flush(self) -> None:
         """Send the acks that are due."""
         self._channels.flush()
+        self._own_channels.flush()
 
     def lose(self) -> None:
         """The connection is gone."""
         self._channels.lose()
+        self._own_channels.lose()
 
     # -- what the broker does
 
@@ -130,7 +179,8 @@ class Access:
 
     def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
         """See `consuming.Told`: what was in hand is the broker's again; the tokens are still ours."""
-        self._channels.remove(channel)
+        if not self._channels.remove(channel):
+            self._own_channels.remove(channel)
         for taker in tuple(takers):
             self.on_cancelled(taker)
 

@@ -162,10 +162,11 @@ class ConsumingChannel:
         await ask(self._channel.basic_cancel(tag))
         self._leave(tag)
 
-    async def give_back(self, tag: str, rest: Callable[[], Sequence[RabbitDelivery]]) -> None:
+    async def give_back(self, tag: str, rest: Callable[[], Sequence[RabbitDelivery]]) -> bool:
         """End the consumer ``tag`` and give ``rest`` back, in one breath: the messages behind them go to nobody first.
 
-        ``rest`` is asked again until nothing more has come. After it returns, the broker has it all back.
+        ``rest`` is asked again until nothing more has come. After it returns, the broker has it all back. Returns
+        whether there was any.
 
         Raises:
           TransportError: the channel went, and with it took everything back.
@@ -179,6 +180,7 @@ class ConsumingChannel:
             self._link.write(wire.cancel(self._channel.number, tag))
             cast(aiormq.Channel, self._channel).consumers.pop(tag, None)
         held = rest()
+        gave_back = bool(held)
         while True:
             for delivery in held:
                 delivery.requeue()
@@ -187,7 +189,17 @@ class ConsumingChannel:
             held = rest()
             if not held:
                 break
+            gave_back = True
         self._leave(tag)
+        return gave_back
+
+    async def close(self) -> None:
+        """Give back all that is in hand of its consumers, at once, by closing it. Raises TransportError."""
+        self._acks.flush()
+        for tag in tuple(self._takers):
+            self._leave(tag.decode())
+        self.on_closing("")  # nobody may join it any more
+        await ask(self._channel.close())
 
     async def _settled(self) -> None:
         # Any answer would do: the broker answers a channel's requests in order, after what was written before them.

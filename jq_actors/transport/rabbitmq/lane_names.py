@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
+from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any
@@ -16,7 +17,13 @@ MAX_NAME = 255
 NAMES_REMEMBERED = 16384
 
 
-_DOUBTED = {"doubted": True}
+class Why(StrEnum):
+    """Why a token was put into the lobby, if not because its lane has work."""
+
+    DOUBTED = "doubted"
+    """Its first holder is gone, perhaps with a consumer that is still counted (`tokens.looks_again`)."""
+    IDLE = "idle"
+    """The lane was idle for long: whoever takes it finds it empty, and deletes it."""
 
 
 @lru_cache(NAMES_REMEMBERED)
@@ -30,11 +37,8 @@ def lane_name(namespace: str, lane: Lane) -> str:
     return before + _encoded(lane.key, MAX_NAME - len(before) - len(after)) + after
 
 
-def token_of(lane: Lane, *, doubted: bool = False) -> bytes:
-    """The body of a token: all that a worker has to know that has never heard of the lane.
-
-    ``doubted``: its first holder is gone, perhaps with a consumer that is still counted (`tokens.looks_again`).
-    """
+def token_of(lane: Lane, why: Why | None = None) -> bytes:
+    """The body of a token: all that a worker has to know that has never heard of the lane."""
     fields: dict[str, Any] = {
         "queue": lane.queue,
         "key": lane.key,
@@ -42,12 +46,15 @@ def token_of(lane: Lane, *, doubted: bool = False) -> bytes:
         "partition": lane.partition,
         "weight": lane.weight,
     }
-    return json.dumps(fields | _DOUBTED if doubted else fields, ensure_ascii=False).encode()
+    if why is not None:
+        fields["why"] = why
+    return json.dumps(fields, ensure_ascii=False).encode()
 
 
-def is_doubted(token: bytes) -> bool:
-    """Whether a token, which names a lane, is `token_of`'s ``doubted``."""
-    return bool(json.loads(token).get("doubted"))
+def why_of(token: bytes) -> Why | None:
+    """The ``why`` of `token_of`; ``None`` also for one of a later version."""
+    why = json.loads(token).get("why")
+    return Why(why) if why in tuple(Why) else None
 
 
 def lane_of(token: bytes) -> Lane:

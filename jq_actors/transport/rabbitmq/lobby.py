@@ -7,12 +7,11 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from jq_actors.errors import TransportError
 from jq_actors.transport.port import Deliver, Fairness, Lane, QueueDepth
 
 from .access import Access
 from .consuming import RabbitDelivery
-from .lane_names import lane_of
+from .lane_names import Why, lane_of
 from .service import Service
 
 FRESH = 0.1
@@ -36,8 +35,9 @@ class Lobby:
         self._waiting: deque[tuple[Lane, RabbitDelivery]] = deque()
         self._services: dict[str, list[Service]] = {}
         self._quiet: set[Service] = set()
-        self._drained: dict[str, tuple[Lane, float]] = {}
-        self._is_deleting = False
+        self._idle: dict[str, tuple[Lane, float]] = {}
+        """Lanes that were left empty, and since when. Nothing tells if others serve them, or delete them."""
+        self._is_reminding = False
         self._depth: QueueDepth | None = None
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
@@ -87,8 +87,8 @@ class Lobby:
         now = self._access.clock.monotonic()
         for service in self._all():
             service.tick(now)
-        if self._drained and not self._is_deleting and not self.is_stopped:
-            self._delete_due(now)
+        if self._idle and not self._is_reminding and not self.is_stopped:
+            self._remind_of_due(now)
 
     def others_serving(self, service: Service) -> int:
         """See `Room.others_serving`."""
@@ -130,7 +130,7 @@ class Lobby:
         service = Service(lane, token, self, self._access)
         name = self._access.name(lane)
         self._services.setdefault(name, []).append(service)
-        self._drained.pop(name, None)
+        self._idle.pop(name, None)
         self.served += 1
         self._send(f"serving {name}", self._run(service, name))
 
@@ -144,8 +144,8 @@ class Lobby:
             services.remove(service)
             if not services:
                 del self._services[name]
-                if service.drained and self._access.deletes:
-                    self._drained[name] = service.lane, self._access.clock.monotonic()
+                if service.left_empty and self._access.deletes(service.lane):
+                    self._idle[name] = service.lane, self._access.clock.monotonic()
             self._fill()
 
     def _end_quiet_ones(self) -> None:
@@ -159,24 +159,23 @@ class Lobby:
 
     # -- idle lanes
 
-    def _delete_due(self, now: float) -> None:
+    def _remind_of_due(self, now: float) -> None:
         idle = self.fairness.idle.total_seconds()
         due = []
-        for name, (lane, since) in self._drained.items():
+        for name, (lane, since) in self._idle.items():
             if now - since < idle:
                 break  # they are in the order of their time
             due.append((name, lane))
         if due:
-            self._is_deleting = True
-            self._send(f"deleting idle lanes of {self.queue}", self._delete(due))
+            self._is_reminding = True
+            self._send(f"reminding of idle lanes of {self.queue}", self._remind(due))
 
-    async def _delete(self, due: list[tuple[str, Lane]]) -> None:
+    async def _remind(self, due: list[tuple[str, Lane]]) -> None:
+        """Put tokens for them: only who holds one may delete a lane."""
         try:
             for name, lane in due:
                 # Served again meanwhile, it is not ours to judge.
-                if self._drained.pop(name, None) is not None:
-                    await self._access.delete(lane)
-        except (TransportError, TimeoutError):
-            return  # what is left of them is deleted when it was used once more
+                if self._idle.pop(name, None) is not None:
+                    await self._access.renew(lane, Why.IDLE)  # if that fails, it is deleted when it was used once more
         finally:
-            self._is_deleting = False
+            self._is_reminding = False

@@ -15,6 +15,7 @@ from jq_actors.errors import TransportError
 from jq_actors.transport.port import Lane, Outgoing, Published, PublishResult, PublishUnknown, QueueDepth
 from jq_actors.transport.tokens import tokens_needed
 
+from .lane_names import Why
 from .letters import Letter
 from .link import RefusedError
 from .publisher import Publisher
@@ -59,11 +60,11 @@ class Offering:
         for problem in problems.values():
             raise TransportError(f"Cannot offer a lane: {problem}.")
 
-    async def renew(self, lane: Lane, *, doubted: bool) -> bool:
-        """Put one fresh token for ``lane`` into the lobby, see `lane_names.token_of`; whether it is there for sure."""
+    async def renew(self, lane: Lane, why: Why | None = None) -> bool:
+        """Put one fresh token for ``lane`` into the lobby; whether it is there for sure."""
         if not self._publisher.is_taking:
             return False
-        [result] = await self._publisher.publish([self._ways.to_lobby(lane, doubted=doubted)])
+        [result] = await self._publisher.publish([self._ways.to_lobby(lane, why)])
         return isinstance(result, Published)
 
     def saw_no(self, lane: Lane) -> None:

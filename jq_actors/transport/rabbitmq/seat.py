@@ -12,8 +12,6 @@ from jq_actors.transport.port import Deliver, Lane, StillBlocked
 from . import wire
 from .consuming import Bury, RabbitDelivery
 
-PREFETCH, PREFETCH_OF_PARTITION = 10, 50
-"""Messages on their way to a worker, so that the next one is there when one has ended."""
 GROUPS_AT_ONCE = 32
 """Most groups of a partition that have a job in this worker's hand."""
 
@@ -106,14 +104,22 @@ class Seat:
     """Hands what comes by one consumer over, one at a time: of a partition, one of each group.
 
     Parameters:
+      prefetch: most unacked messages.
       may_go_on: asked after each job whether the next one is handed over at once.
       is_held: whether nothing is handed over before `go_on`.
     """
 
     def __init__(
-        self, lane: Lane, deliver: Deliver, bury: Bury, may_go_on: Callable[[Seat], bool], *, is_held: bool = False
+        self,
+        lane: Lane,
+        prefetch: int,
+        deliver: Deliver,
+        bury: Bury,
+        may_go_on: Callable[[Seat], bool],
+        *,
+        is_held: bool = False,
     ) -> None:
-        self.lane, self.bury = lane, bury
+        self.lane, self.prefetch, self.bury = lane, prefetch, bury
         self.taken = 0
         """How many messages came."""
         self.jobs = 0
@@ -133,13 +139,6 @@ class Seat:
     def queue(self) -> str:
         """The user's name of the queue."""
         return self.lane.queue
-
-    @property
-    def prefetch(self) -> int:
-        """Most unacked; of several consumers of a group none may hold what comes before another's."""
-        if self.lane.partition is not None:
-            return PREFETCH_OF_PARTITION
-        return PREFETCH if self.lane.seats == 1 else 1
 
     @property
     def deliver(self) -> Callable[[RabbitDelivery], None]:

@@ -15,24 +15,24 @@ from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is
 
 from .access import Access
 from .consuming import RabbitDelivery
-from .lane_names import is_doubted
+from .ending import cancel_and_delete, outlast_rival, stays_alone
+from .lane_names import Why, why_of
 from .room import Room
 from .seat import End, Seat
 
-LINGER = 0.5
-"""Seconds that a lane without work is kept while there is room for others."""
+QUIET = 0.5
+"""Seconds without work after which a lane's turn begins anew, as if it had just been taken."""
 FIRST_PATIENCE, LONGEST_PATIENCE = 0.1, 5.0
 """Bounds, in seconds, of the time in which messages that were seen have to come; it doubles. Else another consumer has
 them, which attached at the same moment."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
 """Bounds, in seconds, of the pause before a further look at a lane whose token was another worker's; it doubles."""
-RIVAL_LEAVES = (0.05, 0.1, 0.2, 0.4)
-"""Seconds before each further look whether a second consumer has left."""
 STEP_BACK = 0.05
 """Most seconds, by chance, in which one consumer too many goes before the others, who then stay."""
 AFTER_AN_ERROR = 1.0
 """Seconds before a token is given back of a lane that the broker refuses."""
 SOMEBODY = QueueDepth(ready=1, consumers=2)
+EMPTY = QueueDepth(ready=0, consumers=0)
 
 
 class Service:
@@ -40,15 +40,16 @@ class Service:
 
     def __init__(self, lane: Lane, token: RabbitDelivery, room: Room, access: Access) -> None:
         self.lane = lane
-        self.drained = False
-        """How it ended: without work, and so the lane may be deleted."""
+        self.left_empty = False
+        """How it ended: the lane is there, and was seen empty and unserved."""
         self._room, self._access, self._clock = room, access, access.clock
         self._token: RabbitDelivery | None = token
         self._since_token = self._clock.monotonic()
         self._spare: RabbitDelivery | None = None
         self._seat: Seat | None = None
         self._since = self._quiet_since = math.inf
-        self._expected = self._jobs = 0
+        self._expected = self._jobs = self._jobs_before = 0
+        self._why: Why | None = None
         self._patience = FIRST_PATIENCE
         self._is_told = False
 
@@ -91,7 +92,6 @@ class Service:
             self._settle_token(acked=False)
             if self._is_told:
                 self._access.events.emit(LaneClosed(self.lane.queue, self.lane.key, end.why, self._jobs))
-        self.drained = self._is_told and end is End.DRAINED
 
     def stop(self) -> None:
         """Hand nothing more over; the lane and its token go back as soon as nothing is in hand."""
@@ -114,6 +114,8 @@ class Service:
             self._refresh(seat)
         elif seat.is_empty and now - self._quiet_since >= self._longest_quiet(seat):
             seat.give_up(End.DRAINED)
+        elif seat.is_empty and now - self._quiet_since >= QUIET:
+            self._since, self._jobs_before = now, seat.jobs
 
     # -- from look to look
 
@@ -131,10 +133,13 @@ class Service:
 
     async def _first_look(self) -> QueueDepth | None:
         assert self._token is not None
-        redelivered = self._token.redelivered or is_doubted(self._token.body)
+        self._why = why_of(self._token.body)
+        redelivered = self._token.redelivered or self._why is Why.DOUBTED
         since, pause, before = self._clock.monotonic(), FIRST_PAUSE, 0
         while True:
             depth = await self._access.look(self.lane)
+            if self._why is Why.IDLE and depth == EMPTY:
+                return depth
             wanted = self._if_wanted(depth)
             seconds = self._clock.monotonic() - since
             if wanted or self._room.is_stopped or not looks_again(depth, seconds, redelivered=redelivered):
@@ -142,7 +147,7 @@ class Service:
             if depth is not None and depth.ready < before:
                 return None  # what waits for a consumer with its hands full becomes less: it is alive
             if pause == LONGEST_PAUSE and not self._room.has_free:
-                self._settle_token(acked=await self._access.renew(self.lane, doubted=True))
+                self._settle_token(acked=await self._access.renew(self.lane, Why.DOUBTED))
                 return None
             before = depth.ready if depth is not None else 0
             await self._clock.sleep(pause)
@@ -150,6 +155,7 @@ class Service:
 
     def _if_wanted(self, depth: QueueDepth | None, *, blocked: bool = False) -> QueueDepth | None:
         """``depth``, if it says that the lane is to be served by us."""
+        self.left_empty = depth == EMPTY
         if not is_wanted(depth, self._room.others_serving(self), self.lane.seats):
             return None
         return None if after_cancel(depth, blocked=blocked) is AfterCancel.LET_GO else depth
@@ -157,8 +163,9 @@ class Service:
     async def _sit(self, depth: QueueDepth) -> End:
         """Consume until there is a reason to end, and end with nothing outstanding."""
         crowd = self.lane.seats > 1
-        seat = Seat(self.lane, self._room.deliver, self._access.bury, self._may_go_on, is_held=crowd)
-        self._expected = depth.ready
+        prefetch = self._access.prefetch(self.lane)
+        seat = Seat(self.lane, prefetch, self._room.deliver, self._access.bury, self._may_go_on, is_held=crowd)
+        self._expected, self._jobs_before = depth.ready, 0
         self._seat, self._quiet_since = seat, math.inf
         channel, tag = await self._access.attach(seat)
         self._since = self._clock.monotonic()
@@ -171,11 +178,12 @@ class Service:
             seat.give_up(End.STOPPED)
         end = await self._until_end(seat)
         if end not in (End.LOST, End.DRAINED):
-            await self._outlast_rival(seat)
+            await outlast_rival(self._access, seat)
         self._jobs += seat.jobs
-        if end is not End.LOST:
-            await channel.give_back(tag, seat.rest)
-            await self._access.uncounted(self.lane, 0 if end in (End.DRAINED, End.LEFT) else self.lane.seats - 1)
+        if end is End.DRAINED and self._is_over(seat) and await stays_alone(self._access, self._room, seat):
+            await cancel_and_delete(self._access, channel, tag, seat)
+        elif (seat.end or end) is not End.LOST:
+            await self._access.give_back(channel, tag, seat)
         self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)
         return seat.end or end
 
@@ -207,21 +215,11 @@ class Service:
         except (TransportError, TimeoutError):
             return False
 
-    async def _outlast_rival(self, seat: Seat) -> None:
-        """Wait for a second consumer to leave that attached at the same moment as ours: it sees that nothing comes.
-
-        Were it there when ours is cancelled, it would get what comes behind that which is given back.
-        """
-        if self.lane.seats > 1 or seat.has_no_rest:
-            return
-        for pause in RIVAL_LEAVES:
-            try:
-                depth = await self._access.look(self.lane)
-            except (TransportError, TimeoutError):
-                return
-            if depth is None or depth.consumers <= 1 or seat.end is End.LOST:
-                return
-            await self._clock.sleep(pause)
+    def _is_over(self, seat: Seat) -> bool:
+        """Whether the lane had no work for so long that it is to be deleted, if nobody else serves it."""
+        quiet = self._clock.monotonic() - self._quiet_since
+        is_idle = quiet >= self._room.fairness.idle.total_seconds() or (self._why is Why.IDLE and not seat.taken)
+        return is_idle and seat.taken >= self._expected and self._access.deletes(self.lane)
 
     async def _after(self, end: End) -> QueueDepth | None:
         """What to do when the consumer is gone: a look that says to consume again; ``None``: it is over."""
@@ -263,12 +261,14 @@ class Service:
 
     def _hands_over(self, seat: Seat, lobby: QueueDepth | None, now: float | None = None) -> bool:
         seconds = (self._clock.monotonic() if now is None else now) - self._since
-        return hands_over(seat.jobs, seconds, self.lane.weight, self._room.fairness, lobby)
+        return hands_over(seat.jobs - self._jobs_before, seconds, self.lane.weight, self._room.fairness, lobby)
 
     def _longest_quiet(self, seat: Seat) -> float:
         if seat.taken < self._expected:
             return self._patience
-        return LINGER if self._room.has_free else 0.0
+        if not self._room.has_free or (self._why is Why.IDLE and not seat.taken):
+            return 0.0
+        return self._room.fairness.idle.total_seconds()
 
     def _refresh(self, seat: Seat) -> None:
         """The token is held for too long."""

@@ -30,11 +30,12 @@ from .checking import check
 from .consumer import Consumer
 from .consuming import Held
 from .frames import why_not_tapped
+from .lane_names import Why
 from .lanes import Lanes
 from .link import Link
 from .offering import Offering
 from .publisher import Publisher
-from .topology import Topology, delete_if_idle, look, purge
+from .topology import Topology, look, purge
 from .ways import Ways
 
 BURY_AGAIN = 5.0
@@ -116,10 +117,9 @@ class RabbitTransport:
     async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
         """See `Transport.forget_lanes`. Quorum queues stay: they know no delete that asks whether they are idle."""
         depths = await self.lane_depths(lanes)
-        idle = [lane for lane, depth in zip(lanes, depths, strict=True) if depth == QueueDepth(0, 0)]
         if not self._topology.is_quorum:
-            names = [self._topology.lane(lane).name for lane in idle]
-            await asyncio.gather(*(self._request("delete", name, delete_if_idle) for name in names))
+            idle = [lane for lane, depth in zip(lanes, depths, strict=True) if depth == QueueDepth(0, 0)]
+            await asyncio.gather(*(self._offering.renew(lane, Why.IDLE) for lane in idle))
 
     async def stop_intake(self) -> None:
         """See `Transport.stop_intake`."""

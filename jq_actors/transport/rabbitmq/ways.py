@@ -16,7 +16,7 @@ from jq_actors.transport.port import Lane, Outgoing
 from . import wire
 from .consuming import Held
 from .delay import LONGEST, Delays
-from .lane_names import token_of
+from .lane_names import Why, token_of
 from .letters import MAX_LABEL, Letter
 from .link import Link
 from .topology import Queue, Topology
@@ -61,10 +61,10 @@ class Ways:
             delay,
         )
 
-    def to_lobby(self, lane: Lane, *, doubted: bool = False) -> Letter:
+    def to_lobby(self, lane: Lane, why: Why | None = None) -> Letter:
         """A token for ``lane``."""
         lobby = self._topology.lobby(lane.queue)
-        return Letter(lane.queue, "", lobby.name, "token", 0, {}, token_of(lane, doubted=doubted), home=lobby)
+        return Letter(lane.queue, "", lobby.name, "token", 0, {}, token_of(lane, why), home=lobby)
 
     def to_dead(self, delivery: Held, reason: str) -> Letter:
         """The letter of a delivery that is buried, with its own headers and our two."""

@@ -25,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     working.end,
     working.drain,
     serving.drained,
+    serving.delete,
     serving.leave,
     serving.give_back_late,
     serving.hand_over,

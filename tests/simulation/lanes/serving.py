@@ -14,6 +14,7 @@ from .publishing import depth_of
 from .state import NO_JOB, Copy, Held, Phase, Serving, State, Token, Worker
 from .system import Step, System
 from .view import is_blocked
+from .world import deleted
 
 FOR_EVER = 1e9
 """Seconds."""
@@ -86,6 +87,27 @@ def drained(system: System, state: State) -> Iterator[Step]:
         yield from _cancels(system, replace(state, budget=budget), worker, serving, idle, "idle")
     for worker, serving in _servings(state, Phase.IDLE):
         yield _looked_again(system, state, worker, serving, blocked=False)
+
+
+def delete(system: System, state: State) -> Iterator[Step]:
+    """Nothing came for long: shield the lane, look, cancel; delete it if it is empty. Then look, as ever."""
+    for worker, serving in _servings(state, Phase.SERVING):
+        lane, seats = state.lanes[serving.lane], system.lanes[serving.lane].seats
+        if serving.hand or seats > 1 or _has_ghosts(system, state, serving.lane):
+            continue
+        seen = QueueDepth(len(lane.ready), len(lane.consumers) + 1)
+        may = system.decisions.may_delete(seen, 2, gave_back=False)
+        if may and (budget := state.budget.spend("deletes")):
+            shielded = replace(serving, phase=Phase.SHIELDED)  # its consumer is the shield from now on
+            name = f"{worker.id} shields L{serving.lane + 1}, idle, and cancels"
+            yield Step(name, replace(with_serving(state, worker, serving, shielded), budget=budget))
+    for worker, serving in _servings(state, Phase.SHIELDED):
+        idle = with_serving(state, worker, serving, replace(serving, phase=Phase.IDLE))
+        if state.lanes[serving.lane].ready:
+            name = f"{worker.id} does not delete L{serving.lane + 1}: not empty"
+            yield Step(name, cancelled(idle, serving.lane, worker.id))
+        else:
+            yield Step(f"{worker.id} deletes L{serving.lane + 1}", deleted(idle, serving.lane))
 
 
 def leave(system: System, state: State) -> Iterator[Step]:

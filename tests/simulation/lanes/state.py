@@ -43,6 +43,8 @@ class Phase(StrEnum):
     """Cancelled after that: to give back, then to ask once more."""
     IDLE = "idle"
     """Cancelled because nothing came: to look once more."""
+    SHIELDED = "shielded"
+    """The same, and only its shield consumes, which takes nothing: to delete the lane."""
     HANDING = "handing"
     """Cancelled because others are to have their turn: to put a fresh token into the lobby."""
     HANDED = "handed"

@@ -66,7 +66,7 @@ def watched() -> Watched:
 
 def test_every_rule_does_something_and_every_turn_is_met() -> None:
     seen = watched()
-    broken_contracts_only = {"give_back_late"}
+    broken_contracts_only = {"give_back_late", "delete_lane"}
     assert seen.rules == {rule.__name__ for rule in RULES} - broken_contracts_only
     told = "\n".join(seen.names)
     for words in (": turn, start", "instead", ", leave", ", park", ": drop_final", ": drop_stale", ": take_over"):

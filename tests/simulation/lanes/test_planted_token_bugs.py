@@ -215,10 +215,27 @@ def test_a_lane_is_deleted_before_what_was_in_hand_is_back(capsys: pytest.Captur
         Budget(deletes=1),
         rows=False,
         quantum=1,
-        contract=Contract(gives_back_in_one_breath=False),
+        contract=Contract(gives_back_in_one_breath=False, deletes_under_its_token=False),
     )
     violation = found(system, Liveness.STUCK, "not ended", capsys)
     assert any("is deleted" in name for name in violation.trace)
+
+
+def deletes_what_looks_empty(lane: QueueDepth | None, ours: int, *, gave_back: bool) -> bool:
+    return lane is not None and lane.ready == 0
+
+
+def test_a_lane_is_deleted_that_another_one_consumes(capsys: pytest.CaptureFixture[str]) -> None:
+    # Two tokens, two consumers: the shield of the second stands behind the first, which has a message in hand.
+    system = System(
+        "delete without counting the consumers",
+        (0, 0),
+        Budget(1, extra_tokens=1, deletes=1),
+        rows=False,
+        decisions=Decisions(may_delete=deletes_what_looks_empty),
+    )
+    violation = found(system, Liveness.STUCK, "not ended", capsys)
+    assert any("deletes L1" in name for name in violation.trace)
 
 
 @pytest.mark.parametrize(

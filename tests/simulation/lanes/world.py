@@ -67,19 +67,25 @@ def broker_misses_heartbeats(system: System, state: State) -> Iterator[Step]:
 
 
 def delete_lane(system: System, state: State) -> Iterator[Step]:
-    """An idle lane is deleted, if unused and empty; what is unacked does not count, and is gone with it."""
+    """An idle lane is deleted by anybody, if unused and empty. Only where the contract is broken."""
+    if system.contract.deletes_under_its_token:
+        return
     for index, lane in enumerate(state.lanes):
         if lane.exists and not lane.consumers and not lane.ready and (budget := state.budget.spend("deletes")):
-            after = replace(with_lane(state, index, Lane()), budget=budget)
-            yield Step(f"L{index + 1}, idle, is deleted", _without_unacked(after, index))
+            yield Step(f"L{index + 1}, idle, is deleted", deleted(replace(state, budget=budget), index))
 
 
-def _without_unacked(state: State, lane: int) -> State:
+def deleted(state: State, lane: int) -> State:
+    """What is unacked is gone with it; who consumes it is told, and gives the token back."""
+    state = with_lane(state, lane, Lane())
     for worker in state.workers:
         for serving in worker.servings:
             if serving.lane == lane and serving.hand:
                 lost = replace(serving, hand=(replace(serving.hand[0], lost=True),))
                 state = with_serving(state, worker, serving, lost)
+            elif serving.lane == lane and serving.phase is Phase.SERVING:
+                tokens = [Token(lane, True)] if serving.token is Held.UNACKED else []
+                state = with_tokens(with_serving(state, worker, serving, None), *tokens)
     ghosts = (ghost for ghost in state.ghosts if ghost.lane != lane)
     return replace(state, ghosts=tuple(ghosts))
 
@@ -159,7 +165,7 @@ def disconnected(state: State, worker: Worker) -> State:
     tokens = [Token(serving.lane, True) for serving in worker.servings if serving.token is Held.UNACKED]
     ghosts = []
     for serving in worker.servings:
-        consuming = serving.phase in (Phase.SERVING, Phase.LEAVING)
+        consuming = serving.phase in (Phase.SERVING, Phase.LEAVING, Phase.SHIELDED)
         if consuming:
             state = _with_ghost_consumer(state, serving, worker)
         unacked = tuple(Copy(hand.job, hand.dispatch) for hand in serving.hand if not hand.lost)
