@@ -70,8 +70,9 @@ def check_rows(site: Site, steps: Steps) -> None:
 
 
 def check_first_ends_in_order(site: Site, steps: Steps) -> None:
-    """What is promised without rows after a lost connection: none is lost, and the jobs of a group came to their first
-    ends in order. One that was under way may run twice, and those two runs at once.
+    """What is promised without rows: none is lost, and the jobs of a group came to their first ends in order.
+
+    Those whose acks died with their worker, or with its connection, run again, and so after others.
     """
     runs = [run for run in site.journal.runs() if run.how in ENDS and run.ended is not None]
     for group, of_group in by_group(sorted(runs, key=lambda run: (run.ended, run.number))).items():

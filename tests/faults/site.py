@@ -148,11 +148,17 @@ class Site:
         eventually_sync(lambda: self.consumers(queue) == count, timeout, f"{count} consumers of {self.name(queue)}")
 
     def wait_until_queues_are_empty(self, timeout: float = 30.0, *, but: str | None = None) -> None:
-        """Wait until the broker has no message of ours, neither ready nor unacked, ``but`` in that one queue."""
+        """Wait until the broker has no message of ours, neither ready nor unacked, ``but`` in that one queue.
+
+        Tokens in lobbies do not count: workers may hold them as long as they please.
+        """
+
+        def counts(queue: str) -> bool:
+            return not queue.startswith(self.name("lobby.")) and (but is None or queue != self.name(but))
 
         def look() -> bool:
             self.depths = self.server.queue_depths(f"{self.namespace}.")
-            return not any(count for queue, count in self.depths.items() if but is None or queue != self.name(but))
+            return not any(count for queue, count in self.depths.items() if counts(queue))
 
         try:
             eventually_sync(look, timeout, "empty queues")

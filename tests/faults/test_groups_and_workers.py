@@ -45,7 +45,7 @@ def test_workers_that_join_have_their_share_and_those_that_leave_take_nothing_wi
     """The first one could run them all, and does, until there are others."""
     groups, quantum = 200, 3
     site = make_site(**{**SETTINGS, "groups": {"quantum": quantum}}, queues={"work": {"concurrency": groups + 50}})
-    steps = Steps(groups, sized(20, 40), lambda _: Fate(seconds=0.1))
+    steps = Steps(groups, sized(16, 40), lambda _: Fate(seconds=0.1))
     with site.sending() as sending:
         steps.send(sending, 0, steps.each)
         first = site.start()
@@ -62,8 +62,8 @@ def test_workers_that_join_have_their_share_and_those_that_leave_take_nothing_wi
 
         for worker in (first, late[0]):
             worker.terminate()
-        assert [worker.wait(STOP_TIMEOUT) for worker in (first, late[0])] == [0, 0]
         left = steps.count - site.journal.ended()
+        assert [worker.wait(STOP_TIMEOUT) for worker in (first, late[0])] == [0, 0]
         site.rows.wait_for_end(steps.count, PATIENCE)
         site.wait_until_queues_are_empty()
     assert left > 0

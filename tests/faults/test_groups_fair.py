@@ -15,7 +15,7 @@ from .steps import PATIENCE, sized, wait_until_ended
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(sized(90, 300))]
 
 QUANTUM, THREADS = 50, 2
-LARGE, SMALL, CHUNK = sized(5000, 20_000), 5, 100
+LARGE, SMALL, CHUNK = sized(3600, 20_000), sized(3, 10), 100
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def send_and_lose_tokens(site: Site, sending: Sending) -> None:
     eventually_sync(
         lambda: all(site.rows.jobs()[command.job_id].published for command in sent), PATIENCE, "the rows to be marked"
     )
-    assert site.ready("lobby.work") == GROUPS
+    assert site.ready("lobby.work") > GROUPS // 2
     site.server.delete_queue(site.name("lobby.work"))
 
 
