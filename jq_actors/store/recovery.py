@@ -81,6 +81,12 @@ class Recovering:
             .where(jobs.c.lane_owner == _WORKER, jobs.c.state == JobState.QUEUED.value)
             .values(lane_owner=None, published_at=None, publish_at=jobs.c.due_at)
         )
+        # Its delivery was kept in hand, to run again by it when it is due (`Settlement.keeps_turn`).
+        self._wake = (
+            sa.update(jobs)
+            .where(jobs.c.lane_owner == _WORKER, jobs.c.state == JobState.RETRYING.value)
+            .values(lane_owner=None, wake_at=jobs.c.due_at)
+        )
 
     async def recover(self, limit: int, now: datetime) -> Recovered:
         """Give back up to ``limit`` running jobs of lost workers, and all that waited in their memory."""
@@ -122,7 +128,7 @@ class Recovering:
             recovered.queued = await self._losses.queue(connection, alive, now)
             doomed = [run for run in runs if run not in alive]
             recovered.failed, recovered.of_groups = await self._losses.fail(connection, doomed, now)
-            await connection.execute(self._unlane, worker)
+            await self._empty_memory(connection, owner.worker_id)
             if len(runs) < limit:
                 await connection.execute(self._remove, worker)
                 recovered.workers.append(owner.worker_id)
@@ -130,9 +136,14 @@ class Recovering:
 
         return await self._database.write(work)
 
+    async def _empty_memory(self, connection: AsyncConnection, worker: str) -> None:
+        """What waits in the memory of ``worker``, where lanes are not shared, is for the relays again."""
+        await connection.execute(self._unlane, {"worker": worker})
+        await connection.execute(self._wake, {"worker": worker})
+
     async def _leave(self, connection: AsyncConnection, worker: str, now: datetime) -> None:
         await connection.execute(self._remove, {"worker": worker})
-        await connection.execute(self._unlane, {"worker": worker})
+        await self._empty_memory(connection, worker)
         runs = await self._runs(connection, worker, _ALL)
         if runs:
             interrupted = [

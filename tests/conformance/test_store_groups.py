@@ -153,6 +153,17 @@ async def test_short_retry_keeps_its_turn_and_its_delivery(db: World) -> None:
     assert await runs(store, second) == second.id
 
 
+async def test_retry_in_the_memory_of_a_worker_that_leaves_is_the_relays_when_it_is_due(db: World) -> None:
+    leaving, other = await db.worker(), await db.worker()
+    [job] = await sent(leaving)
+    await leaving.mark_published([(job.id, 1)], lane_owner=True)
+    request = asks(job)
+    await ends(leaving, request, await leaving.claim(request), Retrying(FAILURE, timedelta()), keeps_turn=True)
+    assert await other.take_due(10, HOUR) == []
+    await leaving.leave()
+    assert [due.job_id for due in await other.take_due(10, HOUR)] == [job.id]
+
+
 async def test_long_retry_sends_the_others_away(db: World) -> None:
     store = await db.worker()
     first, second = await sent(store, 2)
