@@ -55,7 +55,7 @@ def watched() -> Watched:
         workers = "AB" if budget.stops or len(system.jobs) == 1 else "A"
         small = replace(system, jobs=system.jobs[:2], budget=budget, workers=workers, slots=1)
         explore(replace(everything, system=replace(small, quick=system.quick or "PR")))
-    for budget in (Budget(), Budget(faults=1, crashes=1), Budget(deletes=1)):
+    for budget in (Budget(), Budget(faults=1, crashes=1), Budget(faults=1, deletes=1, extra_tokens=1)):
         explore(replace(everything, system=System("every step of everybody", (0,), budget)))
     reorders = System("a broker that does not keep the order", (0, 0), Budget(faults=2, cuts=1, reorders=1), quick="PR")
     explore(replace(everything, system=reorders))
