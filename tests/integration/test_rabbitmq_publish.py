@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -125,7 +126,7 @@ async def test_beyond_the_window_a_mute_broker_surely_has_nothing(
     rabbitmq: Server, amqp_namespace: str, tcp_proxy: Proxied
 ) -> None:
     proxy = tcp_proxy(rabbitmq.url)
-    settings = {"confirm_timeout": timedelta(milliseconds=300), "publish_window": 2}
+    settings: dict[str, Any] = {"confirm_timeout": timedelta(milliseconds=300), "publish_window": 2}
     async with opened(proxy.url(rabbitmq.url), amqp_namespace, **settings) as broker:
         await broker.transport.publish(jobs("before", "mail"))
         proxy.freeze()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -111,7 +112,7 @@ async def test_a_connection_that_is_only_half_open_is_given_up(
 ) -> None:
     """Nobody closes it, and nothing comes: only heartbeats tell."""
     proxy = tcp_proxy(rabbitmq.url)
-    settings = {"heartbeat": timedelta(seconds=1)}
+    settings: dict[str, Any] = {"heartbeat": timedelta(seconds=1)}
     async with opened(proxy.url(rabbitmq.url), amqp_namespace, **settings) as broker:
         hand = AckingHand()
         broker.transport.want("mail", 5, hand)
