@@ -15,7 +15,7 @@ from .job import JobId
 from .ledger import Claimed, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, attempt_counts
-from .store.port import Claim
+from .store.records import Claim
 from .transport.port import Delivery, Outgoing, Published, PublishResult
 
 PUBLISH_AGAIN = 1.0

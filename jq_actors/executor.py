@@ -36,7 +36,7 @@ from .events import (
 from .ledger import Claimed, Ledger, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, state_after
-from .store.port import Claim
+from .store.records import Claim
 from .transport.port import Delivery
 
 if TYPE_CHECKING:

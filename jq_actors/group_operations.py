@@ -13,7 +13,8 @@ from .group import Group, GroupState
 from .groups import check_group
 from .lane_offers import offer_group
 from .runtime import Runtime
-from .store.port import GroupPage, JobStore
+from .store.port import JobStore
+from .store.records import GroupPage
 
 
 def pause(*, group: str, reason: str) -> bool:

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from zlib import crc32
 
-from .transport.port import Fairness, Lane
+from .transport.lane import Fairness, Lane
 
 MAX_GROUP = 512
 """Characters of a group's name."""

@@ -10,7 +10,8 @@ from .group_operations import named
 from .job import Job, JobId, JobState, parse_states
 from .lane_offers import offer_group
 from .runtime import Runtime
-from .store.port import JobFilter, JobStore
+from .store.port import JobStore
+from .store.records import JobFilter
 
 RETRIED_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
 """Those that `retry` changes."""

@@ -22,7 +22,7 @@ from .group_operations import (
 from .job import Job, JobId, parse_states
 from .job_operations import move, move_async, retry, retry_async
 from .job_results import result, result_async
-from .store.port import JobFilter, JobPage
+from .store.records import JobFilter, JobPage
 
 __all__ = [
     "find",

@@ -16,7 +16,8 @@ from .events import DeliveryBuried, Events, OutcomeDiscarded, escape
 from .job import JobId
 from .outcome import Failed, Failure, Interrupted, Outcome, Retrying, Snoozed
 from .protocol import Verdict, state_after
-from .store.port import Claim, ClaimRequest, JobStore, NewJob, Settlement
+from .store.port import JobStore
+from .store.records import Claim, ClaimRequest, NewJob, Settlement
 from .transport.port import Delivery
 from .turns import LONGEST_WAIT
 

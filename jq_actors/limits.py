@@ -22,7 +22,8 @@ from .clock import Clock
 from .errors import StoreError, TransportError
 from .events import Events, JobFailed, JobFinished
 from .job import JobState
-from .store.port import JobFilter, JobStore
+from .store.port import JobStore
+from .store.records import JobFilter
 from .transport.port import Transport
 
 BOARD_VARIABLE = "JQ_LIMIT_BOARD"

@@ -27,7 +27,8 @@ from .errors import (
 from .events import Events, JobEnqueued, MarkLost, SendDeferred
 from .groups import GroupRules
 from .ledger import new_row
-from .store.port import JobStore, NewJob
+from .store.port import JobStore
+from .store.records import NewJob
 from .transport.port import (
     Deferred,
     NotPublished,

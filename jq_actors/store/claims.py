@@ -24,7 +24,7 @@ from .group_claims import GroupClaims
 from .inserts import Inserts
 from .judging import COME_AGAIN, ToDo
 from .losses import Losses, lost_run, run_columns
-from .port import Claim, ClaimRequest, Instead, Leases, NewJob
+from .records import Claim, ClaimRequest, Instead, Leases, NewJob
 from .tables import BIGINT, JOB_ID, Tables
 from .workers import Workers, known_dead
 

@@ -12,7 +12,7 @@ from jq_actors.events import Event
 from jq_actors.job import JobState
 
 from .losses import LostRun, events_of
-from .port import Claim, ClaimRequest
+from .records import Claim, ClaimRequest
 from .tables import Tables, UtcDateTime
 from .workers import held_worker
 

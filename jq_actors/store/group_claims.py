@@ -23,7 +23,7 @@ from .dialect import Dialect, encode_rows
 from .grants import Claimed, grant
 from .group_rows import GroupRow, GroupRows
 from .group_views import GroupViews, SeenJob, Sight, Views
-from .port import Claim, ClaimRequest, Instead
+from .records import Claim, ClaimRequest, Instead
 from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
 from .workers import Workers
 

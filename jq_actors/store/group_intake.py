@@ -17,7 +17,7 @@ from jq_actors.job import JobId, JobState
 from .dialect import Dialect, encode_rows
 from .group_room import GroupRoom
 from .group_rows import GroupPolicy, GroupRow, GroupRows
-from .port import NewJob
+from .records import NewJob
 from .tables import BIGINT, NO_PLACE, Tables, group_order
 
 Wanted = Mapping[str, Sequence[NewJob]]

@@ -21,7 +21,7 @@ from .dialect import encode_rows
 from .group_names import names_behind
 from .group_rows import GroupRow, GroupRows
 from .group_views import GroupViews, Sight
-from .port import GroupPage
+from .records import GroupPage
 from .tables import JOB_ID, NO_PLACE, Tables, UtcDateTime, group_order
 
 CHUNK = 500

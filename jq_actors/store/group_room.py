@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from jq_actors.errors import GroupFullError, NotStoredError, PositionTakenError
 
-from .port import NewJob
+from .records import NewJob
 
 FIRST_POSITION = 1
 

@@ -16,7 +16,7 @@ from jq_actors.job import JobState
 from .dialect import Dialect, encode_rows
 from .group_intake import GroupIntake
 from .group_room import is_scheduled
-from .port import ClaimRequest, NewJob
+from .records import ClaimRequest, NewJob
 from .tables import NO_PLACE, Tables
 
 CHUNK = 500

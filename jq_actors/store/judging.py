@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from jq_actors.protocol import RowView, Verdict
 
-from .port import Claim, ClaimRequest
+from .records import Claim, ClaimRequest
 
 COME_AGAIN = timedelta(milliseconds=200)
 """When a request that lost every race comes again."""

@@ -11,7 +11,7 @@ from jq_actors.in_thread import in_thread
 
 from . import migrate
 from .database import Database
-from .port import StoreReport
+from .records import StoreReport
 from .tables import REVISION
 
 RETRY = 2.0

@@ -14,7 +14,7 @@ from jq_actors.job import Attempt, Job, JobId, JobState, Place, is_job_id
 from .cursors import decode_cursor, encode_cursor
 from .database import Database
 from .places import Places
-from .port import JobFilter, JobPage
+from .records import JobFilter, JobPage
 from .tables import Tables, group_order
 
 Row = sa.Row[Any]

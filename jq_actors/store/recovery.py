@@ -15,7 +15,7 @@ from jq_actors.protocol import Owner, owner_is_lost, survives_crash
 
 from .database import Database
 from .losses import Losses, LostRun, events_of, lost_run, run_columns
-from .port import Leases, Settlement
+from .records import Leases, Settlement
 from .settles import Settles
 from .tables import Tables
 from .workers import Workers, known_dead

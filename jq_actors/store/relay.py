@@ -29,7 +29,8 @@ from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published
 
 from .looks import Look
 from .missing import MissingRows
-from .port import Dispatch, JobStore, Retention, Room
+from .port import JobStore
+from .records import Dispatch, Retention, Room
 from .still_groups import StillGroups
 
 BATCH = 500

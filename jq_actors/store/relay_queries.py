@@ -14,8 +14,8 @@ from jq_actors.job import JobId, JobState
 from .bodies import Bodies
 from .database import Database
 from .dialect import encode_rows
-from .port import Dispatch, Room
 from .publish_leases import PublishLeases
+from .records import Dispatch, Room
 from .tables import BIGINT, JOB_ID, NO_PLACE, Tables, UtcDateTime
 
 FIRST_BACKOFF = timedelta(seconds=30)

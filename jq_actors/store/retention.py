@@ -14,7 +14,7 @@ from jq_actors.job import JobState
 
 from .database import Database
 from .dialect import encode_rows
-from .port import Retention
+from .records import Retention
 from .tables import JOB_ID, Tables, UtcDateTime
 
 BATCH = 500

@@ -14,7 +14,7 @@ from jq_actors.job import JobId, JobState, is_job_id
 from .database import Database
 from .dialect import encode_rows
 from .group_release import NOW, queued_anew
-from .port import JobFilter
+from .records import JobFilter
 from .tables import JOB_ID, NO_PLACE, Tables
 
 _RETRIED = sorted((JobState.FAILED.value, JobState.CANCELLED.value))

@@ -31,7 +31,7 @@ from .dialect import Dialect, encode_rows
 from .group_ends import GroupEnds
 from .group_failures import FailedJob
 from .group_rows import GroupPolicy
-from .port import Settlement
+from .records import Settlement
 from .storable import MAX_ERROR, MAX_REASON, storable
 from .tables import BIGINT, JOB_ID, Tables, UtcDateTime, iso_utc
 

@@ -28,7 +28,9 @@ from .group_intake import GroupIntake
 from .inserts import Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
-from .port import (
+from .publish_leases import PublishLeases
+from .readiness import Readiness
+from .records import (
     Claim,
     ClaimRequest,
     Dispatch,
@@ -42,8 +44,6 @@ from .port import (
     Settlement,
     StoreReport,
 )
-from .publish_leases import PublishLeases
-from .readiness import Readiness
 from .recovery import Recovering
 from .relay_queries import RelayQueries
 from .retention import Pruning

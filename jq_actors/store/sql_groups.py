@@ -21,8 +21,8 @@ from .group_stops import GroupStops
 from .group_sweep import GroupSweep
 from .group_views import GroupViews
 from .places import Places
-from .port import Dispatch, GroupPage, JobFilter, StillGroup
 from .reading import Reading
+from .records import Dispatch, GroupPage, JobFilter, StillGroup
 from .relay_queries import RelayQueries
 from .retries import Retries
 from .still_queries import StillQueries

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from jq_actors.groups import GroupRules
 from jq_actors.transport.port import QueueDepth, Transport
 
-from .port import Dispatch, JobStore
+from .port import JobStore
+from .records import Dispatch
 
 STILL_AFTER = timedelta(seconds=30)
 """A group that has not moved for so long is looked at."""

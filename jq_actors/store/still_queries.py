@@ -18,7 +18,7 @@ from .dialect import Dialect, encode_rows
 from .group_release import NOW
 from .group_rows import GroupRows
 from .group_views import GroupViews, Sight
-from .port import Dispatch, StillGroup
+from .records import Dispatch, StillGroup
 from .relay_queries import RelayQueries, dispatch_columns
 from .tables import NO_PLACE, Tables, UtcDateTime, group_order
 

@@ -18,14 +18,13 @@ from jq_actors.errors import TransportError
 from jq_actors.events import BrokerConnected, ConsumerConfirmed, Events, MemoryJobsLost
 from jq_actors.settings import BrokerConfig
 
+from .lane import Fairness, Lane
 from .memory import DeadLetter, Holder, MemoryQueue
 from .memory_delays import Delays
 from .memory_lanes import MemoryLanes
 from .port import (
     Deferred,
     Deliver,
-    Fairness,
-    Lane,
     NotPublished,
     Outgoing,
     Published,

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from jq_actors.events import AckLost, Events
 
+from .lane import Lane
 from .memory_room import Room
-from .port import Deliver, Lane, Outgoing, StillBlocked
+from .port import Deliver, Outgoing, StillBlocked
 
 
 @dataclass(frozen=True, slots=True)

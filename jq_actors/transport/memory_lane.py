@@ -6,8 +6,8 @@ import heapq
 from collections import OrderedDict
 from dataclasses import dataclass, field
 
+from .lane import Lane
 from .memory import Message
-from .port import Lane
 
 
 @dataclass(slots=True)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from jq_actors.clock import Clock
 from jq_actors.events import Events, LaneClosed, LaneOpened
 
+from .lane import Fairness, Lane
 from .memory import DeadLetter, Holder, MemoryDelivery
 from .memory_lane import MemoryLane
-from .port import Deliver, Fairness, Lane, Outgoing, QueueDepth, StillBlocked
+from .port import Deliver, Outgoing, QueueDepth, StillBlocked
 from .tokens import hands_over
 
 LANE_WINDOW = 3

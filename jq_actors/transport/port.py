@@ -14,32 +14,7 @@ from typing import Protocol
 
 from jq_actors.job import JobId
 
-
-@dataclass(frozen=True, slots=True)
-class Lane:
-    """The queue of one group, or of a partition of groups, in one of the user's queues."""
-
-    queue: str
-    """The user's name of the queue."""
-    key: str
-    """The group; of a partition, what its groups match."""
-    seats: int = 1
-    """How many consumers may serve it at once; with one, it is a single-active-consumer queue."""
-    partition: tuple[int, int] | None = None
-    """Its number and how many there are: then it carries several groups, and runs one job of each at a time."""
-    weight: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Fairness:
-    """How long a worker serves a lane while others wait."""
-
-    quantum: int = 50
-    """Jobs, times the lane's weight."""
-    time_slice: timedelta = timedelta(seconds=5)
-    """The same, for jobs that take long."""
-    idle: timedelta = timedelta(seconds=60)
-    """A lane that had no work for so long is deleted."""
+from .lane import Fairness, Lane
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import Enum, auto
 
-from .port import Fairness, QueueDepth
+from .lane import Fairness
+from .port import QueueDepth
 
 GHOSTS_LAST = timedelta(seconds=15)
 """So long the broker may count the consumer of a dead connection: 3 s were measured, of one with 8,000 lanes."""

@@ -10,7 +10,7 @@ from typing import Any
 from jq_actors.config import did_you_mean
 from jq_actors.groups import GroupRule, GroupRules, OnFailure, OnGap, check_group, check_rules, rule_name
 from jq_actors.middleware import JobMiddleware
-from jq_actors.transport.port import Fairness
+from jq_actors.transport.lane import Fairness
 
 from .options import duration, one_of, switch, whole_number
 

@@ -12,7 +12,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from jq_actors.middleware import JobMiddleware
-from jq_actors.store.port import JobStore, Leases, Retention
+from jq_actors.store.port import JobStore
+from jq_actors.store.records import Leases, Retention
 from jq_actors.urls import mask_url
 
 from .options import duration, one_of, switch, whole_number

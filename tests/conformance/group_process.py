@@ -16,7 +16,7 @@ from jq_actors.events import Events
 from jq_actors.job import JobId
 from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Leases, Settlement
+from jq_actors.store.records import Leases, Settlement
 from jq_actors.store.sql import SqlStore
 
 from .stores import another_me, new_job

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jq_actors.group import Group
 from jq_actors.groups import GroupRule, GroupRules
 from jq_actors.job import JobId
-from jq_actors.store.port import Dispatch, NewJob
+from jq_actors.store.records import Dispatch, NewJob
 from jq_actors.store.sql import SqlStore
 
 from .stores import World, clock, job_ids, new_job

@@ -7,7 +7,8 @@ import secrets
 from collections import Counter
 from dataclasses import replace
 
-from jq_actors.transport.port import Deliver, Delivery, Fairness, Lane, Outgoing, QueueDepth, Transport
+from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.port import Deliver, Delivery, Outgoing, QueueDepth, Transport
 from tests.support.waiting import eventually
 
 from .transports import Hand, job

@@ -14,7 +14,7 @@ from jq_actors.clock import SystemClock
 from jq_actors.events import Events, StoreLost
 from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import ClaimRequest, Leases, Settlement
+from jq_actors.store.records import ClaimRequest, Leases, Settlement
 from jq_actors.store.sql import SqlStore
 
 from .stores import another_me, new_job

@@ -22,7 +22,7 @@ from jq_actors.events import Event, Events
 from jq_actors.job import Job, JobId, JobState, new_job_ids
 from jq_actors.outcome import Outcome
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, ClaimRequest, Leases, NewJob, Settlement
+from jq_actors.store.records import Claim, ClaimRequest, Leases, NewJob, Settlement
 from jq_actors.store.sql import SqlStore
 from jq_actors.store.tables import tables_for
 from jq_actors.worker import WorkerIdentity, identify, process_start

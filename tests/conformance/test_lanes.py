@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from jq_actors.events import AckLost
-from jq_actors.transport.port import Deferred, Delivery, Lane, Published, QueueDepth, Transport
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import Deferred, Delivery, Published, QueueDepth, Transport
 from tests.support.waiting import eventually
 
 from .lanes import bodies_of, eventually_empty, grouped, lane_depth, others_come, serve

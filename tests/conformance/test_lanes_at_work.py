@@ -12,7 +12,8 @@ from itertools import groupby
 
 import pytest
 
-from jq_actors.transport.port import Deliver, Delivery, Fairness, Lane, Outgoing, Published, Transport
+from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.port import Deliver, Delivery, Outgoing, Published, Transport
 from tests.support.waiting import eventually
 
 from .lanes import WorkingHand, grouped, serve

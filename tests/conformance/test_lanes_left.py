@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from jq_actors.errors import TransportError
-from jq_actors.transport.port import Fairness, Lane, Published, QueueDepth
+from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.port import Published, QueueDepth
 from tests.support.waiting import eventually
 
 from .lanes import bodies_of, eventually_depth, eventually_empty, grouped, lane_depth, others_come, serve

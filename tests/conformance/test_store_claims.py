@@ -17,7 +17,7 @@ from jq_actors.events import JobFailed, JobTakenOver
 from jq_actors.job import JobState
 from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Owner, RowView, Verdict, judge
-from jq_actors.store.port import Claim, NewJob
+from jq_actors.store.records import Claim, NewJob
 from jq_actors.store.sql import SqlStore
 
 from .stores import (

@@ -17,7 +17,7 @@ from jq_actors.outcome import Failed, Failure, Interrupted, Outcome, Succeeded
 from jq_actors.protocol import Verdict
 from jq_actors.store import migrate
 from jq_actors.store.dialects import PostgreSQL
-from jq_actors.store.port import NewJob
+from jq_actors.store.records import NewJob
 from jq_actors.store.sql import SqlStore
 from tests.support.postgres import PrivatePostgres
 from tests.support.proxy import TcpProxy

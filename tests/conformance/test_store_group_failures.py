@@ -14,7 +14,7 @@ from jq_actors.groups import GroupRule, GroupRules, OnFailure
 from jq_actors.job import JobState
 from jq_actors.outcome import Failed, Failure
 from jq_actors.store.group_failures import FailedJob
-from jq_actors.store.port import NewJob
+from jq_actors.store.records import NewJob
 from jq_actors.store.sql import SqlStore
 
 from .grouped import HOUR, ended, running, sent, states, the_group, with_rule

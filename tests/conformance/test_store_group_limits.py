@@ -10,7 +10,7 @@ import pytest
 
 from jq_actors.errors import GroupFullError, PositionTakenError
 from jq_actors.job import JobState
-from jq_actors.store.port import Retention
+from jq_actors.store.records import Retention
 from jq_actors.store.sql import SqlStore
 
 from .grouped import HOUR, numbered, sent, states, with_rule

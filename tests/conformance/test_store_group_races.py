@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from jq_actors.errors import GroupFullError, PositionTakenError
 from jq_actors.job import JobId, JobState
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import NewJob
+from jq_actors.store.records import NewJob
 from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually
 

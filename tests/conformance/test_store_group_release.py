@@ -10,7 +10,7 @@ from jq_actors.events import GroupPaused, JobsReleased
 from jq_actors.groups import OnGap
 from jq_actors.job import JobState
 from jq_actors.outcome import Failure, Retrying, Succeeded
-from jq_actors.store.port import NewJob
+from jq_actors.store.records import NewJob
 
 from .grouped import HOUR, MINUTE, ended, ids_of, numbered, parked, running, sent, states, the_group, with_rule
 from .stores import LEASE, World, clock, got, granted, settled

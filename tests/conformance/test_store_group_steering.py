@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from jq_actors.errors import StoreError
 from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Cancelled, Failed, Failure
-from jq_actors.store.port import JobFilter, Retention, StillGroup
+from jq_actors.store.records import JobFilter, Retention, StillGroup
 from jq_actors.store.tables import NO_PLACE
 
 from .grouped import (

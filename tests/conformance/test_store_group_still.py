@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from jq_actors.store import still_queries
-from jq_actors.store.port import StillGroup
+from jq_actors.store.records import StillGroup
 
 from .grouped import (
     HOUR,

@@ -13,7 +13,7 @@ from jq_actors.errors import StoreError
 from jq_actors.job import JobState
 from jq_actors.outcome import Failure, Interrupted, Retrying
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim
+from jq_actors.store.records import Claim
 from jq_actors.turns import LONGEST_WAIT
 from tests.support.waiting import eventually
 

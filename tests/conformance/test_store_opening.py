@@ -22,7 +22,7 @@ from jq_actors.events import Events, StoreBack, StoreLost
 from jq_actors.job import JobState
 from jq_actors.protocol import Verdict
 from jq_actors.store import migrate
-from jq_actors.store.port import Leases
+from jq_actors.store.records import Leases
 from jq_actors.store.sql import SqlStore
 from jq_actors.store.tables import NO_PLACE, REVISION, tables_for
 from tests.support.postgres import PrivatePostgres

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Cancelled, Failed, Failure, Outcome, Retrying, Succeeded
-from jq_actors.store.port import JobFilter, NewJob, Retention
+from jq_actors.store.records import JobFilter, NewJob, Retention
 from jq_actors.store.sql import SqlStore
 
 from .stores import World, clock, granted, job_ids, new_job, queued, settled

@@ -15,7 +15,7 @@ from jq_actors.events import JobFailed, JobTakenOver
 from jq_actors.job import JobState
 from jq_actors.outcome import Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Leases, NewJob, Recovery
+from jq_actors.store.records import Leases, NewJob, Recovery
 from jq_actors.store.sql import SqlStore
 from tests.support.clock import FakeClock
 from tests.support.waiting import eventually

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from jq_actors.job import JobState
 from jq_actors.outcome import Failure, Interrupted, Retrying, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Dispatch, Room
+from jq_actors.store.records import Dispatch, Room
 from jq_actors.store.relay_queries import FIRST_BACKOFF, MAX_DOUBLINGS
 from jq_actors.store.sql import SqlStore
 

@@ -24,7 +24,7 @@ from jq_actors.outcome import (
     Unhandled,
 )
 from jq_actors.protocol import attempt_counts, may_settle, state_after
-from jq_actors.store.port import Settlement
+from jq_actors.store.records import Settlement
 
 from .stores import World, clock, got, granted, new_job, queued, refusals, settled
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from jq_actors.job import JobId
 from jq_actors.outcome import Outcome, Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, ClaimRequest, NewJob, Settlement
+from jq_actors.store.records import Claim, ClaimRequest, NewJob, Settlement
 from jq_actors.store.sql import SqlStore
 
 from .stores import clock

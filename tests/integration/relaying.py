@@ -17,7 +17,7 @@ from jq_actors.events import Event, Events
 from jq_actors.job import JobId, new_job_ids
 from jq_actors.outcome import Outcome
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, ClaimRequest, Leases, NewJob, Settlement
+from jq_actors.store.records import Claim, ClaimRequest, Leases, NewJob, Settlement
 from jq_actors.store.relay import Relay
 from jq_actors.store.sql import SqlStore
 from jq_actors.transport.embedded import EmbeddedTransport

@@ -9,7 +9,8 @@ from datetime import timedelta
 import pytest
 
 from jq_actors.clock import SystemClock
-from jq_actors.transport.port import Delivery, Fairness, Lane, NotPublished, Outgoing, Published, Transport
+from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.port import Delivery, NotPublished, Outgoing, Published, Transport
 from jq_actors.transport.rabbitmq import ending, lanes
 from jq_actors.transport.rabbitmq.access import Access
 from tests.conformance.lanes import grouped

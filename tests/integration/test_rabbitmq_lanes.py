@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from jq_actors.events import BrokerDisconnected, LaneClosed, LaneOpened
-from jq_actors.transport.port import Fairness, Lane, Outgoing, Published
+from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.port import Outgoing, Published
 from jq_actors.transport.rabbitmq import frames
 from jq_actors.transport.rabbitmq.lane_names import token_of
 from tests.conformance.lanes import WorkingHand, eventually_empty, grouped, serve

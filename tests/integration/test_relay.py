@@ -15,7 +15,7 @@ from jq_actors.events import JobFailed, JobsPruned, JobTakenOver, Redispatched, 
 from jq_actors.job import JobState
 from jq_actors.outcome import Failed, Failure, Retrying, Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Dispatch, Leases, Recovery, Retention, Room
+from jq_actors.store.records import Dispatch, Leases, Recovery, Retention, Room
 from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually
 

@@ -12,8 +12,9 @@ from jq_actors.command import JobCommand
 from jq_actors.current import RunningJob
 from jq_actors.groups import GroupRules
 from jq_actors.outcome import Outcome
-from jq_actors.store.port import Claim, ClaimRequest, Settlement
-from jq_actors.transport.port import Lane, StillBlocked
+from jq_actors.store.records import Claim, ClaimRequest, Settlement
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import StillBlocked
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

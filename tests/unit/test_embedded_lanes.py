@@ -18,8 +18,9 @@ from jq_actors.config import BrokerConfig
 from jq_actors.events import AckLost, Events, LaneClosed, LaneOpened, MemoryJobsLost
 from jq_actors.job import JobId
 from jq_actors.transport.embedded import EmbeddedTransport
+from jq_actors.transport.lane import Fairness, Lane
 from jq_actors.transport.memory_lane import MemoryLane
-from jq_actors.transport.port import Deferred, Delivery, Fairness, Lane, Outgoing, Published, QueueDepth
+from jq_actors.transport.port import Deferred, Delivery, Outgoing, Published, QueueDepth
 from tests.support.clock import FakeClock
 from tests.support.recorder import EventRecorder
 

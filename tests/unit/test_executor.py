@@ -31,8 +31,8 @@ from jq_actors.executor import LOOK_AGAIN_AT_LEAST, LOOK_AGAIN_AT_MOST, Executor
 from jq_actors.ledger import RowLedger
 from jq_actors.outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, Instead, Settlement
-from jq_actors.transport.port import Lane
+from jq_actors.store.records import Claim, Instead, Settlement
+from jq_actors.transport.lane import Lane
 from tests.support.clock import FakeClock
 from tests.support.lives import START, HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of
 from tests.support.recorder import EventRecorder

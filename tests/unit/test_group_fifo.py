@@ -14,7 +14,7 @@ from jq_actors.errors import ConfigError
 from jq_actors.groups import GroupRule, OnFailure, OnGap
 from jq_actors.middleware import JobMiddleware
 from jq_actors.middleware_loading import build_middleware
-from jq_actors.transport.port import Fairness
+from jq_actors.transport.lane import Fairness
 from jq_middleware.group_fifo import GroupFifo
 from jq_middleware.retry import Retry
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jq_actors.groups import MAX_GROUP, MAX_POSITION, GroupRule, GroupRules, check_group, check_position
-from jq_actors.transport.port import Lane
+from jq_actors.transport.lane import Lane
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=MAX_GROUP)
 RULES = GroupRules(

@@ -22,7 +22,7 @@ from jq_actors.intake import AFTER_AN_ERROR, Intake
 from jq_actors.ledger import RowLedger
 from jq_actors.outcome import Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, Settlement
+from jq_actors.store.records import Claim, Settlement
 from jq_actors.transport.port import Delivery
 from tests.support.clock import FakeClock
 from tests.support.lives import HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of

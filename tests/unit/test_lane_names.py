@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from jq_actors.transport.port import Lane
+from jq_actors.transport.lane import Lane
 from jq_actors.transport.rabbitmq.lane_names import MAX_NAME, Why, lane_name, lane_of, token_of, why_of
 
 LONGEST = "n" * 64, "q" * 128

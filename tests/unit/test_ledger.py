@@ -28,8 +28,9 @@ from jq_actors.outcome import (
     Unhandled,
 )
 from jq_actors.protocol import Verdict
-from jq_actors.store.port import Claim, ClaimRequest, Instead, Settlement
-from jq_actors.transport.port import Lane, NotPublished, Outgoing, Published, PublishResult, PublishUnknown
+from jq_actors.store.records import Claim, ClaimRequest, Instead, Settlement
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown
 from tests.support.clock import FakeClock
 from tests.support.lives import START, RecordingDelivery, ScriptedStore, answer, delivery_of
 from tests.support.recorder import EventRecorder

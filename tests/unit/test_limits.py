@@ -20,7 +20,8 @@ from jq_actors.errors import StoreUnavailableError, TransportError
 from jq_actors.events import Events, JobFailed, JobFinished
 from jq_actors.job import Job, JobId
 from jq_actors.limits import Board, LimitReporter, Limits, Tally
-from jq_actors.store.port import JobFilter, JobPage, JobStore
+from jq_actors.store.port import JobStore
+from jq_actors.store.records import JobFilter, JobPage
 from jq_actors.transport.port import QueueDepth, Transport
 from tests.support.clock import FakeClock
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jq_actors.store.port import Leases, Retention
+from jq_actors.store.records import Leases, Retention
 from jq_middleware.persistence import Persistence
 
 URL = "sqlite+aiosqlite:///jobs.db"

@@ -11,7 +11,8 @@ import pytest
 from jq_actors.command import decode_command
 from jq_actors.events import Events, TaskFailed
 from jq_actors.renewal import Renewal
-from jq_actors.transport.port import Lane, NotPublished, Outgoing, Published, PublishResult, PublishUnknown
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown
 from tests.support.lives import RecordingDelivery, delivery_of
 from tests.support.recorder import EventRecorder
 

@@ -22,10 +22,10 @@ from jq_actors.errors import (
 from jq_actors.events import Events, JobEnqueued, MarkLost, SendDeferred
 from jq_actors.groups import GroupRule, GroupRules
 from jq_actors.sending import FIRST_CONNECT, Sender
-from jq_actors.store.port import NewJob
+from jq_actors.store.records import NewJob
+from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import (
     Deferred,
-    Lane,
     NotPublished,
     Outgoing,
     Published,

@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from jq_actors.transport.port import Fairness, QueueDepth
+from jq_actors.transport.lane import Fairness
+from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import (
     GHOSTS_LAST,
     GHOSTS_LAST_UNSEEN,

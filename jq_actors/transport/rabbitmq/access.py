@@ -12,7 +12,8 @@ from jq_actors.clock import Clock
 from jq_actors.config import BrokerConfig
 from jq_actors.errors import TransportError
 from jq_actors.events import Events
-from jq_actors.transport.port import Lane, QueueDepth
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import QueueDepth
 
 from .channels import Channels
 from .closing import Shields

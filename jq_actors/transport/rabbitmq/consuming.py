@@ -12,7 +12,8 @@ from pamqp.commands import Basic
 
 from jq_actors.errors import TransportError
 from jq_actors.events import Events
-from jq_actors.transport.port import Delivery, Lane, StillBlocked
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import Delivery, StillBlocked
 
 from . import wire
 from .acks import Acks

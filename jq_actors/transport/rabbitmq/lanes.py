@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jq_actors.transport.port import Deliver, Fairness
+from jq_actors.transport.lane import Fairness
+from jq_actors.transport.port import Deliver
 
 from .access import Access
 from .background import Background

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from jq_actors.transport.port import Deliver, Fairness, Lane, QueueDepth
+from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.port import Deliver, QueueDepth
 
 from .access import Access
 from .consuming import RabbitDelivery

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 from jq_actors.clock import Clock
 from jq_actors.errors import TransportError
-from jq_actors.transport.port import Lane, Outgoing, Published, PublishResult, PublishUnknown, QueueDepth
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import Outgoing, Published, PublishResult, PublishUnknown, QueueDepth
 from jq_actors.transport.tokens import tokens_needed
 
 from .lane_names import Why

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from jq_actors.transport.port import Deliver, Fairness, QueueDepth
+from jq_actors.transport.lane import Fairness
+from jq_actors.transport.port import Deliver, QueueDepth
 
 if TYPE_CHECKING:
     from .service import Service

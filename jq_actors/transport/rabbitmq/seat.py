@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable
 from enum import IntEnum
 
-from jq_actors.transport.port import Deliver, Lane, StillBlocked
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import Deliver, StillBlocked
 
 from . import wire
 from .consuming import Bury, RabbitDelivery

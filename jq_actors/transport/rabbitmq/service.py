@@ -10,7 +10,8 @@ import math
 
 from jq_actors.errors import TransportError
 from jq_actors.events import LaneClosed, LaneOpened
-from jq_actors.transport.port import Lane, QueueDepth
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is_wanted, looks_again
 
 from .access import Access

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jq_actors.config import BrokerConfig
-from jq_actors.transport.port import Lane, QueueDepth
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import QueueDepth
 
 from .lane_names import lane_name
 from .link import REQUEST_TIMEOUT, Link, RefusedError, ask

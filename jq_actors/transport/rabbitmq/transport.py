@@ -12,10 +12,9 @@ from jq_actors.clock import Clock
 from jq_actors.config import BrokerConfig
 from jq_actors.errors import TransportError
 from jq_actors.events import Events, StockFrameReader
+from jq_actors.transport.lane import Fairness, Lane
 from jq_actors.transport.port import (
     Deliver,
-    Fairness,
-    Lane,
     Outgoing,
     Published,
     PublishResult,

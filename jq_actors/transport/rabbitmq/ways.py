@@ -11,7 +11,8 @@ from pamqp.header import ContentHeader
 
 from jq_actors.clock import Clock
 from jq_actors.errors import TransportError
-from jq_actors.transport.port import Lane, Outgoing
+from jq_actors.transport.lane import Lane
+from jq_actors.transport.port import Outgoing
 
 from . import wire
 from .consuming import Held

@@ -64,7 +64,8 @@ def consumed(state: State, index: int, worker_id: str) -> State:
 
 def cancelled(state: State, index: int, worker_id: str) -> State:
     consumers = list(state.lanes[index].consumers)
-    consumers.remove(worker_id)
+    if worker_id in consumers:  # a lane that was deleted under its consumers, by a planted bug, has none
+        consumers.remove(worker_id)
     return with_lane(state, index, replace(state.lanes[index], consumers=tuple(consumers)))
 
 

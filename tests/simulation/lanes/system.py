@@ -10,7 +10,8 @@ from typing import NamedTuple, Protocol
 from jq_actors import protocol, turns
 from jq_actors.job import JobId
 from jq_actors.transport import tokens
-from jq_actors.transport.port import Fairness, QueueDepth
+from jq_actors.transport.lane import Fairness
+from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import AfterCancel
 from jq_actors.turns import GroupView, Turn
 from tests.simulation.budget import Budget
