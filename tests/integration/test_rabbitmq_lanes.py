@@ -70,8 +70,8 @@ async def test_the_order_of_each_group_survives_the_death_of_a_worker(
         if queue_type == "classic":
             assert first_times(hand) == {group: list(range(jobs)) for group in groups}
         for came in first_times(hand).values():
-            # What was in the hand of the dead connection may come behind its successor from a quorum queue (seen on
-            # 3.10.8, not understood): docs/groups.md promises no more there without rows.
+            # On a quorum queue the message at a change of workers may come behind its successor (docs/decisions.md):
+            # docs/groups.md promises no more there without rows.
             assert sorted(came) == list(range(jobs))
             assert sum(later < earlier for earlier, later in pairwise(came)) <= 1
         assert dies.told.of(BrokerDisconnected)
