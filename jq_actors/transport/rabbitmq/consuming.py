@@ -172,11 +172,11 @@ class ConsumingChannel:
         Raises:
           TransportError: the channel went, and with it took everything back.
         """
-        if not self.is_alive:
-            raise TransportError("The channel is gone.")
+        self._check_alive()
         self._acks.flush()  # a quorum queue counts a cancelled consumer until the last of its deliveries is acked
         if self._link.tap is None:
             await ask(self._channel.basic_cancel(tag))  # aiormq's writes and ours cannot be brought into one order
+            self._check_alive()
         else:
             self._link.write(wire.cancel(self._channel.number, tag))
             cast(aiormq.Channel, self._channel).consumers.pop(tag, None)
@@ -187,6 +187,7 @@ class ConsumingChannel:
                 delivery.requeue()
             self._acks.flush()
             await self._settled()
+            self._check_alive()  # its end may come in one read with the answer
             held = rest()
             if not held:
                 break
@@ -201,6 +202,10 @@ class ConsumingChannel:
             self._leave(tag.decode())
         self.on_closing("")  # nobody may join it any more
         await ask(self._channel.close())
+
+    def _check_alive(self) -> None:
+        if not self.is_alive:
+            raise TransportError("The channel is gone.")
 
     async def _settled(self) -> None:
         # Any answer would do: the broker answers a channel's requests in order, after what was written before them.
