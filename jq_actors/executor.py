@@ -134,18 +134,15 @@ class Executor:
                 delivery.ack()
                 self._events.emit(JobParked(command.job_id, claim.group or "", claim.reason))
             case Verdict.LEAVE:
-                self._leave(delivery, claim, hold)
+                self._leave(delivery, claim)
             case Verdict.GRANT | Verdict.TAKE_OVER | Verdict.ADOPT | Verdict.TURN:
                 raise AssertionError(f"a ledger carries out {claim.verdict} itself")
             case _:
                 assert_never(claim.verdict)
 
-    def _leave(self, delivery: Delivery, claim: Claim, hold: HoldFor) -> None:
+    def _leave(self, delivery: Delivery, claim: Claim) -> None:
         """Nothing of its group may run for long: its lane's place in this worker is for others."""
         assert claim.group is not None
-        if delivery.lane is None:
-            hold(LOOK_AGAIN_AT_MOST)
-            return
         self._events.emit(GroupBlocked(claim.group, delivery.queue, claim.reason))
         delivery.leave(partial(self._ledger.is_blocked, claim.group, delivery.queue))
 

@@ -90,12 +90,16 @@ class Runtime:
     @property
     def has_groups(self) -> bool:
         """Whether a middleware says what holds for groups; else none are served here."""
-        return any(layer.group_rules is not None for layer in self._layers())
+        return self._group_rules is not None
 
     @property
     def groups(self) -> GroupRules:
         """What holds for groups."""
-        return next((layer.group_rules for layer in self._layers() if layer.group_rules is not None), GroupRules())
+        return self._group_rules or GroupRules()
+
+    @property
+    def _group_rules(self) -> GroupRules | None:
+        return next((layer.group_rules for layer in self._layers() if layer.group_rules is not None), None)
 
     @property
     def is_own_thread(self) -> bool:

@@ -61,7 +61,7 @@ class Serving:
         self.watchdog = Watchdog(
             self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events
         )
-        self._relay: Relay | None = None
+        self._unsubscribe: Callable[[], None] = lambda: None
         self._reporter: LimitReporter | None = None
         self._queues: list[str] = []
         self._taken: set[str] = set()
@@ -108,6 +108,7 @@ class Serving:
         await self._stop_intake()
         if self.intake.busy:
             await self._interrupt_all(LEAVE_GRACE)
+        self._unsubscribe()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -163,15 +164,11 @@ class Serving:
             except StoreUnavailableError:
                 await self._clock.sleep(RESTART_DELAY)
         self._keep("heartbeat", self._heartbeat)
-        self._relay = self._make_relay(store)
-        self._runtime.sender.on_stored = self._relay.wake
-        self._transport.on_room = self._relay.wake
-        self._events.subscribe(JobsReleased, lambda _: self._wake_relay())
-        self._keep("relay", self._relay.run)
-
-    def _wake_relay(self) -> None:
-        if self._relay is not None:
-            self._relay.wake()
+        relay = self._make_relay(store)
+        self._runtime.sender.on_stored = relay.wake
+        self._transport.on_room = relay.wake
+        self._unsubscribe = self._events.subscribe(JobsReleased, lambda _: relay.wake())
+        self._keep("relay", relay.run)
 
     def _make_relay(self, store: JobStore) -> Relay:
         persistence = self._runtime.persistence

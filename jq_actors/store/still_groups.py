@@ -14,8 +14,6 @@ from jq_actors.transport.port import QueueDepth, Transport
 from .port import JobStore
 from .records import Dispatch
 
-STILL_AFTER = timedelta(seconds=30)
-"""A group that has not moved for so long is looked at."""
 BATCH = 500
 """Groups of one look."""
 
@@ -24,6 +22,9 @@ class StillGroups:
     """Finds them; on the I/O loop.
 
     Only where queues are shared: what lies in the memory of a process is not left, and is lost only with it.
+
+    Parameters:
+      still_after: a group that has not moved for so long is looked at.
     """
 
     def __init__(self, store: JobStore, transport: Transport, rules: GroupRules, still_after: timedelta) -> None:
