@@ -61,6 +61,18 @@ def looks_again(lane: QueueDepth | None, seconds: float, *, redelivered: bool) -
     return seconds < (GHOSTS_LAST if lane.consumers else GHOSTS_LAST_UNSEEN).total_seconds()
 
 
+def stands_by(lane: QueueDepth, taken: int, seats: int) -> bool:
+    """Whether a worker that has begun to consume, and then looked, is one too many, and leaves without a job.
+
+    Of two workers with a token each both may have looked before one of them consumed. Who stands behind another gets
+    nothing, as long as that one stays: so who has ``taken`` something is the first, with one seat. Before a worker
+    knows, it starts no job; so it does not matter that RabbitMQ may bring the later messages first to a classic queue's
+    consumer that comes to its turn by another's cancel (``basic_cancel`` of 3.10 does not run the queue, the next
+    publish is delivered past what waits).
+    """
+    return lane.consumers > seats and (seats > 1 or taken == 0)
+
+
 def after_cancel(lane: QueueDepth | None, *, blocked: bool) -> AfterCancel:
     """What comes after cancel and look.
 

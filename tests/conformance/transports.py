@@ -124,7 +124,9 @@ class RabbitWorld(World):
         found, dead = [], f"{self.namespace}.dead"
         with Probe(self.url) as probe:
             while probe.depth(dead) is not None and (got := probe.get(dead)) is not None:
-                found.append((got.body, str(got.properties.headers)))
+                headers = got.properties.headers or {}
+                if headers["jq-queue"] == queue:  # the tests of a run share the namespace
+                    found.append((got.body, str(headers)))
         return found
 
     async def close(self) -> None:

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pamqp import commands, frame
 
 from jq_actors.errors import TransportError
 from jq_actors.events import AckLost, Events
-from jq_actors.transport.rabbitmq.consuming import ConsumingChannel, RabbitDelivery
+from jq_actors.transport.port import QueueDepth
+from jq_actors.transport.rabbitmq import wire
+from jq_actors.transport.rabbitmq.consuming import RabbitDelivery
+from jq_actors.transport.rabbitmq.lane_channel import LaneChannel
 from tests.support.recorder import EventRecorder
 
-TAG = "lane.1"
+TAG, LANE = "lane.1", "jq.g.mail.a"
 
 
 class Channel:
-    """The part of aiormq's channel that is used; its answer to a `basic.qos` brings what the test says."""
+    """The part of aiormq's channel that is used."""
 
     number = 1
     is_closed = False
@@ -27,27 +32,31 @@ class Channel:
         self.on_consumer_cancel_callbacks: set[Any] = set()
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.consumers: dict[str, Any] = {}
-        self.with_the_answer: Any = lambda: None
-
-    async def basic_qos(self, *, prefetch_count: int) -> None:
-        self.with_the_answer()
-
-    async def basic_consume(self, *_: Any, **__: Any) -> None: ...
 
 
 class Link:
-    """The part of a link that is used."""
+    """The part of a link that is used; it answers each look, with what the test says before the answer."""
 
     is_lost = True
 
     def __init__(self) -> None:
         self.tap = self
         self.written: list[bytes] = []
+        self.before_the_answer: Callable[[], None] = lambda: None
+        self._sinks: list[Any] = []
 
-    def attach(self, number: int, sink: Any) -> None: ...
+    def attach(self, number: int, sink: Any) -> None:
+        self._sinks.append(sink)
 
     def write(self, frames: bytes) -> None:
         self.written.append(frames)
+        if frames.endswith(wire.look(1, LANE)):
+            asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        self.before_the_answer()
+        if self._sinks[0].is_alive:
+            self._sinks[0].on_declared(frame.marshal(commands.Queue.DeclareOk(LANE, 3, 1), 1)[11:-1])
 
 
 class Taker:
@@ -67,26 +76,76 @@ class Taker:
         return rest
 
 
+def opened(link: Link, events: Events) -> LaneChannel:
+    told: Any = SimpleNamespace(bury=None, on_channel_lost=None)
+    return LaneChannel(link, Channel(), told, events)  # type: ignore[arg-type]  # the parts that are used
+
+
+async def test_a_consumer_begins_and_ends_in_one_write_each_that_ends_with_the_look() -> None:
+    link, taker = Link(), Taker()
+    channel = opened(link, Events())
+
+    assert await channel.attach(LANE, taker, TAG, {}) == QueueDepth(3, 1)
+    assert await channel.give_back(TAG, LANE, taker.rest) == (False, QueueDepth(3, 1))
+
+    assert link.written == [
+        wire.prefetch(1, 1) + wire.consume(1, LANE, TAG, {}) + wire.look(1, LANE),
+        wire.cancel(1, TAG) + wire.look(1, LANE),
+    ]
+
+
+async def test_what_ends_with_the_consumer_is_acked_behind_its_cancel() -> None:
+    link, taker = Link(), Taker()
+    channel = opened(link, Events())
+    await channel.attach(LANE, taker, TAG, {})
+    for tag in (1, 2):
+        channel._take(TAG.encode(), tag, False, b"", b"body")
+    taker.held.popleft().ack()
+
+    def rest() -> list[RabbitDelivery]:
+        for held in taker.rest():
+            held.ack()
+        return []
+
+    await channel.give_back(TAG, LANE, rest)
+
+    assert link.written[1] == (
+        wire.ack(1, 1, multiple=True) + wire.cancel(1, TAG) + wire.ack(1, 2, multiple=True) + wire.look(1, LANE)
+    )
+
+
 @pytest.mark.parametrize("ends", [False, True], ids=["it lives", "its end comes with the answer"])
 async def test_what_crosses_the_cancel_is_given_back_by_us_or_by_the_end_of_the_channel(ends: bool) -> None:
-    events, channel, link, taker = Events(), Channel(), Link(), Taker()
+    events, link, taker = Events(), Link(), Taker()
     lost = EventRecorder(events, AckLost)
-    told: Any = SimpleNamespace(bury=None, on_channel_lost=None)
-    consuming = ConsumingChannel(link, channel, told, events)  # type: ignore[arg-type]  # the parts that are used
-    await consuming.consume("jq.g.mail.a", taker, TAG, {})
+    channel = opened(link, events)
+    await channel.attach(LANE, taker, TAG, {})
 
     def crosses() -> None:
-        channel.with_the_answer = lambda: None
-        consuming._take(TAG.encode(), 1, False, b"", b"body")
+        link.before_the_answer = lambda: None
+        channel._take(TAG.encode(), 1, False, b"", b"body")
         if ends:
-            consuming.on_closing("closed")
+            channel.on_closing("closed")
 
-    channel.with_the_answer = crosses
+    link.before_the_answer = crosses
     if ends:
         with pytest.raises(TransportError):
-            await consuming.give_back(TAG, taker.rest)
-        assert len(link.written) == 1, "the cancel"
+            await channel.give_back(TAG, LANE, taker.rest)
+        assert len(link.written) == 2, "what attached it, and the cancel"
     else:
-        assert await consuming.give_back(TAG, taker.rest)
-        assert len(link.written) == 2, "the cancel, and what came meanwhile"
+        assert await channel.give_back(TAG, LANE, taker.rest) == (True, QueueDepth(3, 1))
+        assert link.written[2] == wire.requeue(1, 1) + wire.look(1, LANE), "what came meanwhile"
     assert lost.of(AckLost) == []
+
+
+async def test_a_channel_that_goes_answers_no_look() -> None:
+    link, taker = Link(), Taker()
+    channel = opened(link, Events())
+    channel.seats = 1
+    link.before_the_answer = lambda: channel.on_closing("NOT_FOUND - no queue")
+
+    with pytest.raises(TransportError, match="NOT_FOUND"):
+        await channel.attach(LANE, taker, TAG, {})
+    with pytest.raises(TransportError, match="gone"):
+        await channel.attach(LANE, taker, TAG, {})
+    assert channel.seats == 0, "its place is given back"

@@ -33,6 +33,10 @@ class Sink:
     def on_declared(self, method: bytes) -> None:
         self.seen.append(("declared", *wire.read_declared(method)))
 
+    def on_prefetch_set(self) -> bool:
+        self.seen.append(("prefetch set",))
+        return True
+
     def on_closing(self, reason: str) -> None:
         self.seen.append(("closing", reason))
 

@@ -39,6 +39,23 @@ def test_ack(multiple: bool) -> None:
     assert wire.ack(7, 2**40, multiple=multiple) == expected
 
 
+@pytest.mark.parametrize("count", [0, 1, 2**16 - 1])
+def test_prefetch(count: int) -> None:
+    assert wire.prefetch(7, count) == frame.marshal(commands.Basic.Qos(prefetch_count=count), 7)
+
+
+def test_the_answer_to_a_prefetch() -> None:
+    assert payload(frame.marshal(commands.Basic.QosOk(), 7)) == wire.PREFETCH_SET
+
+
+@given(queue=st.text("abc.@#-", max_size=255), consumer=st.text("abc.1", max_size=255))
+@pytest.mark.parametrize("arguments", [{}, {"x-consumer-timeout": 1_800_000}])
+def test_consume(queue: str, consumer: str, arguments: dict[str, Any]) -> None:
+    expected = commands.Basic.Consume(queue=queue, consumer_tag=consumer, nowait=True, arguments=arguments)
+
+    assert wire.consume(7, queue, consumer, arguments) == frame.marshal(expected, 7)
+
+
 @given(queue=st.text("abc.@#-", max_size=255))
 def test_look(queue: str) -> None:
     assert wire.look(7, queue) == frame.marshal(commands.Queue.Declare(queue=queue, passive=True), 7)

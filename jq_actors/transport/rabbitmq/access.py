@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import sys
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 from jq_actors.clock import Clock
 from jq_actors.config import BrokerConfig
@@ -19,22 +19,36 @@ from .channels import Channels
 from .closing import Shields
 from .consumer import Consumer, consumer_arguments
 from .consuming import Bury, ConsumingChannel, Held, Taker
+from .lane_channel import LaneChannel
 from .lane_names import Why, lane_name
 from .link import Link
 from .offering import Offering
+from .relief import Reliefs
 from .seat import End, Seat
 from .topology import Topology, delete_if_empty, look
 
 PREFETCH, PREFETCH_OF_PARTITION = 10, 50
 """Messages on their way to a worker, so that the next one is there when one has ended."""
 CHANNELS = 4
-"""All consumers of lanes share these."""
+"""All consumers of classic lanes share these."""
+CHANNELS_OF_QUORUM = 1_000
+"""So many quorum lanes have a channel each, more share them: see `ending.leave`. A connection may have 2,047."""
 AT_ONCE = 32
 """Lanes that begin to be served at the same time, such as all of them after a reconnect."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
 """Bounds, in seconds, of the pause before a further look whether a cancelled consumer is still counted; it doubles."""
 COUNTED = 30.0
 """So long it may be, in seconds; the broker must be very busy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consuming:
+    """A consumer of a lane."""
+
+    channel: LaneChannel
+    tag: str
+    seen: QueueDepth
+    """The lane, right after it had begun."""
 
 
 class Access:
@@ -47,11 +61,12 @@ class Access:
         self.clock, self.events, self.has_store = clock, events, has_store
         self.longest_hold = config.delivery_timeout.total_seconds() / 3
         """Seconds that a token may be held: a channel is closed whose deliveries stay unacked for too long."""
+        self.is_quorum = topology.is_quorum
+        """Whether lanes are quorum queues."""
         self._config, self._topology = config, topology
         self._connection, self._offering, self._bury = consumer.connection, offering, bury
-        self._channels = Channels(CHANNELS, self, events)
-        self._own_channels = Channels(sys.maxsize, self, events)
-        self._shields = Shields()
+        self._channels = Channels(LaneChannel, CHANNELS_OF_QUORUM if self.is_quorum else CHANNELS, self, events)
+        self._shields, self._reliefs = Shields(), Reliefs()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tags = itertools.count(1)
 
@@ -59,16 +74,15 @@ class Access:
         """Most unacked messages of one consumer of ``lane``."""
         if lane.partition is not None:
             return PREFETCH_OF_PARTITION
-        # Of several consumers of a group none may hold what comes before another's. And a quorum queue must never have
-        # two messages to take back: the second comes back first, if it has crossed the cancel (measured).
-        return 1 if lane.seats > 1 or self._topology.is_quorum else PREFETCH
+        # Of several consumers of a group none may hold what comes before another's.
+        return 1 if lane.seats > 1 else PREFETCH
 
     def deletes(self, lane: Lane) -> bool:
         """Whether ``lane`` is deleted when it is idle.
 
         Quorum queues know no if-empty. With several seats there is no shield: only rows find what may be lost.
         """
-        return not self._topology.is_quorum and (lane.seats == 1 or self.has_store)
+        return not self.is_quorum and (lane.seats == 1 or self.has_store)
 
     def name(self, lane: Lane) -> str:
         """The broker's name of ``lane``."""
@@ -86,53 +100,62 @@ class Access:
         """The same of a lobby."""
         return await look(self._link(), self._topology.lobby(queue).name)
 
-    async def attach(self, seat: Seat) -> tuple[ConsumingChannel, str]:
-        """Begin to consume the lane of ``seat``; returns the channel and the consumer's name.
+    async def attach(self, seat: Seat) -> Consuming:
+        """Begin to consume the lane of ``seat``, then look at it.
 
         Raises:
           TransportError: it could not be done.
         """
         async with self._at_once:
             link = self._link()
-            channel = await (self._own_channels if self._closes_channels(seat.lane) else self._channels).take(link)
+            channel = await self._channels.take(link)
             tag = f"lane.{next(self._tags)}"
-            await channel.consume(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
-            return channel, tag
+            seen = await channel.attach(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
+            return Consuming(channel, tag, seen)
 
-    async def give_back(self, channel: ConsumingChannel, tag: str, seat: Seat) -> bool:
-        """End the consumer of ``seat`` and give back all that it has; whether there was any. The lane has it then.
+    async def give_back(self, consuming: Consuming, seat: Seat, beside: int = 0) -> tuple[bool, QueueDepth | None]:
+        """End the consumer of ``seat`` and give back all that it has, then look. The lane has it then.
+
+        ``beside``: other consumers of ours. Returns whether there was any, and what was seen.
+        Raises TransportError, TimeoutError.
+        """
+        gave_back, depth = await consuming.channel.give_back(consuming.tag, self.name(seat.lane), seat.rest)
+        if not self.is_quorum:
+            return gave_back, depth
+        others = beside if seat.lane.seats == 1 else consuming.seen.consumers - 1
+        return gave_back, await self.look_without(seat.lane, others)
+
+    async def close(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
+        """The same at one stroke, by closing the channel, if it has no other consumers.
 
         Raises TransportError, TimeoutError.
         """
-        if not self._topology.is_quorum:
-            return await channel.give_back(tag, seat.rest)
-        before = await self.look(seat.lane)
-        if self._closes_channels(seat.lane):
-            gave_back = bool(seat.rest())
-            await channel.close()
-        else:
-            gave_back = await channel.give_back(tag, seat.rest)
-        await self._uncounted(seat.lane, 0 if before is None or seat.lane.seats == 1 else before.consumers - 1)
-        return gave_back
+        seat.rest()  # the broker takes it
+        await consuming.channel.close()
+        return await self.look_without(seat.lane)
 
-    def _closes_channels(self, lane: Lane) -> bool:
-        # A quorum queue gets back in any order what comes to a consumer that is just cancelled. Of other lanes that is
-        # one message at most (`prefetch`); a partition has many, and they go back together with their channel.
-        return self._topology.is_quorum and lane.partition is not None
+    async def look_without(self, lane: Lane, others: int = 0) -> QueueDepth | None:
+        """Look when what we have ended is not counted any more, but ``others`` at most.
 
-    async def _uncounted(self, lane: Lane, others: int) -> None:
-        """A quorum queue counts a cancelled consumer until what was in its hand is ready again.
-
-        Nobody begins to serve before: they would get what comes behind it.
+        A quorum queue counts a cancelled consumer until what was in its hand is ready again, and a closed channel's
+        for a moment. Nobody begins to serve before: they would get what comes behind it.
+        Raises TransportError, TimeoutError.
         """
+        if not self.is_quorum:
+            return await self.look(lane)
         until, pause = self.clock.monotonic() + COUNTED, FIRST_PAUSE
         while (depth := await self.look(lane)) is not None and depth.consumers > others:
             if self.clock.monotonic() >= until:
                 raise TransportError(f"{self.name(lane)} counts a consumer that was cancelled.")
             if lane.seats > 1 and pause == LONGEST_PAUSE:
-                return  # it is another's, that came meanwhile
+                break  # it is another's, that came meanwhile
             await self.clock.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
+        return depth
+
+    def relief(self, lane: Lane) -> AbstractAsyncContextManager[None]:
+        """See `relief`. Raises TransportError."""
+        return self._reliefs.of(self._link(), self.name(lane))
 
     async def renew(self, lane: Lane, why: Why | None = None) -> bool:
         """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""
@@ -164,12 +187,10 @@ class Access:
     def flush(self) -> None:
         """Send the acks that are due."""
         self._channels.flush()
-        self._own_channels.flush()
 
     def lose(self) -> None:
         """The connection is gone."""
         self._channels.lose()
-        self._own_channels.lose()
 
     # -- what the broker does
 
@@ -180,8 +201,7 @@ class Access:
 
     def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
         """See `consuming.Told`: what was in hand is the broker's again; the tokens are still ours."""
-        if not self._channels.remove(channel):
-            self._own_channels.remove(channel)
+        self._channels.remove(channel)
         for taker in tuple(takers):
             self.on_cancelled(taker)
 

@@ -47,15 +47,20 @@ class Acks:
     def flush(self) -> None:
         """Send what is due."""
         self._flush_is_due = False
+        frames = self.take_due()
+        if frames:
+            self._write(frames)
+
+    def take_due(self) -> bytes:
+        """The frames of what is due, for who sends them among others."""
         if self._is_dead:
-            return
+            return b""
         # Requeues first: what they end must not be open any more when an ack of several is counted out.
         frames = [wire.requeue(self._channel, tag) for tag in self._requeued]
         self._requeued.clear()
         frames += self._ack_frames()
         self._acked.clear()
-        if frames:
-            self._write(b"".join(frames))
+        return b"".join(frames)
 
     def die(self) -> None:
         """The channel is gone."""

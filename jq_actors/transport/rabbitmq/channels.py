@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Generic, TypeVar
 
 from jq_actors.events import Events
 
 from .consuming import ConsumingChannel, Told
 from .link import Link
 
+C = TypeVar("C", bound=ConsumingChannel)
 
-class Channels:
-    """At most so many consuming channels on one connection, opened when they are needed."""
 
-    def __init__(self, most: int, told: Told, events: Events) -> None:
-        self._most, self._told, self._events = most, told, events
-        self._open: list[ConsumingChannel] = []
+class Channels(Generic[C]):
+    """At most so many consuming channels of one kind on one connection, opened when they are needed."""
+
+    def __init__(self, kind: type[C], most: int, told: Told, events: Events) -> None:
+        self._kind, self._most, self._told, self._events = kind, most, told, events
+        self._open: list[C] = []
         self._opening = asyncio.Lock()
 
-    async def take(self, link: Link, *, alone: bool = False) -> ConsumingChannel:
+    async def take(self, link: Link, *, alone: bool = False) -> C:
         """A place on the channel with the fewest consumers; ``alone``: on one of its own.
 
         Raises:
@@ -28,7 +31,7 @@ class Channels:
             alive = [channel for channel in self._open if channel.is_alive]
             channel = min(alive, key=lambda channel: channel.seats, default=None)
             if channel is None or alone or (channel.seats > 0 and len(alive) < self._most):
-                channel = ConsumingChannel(link, await link.open_channel(), self._told, self._events)
+                channel = self._kind(link, await link.open_channel(), self._told, self._events)
                 self._open.append(channel)
             channel.seats += 1
             return channel

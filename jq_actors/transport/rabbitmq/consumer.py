@@ -81,7 +81,7 @@ class Consumer:
         self._wanted: dict[str, _Wanted] = {}
         self._missing: dict[str, _Wanted] = {}
         self._broken: dict[str, str] = {}
-        self._channels = Channels(CHANNELS, self, events)
+        self._channels = Channels(ConsumingChannel, CHANNELS, self, events)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._background = Background(events, clock)
         self._bell = Doorbell(clock)

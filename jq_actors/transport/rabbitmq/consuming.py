@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol, cast
+from collections.abc import Callable, Collection
+from typing import Any, Protocol
 
-import aiormq
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from pamqp.commands import Basic
 
-from jq_actors.errors import TransportError
 from jq_actors.events import Events
 from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import Delivery, StillBlocked
@@ -163,55 +161,6 @@ class ConsumingChannel:
         await ask(self._channel.basic_cancel(tag))
         self._leave(tag)
 
-    async def give_back(self, tag: str, rest: Callable[[], Sequence[RabbitDelivery]]) -> bool:
-        """End the consumer ``tag`` and give ``rest`` back, in one breath: the messages behind them go to nobody first.
-
-        ``rest`` is asked again until nothing more has come. After it returns, the broker has it all back. Returns
-        whether there was any.
-
-        Raises:
-          TransportError: the channel went, and with it took everything back.
-        """
-        self._check_alive()
-        self._acks.flush()  # a quorum queue counts a cancelled consumer until the last of its deliveries is acked
-        if self._link.tap is None:
-            await ask(self._channel.basic_cancel(tag))  # aiormq's writes and ours cannot be brought into one order
-            self._check_alive()
-        else:
-            self._link.write(wire.cancel(self._channel.number, tag))
-            cast(aiormq.Channel, self._channel).consumers.pop(tag, None)
-        held = rest()
-        gave_back = bool(held)
-        while True:
-            for delivery in held:
-                delivery.requeue()
-            self._acks.flush()
-            await self._settled()
-            self._check_alive()  # its end may come in one read with the answer
-            held = rest()
-            if not held:
-                break
-            gave_back = True
-        self._leave(tag)
-        return gave_back
-
-    async def close(self) -> None:
-        """Give back all that is in hand of its consumers, at once, by closing it. Raises TransportError."""
-        self._acks.flush()
-        for tag in tuple(self._takers):
-            self._leave(tag.decode())
-        self.on_closing("")  # nobody may join it any more
-        await ask(self._channel.close())
-
-    def _check_alive(self) -> None:
-        if not self.is_alive:
-            raise TransportError("The channel is gone.")
-
-    async def _settled(self) -> None:
-        # Any answer would do: the broker answers a channel's requests in order, after what was written before them.
-        async with self._lock:
-            await ask(self._channel.basic_qos(prefetch_count=self._prefetch or 0))
-
     def refuse(self) -> None:
         """From now on give back what comes."""
         self._takers.clear()
@@ -238,6 +187,10 @@ class ConsumingChannel:
     def on_declared(self, method: bytes) -> None:
         """Not on this channel: nothing is declared here."""
         raise AssertionError("An answer to a declare on a consumer's channel.")
+
+    def on_prefetch_set(self) -> bool:
+        """aiormq's, which has asked."""
+        return False
 
     def on_closing(self, reason: str) -> None:
         """See `Sink`."""

@@ -1,4 +1,4 @@
-"""The end of a lane's service, where others' consumers matter: a rival that stands by, and the lane's deletion."""
+"""The end of a lane's service, where others' consumers matter: what is given back in order, and the lane's deletion."""
 
 from __future__ import annotations
 
@@ -6,32 +6,37 @@ from jq_actors.errors import TransportError
 from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import SETTLED, may_delete
 
-from .access import Access
-from .consuming import ConsumingChannel
+from .access import Access, Consuming
 from .room import Room
 from .seat import End, Seat
 
-RIVAL_LEAVES = (0.05, 0.1, 0.2, 0.4)
+RIVAL_LEAVES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each further look whether a second consumer has left."""
 STEP = 0.02
 """Seconds between two looks at whether a lane is still without work."""
 
 
-async def outlast_rival(access: Access, seat: Seat) -> None:
-    """Wait for a second consumer to leave that attached at the same moment as ours: it sees that nothing comes.
+async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth | None:
+    """End the consumer of ``seat``, so that the lane has all back and in its order; then look.
 
-    Were it there when ours is cancelled, it would get what comes behind that which is given back.
+    A quorum queue puts what comes back behind what came back before, so there the channel is closed: all at one stroke.
+    With rows a relief is spared, but for a partition: what comes out of order waits for its turn there.
+    Raises TransportError, TimeoutError.
     """
-    if seat.lane.seats > 1 or seat.has_no_rest:
-        return
-    for pause in RIVAL_LEAVES:
-        try:
-            depth = await access.look(seat.lane)
-        except (TransportError, TimeoutError):
-            return
-        if depth is None or depth.consumers <= 1 or seat.end is End.LOST:
-            return
-        await access.clock.sleep(pause)
+    if access.is_quorum and not seat.is_clean and consuming.channel.seats == 1:
+        return await access.close(consuming, seat)
+    is_spared = access.is_quorum or (access.has_store and seat.lane.partition is None)
+    if seat.is_clean or seat.lane.seats > 1 or is_spared:
+        return (await access.give_back(consuming, seat))[1]
+    try:
+        async with access.relief(seat.lane):
+            await _outlast_rival(access, seat)
+            await access.give_back(consuming, seat, beside=1)
+    except (TransportError, TimeoutError):
+        if not consuming.channel.has(consuming.tag):
+            raise
+        return (await access.give_back(consuming, seat))[1]
+    return await access.look(seat.lane)
 
 
 async def stays_alone(access: Access, room: Room, seat: Seat) -> bool:
@@ -49,13 +54,30 @@ async def stays_alone(access: Access, room: Room, seat: Seat) -> bool:
     return False
 
 
-async def cancel_and_delete(access: Access, channel: ConsumingChannel, tag: str, seat: Seat) -> None:
+async def cancel_and_delete(access: Access, consuming: Consuming, seat: Seat) -> None:
     """Cancel our consumer, and delete the lane if nobody uses it. Raises TransportError, TimeoutError."""
     async with access.shield(seat.lane) as ours:
         depth = await access.look(seat.lane)
-        gave_back = await access.give_back(channel, tag, seat)
+        gave_back, _ = await access.give_back(consuming, seat)
         if may_delete(depth, ours, gave_back=gave_back):
             await access.delete(seat.lane)
+
+
+async def _outlast_rival(access: Access, seat: Seat) -> None:
+    """Wait for a consumer to leave that stands between ours and its relief: it leaves when it sees that it is too many.
+
+    Were it there when ours is cancelled, it would get what comes behind that which is given back.
+    """
+    if not seat.taken:
+        return  # then we may be the one too many
+    for pause in RIVAL_LEAVES:
+        try:
+            depth = await access.look(seat.lane)
+        except (TransportError, TimeoutError):
+            return
+        if depth is None or depth.consumers <= 2 or seat.end is End.LOST:
+            return
+        await access.clock.sleep(pause)
 
 
 async def _is_slot_wanted(room: Room) -> bool:

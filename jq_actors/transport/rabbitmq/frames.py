@@ -50,6 +50,10 @@ class Sink(Protocol):
         """The answer to a declare; ``method`` is without its class and method."""
         ...
 
+    def on_prefetch_set(self) -> bool:
+        """The answer to a ``basic.qos``; whether it was the sink's own, and not aiormq's."""
+        ...
+
     def on_closing(self, reason: str) -> None:
         """The channel is gone: nothing may be written to it any more. aiormq gets to know it later."""
         ...
@@ -237,7 +241,7 @@ class _Content:
         if method == wire.DECLARED:
             self.sink.on_declared(arguments)
             return True
-        return False
+        return method == wire.PREFETCH_SET and self.sink.on_prefetch_set()
 
     def _complete(self, method: bytes) -> None:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)

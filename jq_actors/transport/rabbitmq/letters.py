@@ -144,6 +144,10 @@ class _TappedMailbox:
         """See `Sink`."""
         self._told.on_confirm(self._offset + tag, multiple=multiple, taken=taken)
 
+    def on_prefetch_set(self) -> bool:
+        """Not on this channel: nothing is consumed here."""
+        raise AssertionError("An answer to a qos on a publisher's channel.")
+
     def on_declared(self, method: bytes) -> None:
         """Not on this channel: nothing is declared here."""
         raise AssertionError("An answer to a declare on the publisher's channel.")

@@ -111,6 +111,10 @@ class Looks:
         self._asked.clear()
         self._ask_soon()
 
+    def on_prefetch_set(self) -> bool:
+        """Not on this channel: nothing is consumed here."""
+        raise AssertionError("An answer to a qos on a channel for looks.")
+
     def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
         """Not on this channel: nothing is consumed here."""
         raise AssertionError("A delivery on a channel for looks.")

@@ -84,8 +84,7 @@ class LaneDelivery:
 
     def ack(self) -> None:
         """See `Delivery.ack`."""
-        self._held.ack()
-        self._seat.ended(self)
+        self._seat.ended(self, self._held)
 
     def requeue(self) -> None:
         """See `Delivery.requeue`."""
@@ -104,21 +103,24 @@ class LaneDelivery:
 class Seat:
     """Hands what comes by one consumer over, one at a time: of a partition, one of each group.
 
+    Nothing is handed over before the first `go_on`. The acks of the last ``prefetch`` jobs of a turn are kept back: as
+    long as so many are unacked the broker sends nothing, so that nothing can cross the cancel of a consumer that has
+    them all (`is_clean`), and they go out behind it.
+
     Parameters:
       prefetch: most unacked messages.
+      turn: messages that it means to take before others have their turn; 0: it keeps no ack back.
       may_go_on: asked after each job whether the next one is handed over at once.
-      is_held: whether nothing is handed over before `go_on`.
     """
 
     def __init__(
         self,
         lane: Lane,
         prefetch: int,
+        turn: int,
         deliver: Deliver,
         bury: Bury,
         may_go_on: Callable[[Seat], bool],
-        *,
-        is_held: bool = False,
     ) -> None:
         self.lane, self.prefetch, self.bury = lane, prefetch, bury
         self.taken = 0
@@ -134,7 +136,11 @@ class Seat:
         self._waiting: deque[RabbitDelivery] = deque()
         self._in_hand: dict[LaneDelivery, bytes] = {}
         self._taken_back: list[RabbitDelivery] = []
-        self._is_due, self._is_held = False, is_held
+        self._ended: list[RabbitDelivery] = []
+        """Jobs that have ended, whose acks are kept back."""
+        self._acked_freely = max(0, turn - prefetch)
+        self._keeps_back, self._have_aged = turn > 0, False
+        self._is_due, self._is_held = False, True
 
     @property
     def queue(self) -> str:
@@ -161,11 +167,18 @@ class Seat:
         """Whether nothing is to be given back."""
         return not self._waiting and not self._taken_back
 
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is to be given back, and nothing more can come before an ack is sent."""
+        return self.is_empty and not self._taken_back and len(self._ended) == self.prefetch
+
     def go_on(self) -> None:
         """Hand over again, after it was held."""
         self._is_held = False
         if self.end is None:
             self.woken.clear()
+            if len(self._ended) == self.prefetch:
+                self.let_go()
             self._hand_over()
 
     def give_up(self, end: End) -> None:
@@ -173,9 +186,25 @@ class Seat:
         self.end = end if self.end is None else max(self.end, end)
         if self.is_free or end is End.LOST:
             self.woken.set()
+        if not self.is_free or end is End.LOST:
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Ack all that has ended, and keep nothing back any more."""
+        self._keeps_back = False
+        ended, self._ended = self._ended, []
+        for held in ended:
+            held.ack()
+
+    def age(self) -> None:
+        """Called now and then: an ack is kept back from one call to the second one after it at most."""
+        if self._ended and self._have_aged:
+            self.let_go()
+        self._have_aged = bool(self._ended)
 
     def rest(self) -> list[RabbitDelivery]:
-        """Take away all that is to be given back, in its order."""
+        """Ack what has ended; take away all that is to be given back, in its order."""
+        self.let_go()
         rest = sorted([*self._taken_back, *self._waiting], key=lambda delivery: delivery.tag)
         self._taken_back.clear()
         self._waiting.clear()
@@ -183,11 +212,16 @@ class Seat:
 
     # -- the endings of a delivery
 
-    def ended(self, delivery: LaneDelivery) -> None:
-        """It was acked."""
-        if self._in_hand.pop(delivery, None) is not None:
-            self.jobs += 1
-            self._let_next_come()
+    def ended(self, delivery: LaneDelivery, held: RabbitDelivery) -> None:
+        """It is done."""
+        if self._in_hand.pop(delivery, None) is None:
+            return
+        self.jobs += 1
+        if self._keeps_back and self.jobs > self._acked_freely and held.is_open:
+            self._ended.append(held)
+        else:
+            held.ack()
+        self._let_next_come()
 
     def took_back(self, delivery: LaneDelivery, held: RabbitDelivery, end: End) -> None:
         """It is not done, and goes back to the lane; the seat ends so."""
@@ -221,6 +255,8 @@ class Seat:
             if self.is_free:
                 self.woken.set()
         else:
+            if len(self._ended) == self.prefetch:
+                self.let_go()  # else nothing could come
             self._hand_over_soon()
 
     def _hand_over_soon(self) -> None:

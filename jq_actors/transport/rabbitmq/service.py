@@ -12,11 +12,11 @@ from jq_actors.errors import TransportError
 from jq_actors.events import LaneClosed, LaneOpened
 from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import QueueDepth
-from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is_wanted, looks_again
+from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is_wanted, looks_again, stands_by
 
 from .access import Access
 from .consuming import RabbitDelivery
-from .ending import cancel_and_delete, outlast_rival, stays_alone
+from .ending import cancel_and_delete, leave, stays_alone
 from .lane_names import Why, why_of
 from .room import Room
 from .seat import End, Seat
@@ -109,6 +109,7 @@ class Service:
         seat, token = self._seat, self._token
         if seat is None or seat.end is not None:
             return
+        seat.age()
         if token is not None and not token.is_open:
             seat.give_up(End.HANDED_OVER)  # its channel was lost: the lane needs a token that lives with it
         elif token is not None and now - self._since_token >= self._access.longest_hold:
@@ -127,8 +128,8 @@ class Service:
             if self._room.is_stopped:
                 self._settle_token(acked=False)
                 return End.STOPPED
-            end = await self._sit(depth)
-            depth = await self._after(end)
+            end, seen = await self._sit(depth)
+            depth = await self._after(end, seen)
         self._settle_token(acked=end in (End.DRAINED, End.LEFT))
         return end
 
@@ -161,44 +162,41 @@ class Service:
             return None
         return None if after_cancel(depth, blocked=blocked) is AfterCancel.LET_GO else depth
 
-    async def _sit(self, depth: QueueDepth) -> End:
-        """Consume until there is a reason to end, and end with nothing outstanding."""
-        crowd = self.lane.seats > 1
-        prefetch = self._access.prefetch(self.lane)
-        seat = Seat(self.lane, prefetch, self._room.deliver, self._access.bury, self._may_go_on, is_held=crowd)
-        self._expected, self._jobs_before = depth.ready, 0
-        self._seat, self._quiet_since = seat, math.inf
-        channel, tag = await self._access.attach(seat)
+    async def _sit(self, depth: QueueDepth) -> tuple[End, QueueDepth | None]:
+        """Consume until there is a reason to end, and end with nothing outstanding; then look."""
+        seat = self._seat = self._seat_for(depth)
+        consuming = await self._access.attach(seat)
         self._since = self._clock.monotonic()
         if seat.is_empty:
             self._quiet_since = self._since
         self._begun()
-        if crowd:
-            await self._go_on_unless_crowded(seat)
+        if stands_by(consuming.seen, seat.taken, self.lane.seats):
+            seat.give_up(End.DRAINED)
+            if self.lane.seats > 1:
+                await self._clock.sleep(STEP_BACK * self._clock.random())
+        else:
+            seat.go_on()
         if self._room.is_stopped:
             seat.give_up(End.STOPPED)
         end = await self._until_end(seat)
-        if end not in (End.LOST, End.DRAINED):
-            await outlast_rival(self._access, seat)
         self._jobs += seat.jobs
+        seen = None
         if end is End.DRAINED and self._is_over(seat) and await stays_alone(self._access, self._room, seat):
-            await cancel_and_delete(self._access, channel, tag, seat)
+            await cancel_and_delete(self._access, consuming, seat)
+            seen = await self._access.look(self.lane)
         elif (seat.end or end) is not End.LOST:
-            await self._access.give_back(channel, tag, seat)
+            seen = await leave(self._access, consuming, seat)
         self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)
-        return seat.end or end
+        return seat.end or end, seen
 
-    async def _go_on_unless_crowded(self, seat: Seat) -> None:
-        """Several may have looked before any of them consumed: of those that are too many, each sees it now."""
-        try:
-            depth = await self._access.look(self.lane)
-        except (TransportError, TimeoutError):
-            depth = None
-        if depth is not None and depth.consumers <= self.lane.seats:
-            seat.go_on()
-            return
-        seat.give_up(End.DRAINED)
-        await self._clock.sleep(STEP_BACK * self._clock.random())
+    def _seat_for(self, depth: QueueDepth) -> Seat:
+        self._expected, self._jobs_before, self._quiet_since = depth.ready, 0, math.inf
+        prefetch, turn = self._access.prefetch(self.lane), 0
+        if self.lane.partition is None:
+            turn = max(1, min(depth.ready, self._room.fairness.quantum * self.lane.weight))
+            # While others wait for our place, it takes no more than can be ended in one turn: see `Seat.is_clean`.
+            prefetch = prefetch if self._room.has_free else min(prefetch, turn)
+        return Seat(self.lane, prefetch, turn, self._room.deliver, self._access.bury, self._may_go_on)
 
     async def _until_end(self, seat: Seat) -> End:
         while True:
@@ -222,11 +220,11 @@ class Service:
         is_idle = quiet >= self._room.fairness.idle.total_seconds() or (self._why is Why.IDLE and not seat.taken)
         return is_idle and seat.taken >= self._expected and self._access.deletes(self.lane)
 
-    async def _after(self, end: End) -> QueueDepth | None:
+    async def _after(self, end: End, seen: QueueDepth | None) -> QueueDepth | None:
         """What to do when the consumer is gone: a look that says to consume again; ``None``: it is over."""
         match end:
             case End.DRAINED:
-                return self._if_wanted(await self._access.look(self.lane))
+                return self._if_wanted(seen)
             case End.LEFT:
                 blocked = await self._still_blocked()
                 return self._if_wanted(await self._access.look(self.lane), blocked=blocked)
@@ -244,9 +242,11 @@ class Service:
         now = self._clock.monotonic()
         if seat.is_empty:
             self._quiet_since = now
-            if seat.taken >= self._expected and not self._room.has_free:
-                seat.give_up(End.DRAINED)
-                return True
+            if seat.taken >= self._expected:
+                if not self._room.has_free:
+                    seat.give_up(End.DRAINED)
+                    return True
+                seat.let_go()
             self._room.fell_quiet(self)
         if now - self._since_token >= self._access.longest_hold and self._token is not None:
             seat.give_up(End.HANDED_OVER)

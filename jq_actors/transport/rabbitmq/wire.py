@@ -29,6 +29,7 @@ RETURN = struct.pack(">HH", 60, 50)
 ACK = struct.pack(">HH", 60, 80)
 NACK = struct.pack(">HH", 60, 120)
 DECLARED = struct.pack(">HH", 50, 11)
+PREFETCH_SET = struct.pack(">HH", 60, 11)
 CHANNEL_CLOSE = struct.pack(">HH", 20, 40)
 CONNECTION_CLOSE = struct.pack(">HH", 10, 50)
 BLOCKED = struct.pack(">HH", 10, 60)
@@ -37,7 +38,11 @@ UNBLOCKED = struct.pack(">HH", 10, 61)
 _MAX_SHORT = 255
 _END = bytes([FRAME_END])
 _SETTLE = struct.Struct(">BHIHHQBB")
+_QOS = struct.pack(">HHI", 60, 10, 0)
+_CONSUME = struct.pack(">HHH", 60, 20, 0)
 _CANCEL = struct.pack(">HH", 60, 30)
+_NO_WAIT = b"\x01"
+_ONLY_NO_WAIT = b"\x08"
 _DECLARE = struct.pack(">HHH", 50, 10, 0)
 _PASSIVE, _NO_ARGUMENTS = b"\x01", bytes(4)
 _DEPTH = struct.Struct(">II")
@@ -69,9 +74,21 @@ def requeue(channel: int, tag: int) -> bytes:
     return _SETTLE.pack(METHOD, channel, 13, 60, 120, tag, 0b10, FRAME_END)
 
 
+def prefetch(channel: int, count: int) -> bytes:
+    """``basic.qos``: at most ``count`` unacked messages of each consumer that is started later; it is answered."""
+    method = _QOS + count.to_bytes(2, "big") + b"\x00"
+    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+
+
+def consume(channel: int, queue: str, consumer: str, arguments: Mapping[str, Any]) -> bytes:
+    """``basic.consume`` of ``queue`` by the name ``consumer``, without an answer."""
+    method = _CONSUME + _short(queue) + _short(consumer) + _ONLY_NO_WAIT + table(arguments)
+    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+
+
 def cancel(channel: int, consumer: str) -> bytes:
     """``basic.cancel`` of ``consumer`` without an answer."""
-    method = _CANCEL + _short(consumer) + b"\x01"
+    method = _CANCEL + _short(consumer) + _NO_WAIT
     return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
 
 
