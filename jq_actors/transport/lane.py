@@ -27,7 +27,7 @@ class Fairness:
 
     quantum: int = 50
     """Jobs, times the lane's weight."""
-    time_slice: timedelta = timedelta(seconds=5)
+    time_slice: timedelta = timedelta(seconds=1)
     """The same, for jobs that take long."""
     idle: timedelta = timedelta(seconds=60)
     """A lane that had no work for so long is deleted."""

@@ -40,7 +40,7 @@ class GroupFifo(JobMiddleware):
         *,
         rules: Sequence[Mapping[str, Any]] | None = None,
         quantum: int = 50,
-        time_slice: str | int | timedelta = "5s",
+        time_slice: str | int | timedelta = "1s",
         idle: str | int | timedelta = "60s",
     ) -> None:
         self.group_rules = GroupRules(

@@ -115,8 +115,10 @@ async def test_a_turn_that_goes_on_keeps_nothing_back() -> None:
     seat.go_on()
     broker.bring(seat, 2)
     await hand.end(2)
-    assert broker.unacked == []
+    assert broker.unacked == [1, 2]
 
+    seat.let_go()
+    assert broker.unacked == []
     broker.bring(seat, 2)
     await hand.end(1)
 

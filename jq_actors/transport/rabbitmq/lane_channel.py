@@ -119,6 +119,8 @@ class LaneChannel(ConsumingChannel):
 
     def on_declared(self, method: bytes) -> None:
         """See `Sink`: the answer to the oldest look."""
+        if not self.is_alive:
+            return  # given up before the socket was closed
         answer = self._looks.popleft()
         if not answer.done():
             answer.set_result(QueueDepth(*wire.read_declared(method)))

@@ -18,6 +18,9 @@ from .service import Service
 FRESH = 0.1
 """Seconds for which a look at the lobby is good for all its lanes."""
 
+QUIET_SWEEP = 0.02
+"""Seconds until a lane that fell quiet waits for more work: a token that is on its way takes its place more cheaply."""
+
 Send = Callable[[str, Coroutine[Any, Any, None]], None]
 """Carries an errand to its end."""
 
@@ -38,7 +41,7 @@ class Lobby:
         self._quiet: set[Service] = set()
         self._idle: dict[str, tuple[Lane, float]] = {}
         """Lanes that were left empty, and since when. Nothing tells if others serve them, or delete them."""
-        self._is_reminding = False
+        self._is_reminding = self._is_sweeping = False
         self._depth: QueueDepth | None = None
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
@@ -98,6 +101,9 @@ class Lobby:
     def fell_quiet(self, service: Service) -> None:
         """See `Room.fell_quiet`."""
         self._quiet.add(service)
+        if not self._is_sweeping:
+            self._is_sweeping = True
+            self._send(f"quiet lanes of {self.queue}", self._end_quiet_soon())
 
     def recent_depth(self) -> QueueDepth | None:
         """See `Room.recent_depth`."""
@@ -149,11 +155,16 @@ class Lobby:
                     self._idle[name] = service.lane, self._access.clock.monotonic()
             self._fill()
 
+    async def _end_quiet_soon(self) -> None:
+        try:
+            await self._access.clock.sleep(QUIET_SWEEP)
+        finally:
+            self._is_sweeping = False
+        self._end_quiet_ones()
+
     def _end_quiet_ones(self) -> None:
-        quiet, self._quiet = self._quiet, set()
-        now = self._access.clock.monotonic()
-        for service in quiet:
-            service.tick(now)
+        for service in tuple(self._quiet):
+            service.end_quiet()
 
     def _all(self) -> list[Service]:
         return [service for services in self._services.values() for service in services]

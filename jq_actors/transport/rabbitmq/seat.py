@@ -255,8 +255,6 @@ class Seat:
             if self.is_free:
                 self.woken.set()
         else:
-            if len(self._ended) == self.prefetch:
-                self.let_go()  # else nothing could come
             self._hand_over_soon()
 
     def _hand_over_soon(self) -> None:

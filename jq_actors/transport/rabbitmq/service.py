@@ -119,6 +119,16 @@ class Service:
         elif seat.is_empty and now - self._quiet_since >= QUIET:
             self._since, self._jobs_before = now, seat.jobs
 
+    def end_quiet(self) -> None:
+        """Its place may be wanted, if its lane has no work at the moment; else what comes next is wanted."""
+        seat = self._seat
+        if seat is None or seat.end is not None or not seat.is_empty:
+            return
+        if self._room.has_free:
+            seat.let_go()
+        elif seat.taken >= self._expected:
+            seat.give_up(End.DRAINED)
+
     # -- from look to look
 
     async def _serve(self) -> End:
@@ -194,8 +204,7 @@ class Service:
         prefetch, turn = self._access.prefetch(self.lane), 0
         if self.lane.partition is None:
             turn = max(1, min(depth.ready, self._room.fairness.quantum * self.lane.weight))
-            # While others wait for our place, it takes no more than can be ended in one turn: see `Seat.is_clean`.
-            prefetch = prefetch if self._room.has_free else min(prefetch, turn)
+            prefetch = min(prefetch, turn)  # it takes no more than it can end in one turn: see `Seat.is_clean`
         return Seat(self.lane, prefetch, turn, self._room.deliver, self._access.bury, self._may_go_on)
 
     async def _until_end(self, seat: Seat) -> End:
@@ -242,12 +251,13 @@ class Service:
         now = self._clock.monotonic()
         if seat.is_empty:
             self._quiet_since = now
-            if seat.taken >= self._expected:
-                if not self._room.has_free:
-                    seat.give_up(End.DRAINED)
-                    return True
+            if seat.taken < self._expected:
                 seat.let_go()
-            self._room.fell_quiet(self)
+            elif not self._room.has_free:
+                seat.give_up(End.DRAINED)
+                return True
+            else:
+                self._room.fell_quiet(self)
         if now - self._since_token >= self._access.longest_hold and self._token is not None:
             seat.give_up(End.HANDED_OVER)
             return True
