@@ -30,7 +30,7 @@ def _problems(*middleware: Any) -> list[str]:
 def test_without_options_each_group_is_a_plain_fifo() -> None:
     for layer in (GroupFifo(), GroupFifo(rules=None), GroupFifo(rules=[])):
         assert layer.group_rules.rules == ()
-        assert layer.group_rules.fairness == Fairness(50, timedelta(seconds=5), timedelta(seconds=60))
+        assert layer.group_rules.fairness == Fairness(50, timedelta(seconds=1), timedelta(seconds=60))
         assert not layer.requires
     assert JobMiddleware().group_rules is None
     assert Retry().group_rules is None

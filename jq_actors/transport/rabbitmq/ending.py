@@ -54,13 +54,14 @@ async def stays_alone(access: Access, room: Room, seat: Seat) -> bool:
     return False
 
 
-async def cancel_and_delete(access: Access, consuming: Consuming, seat: Seat) -> None:
-    """Cancel our consumer, and delete the lane if nobody uses it. Raises TransportError, TimeoutError."""
+async def cancel_and_delete(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth | None:
+    """Cancel our consumer, and delete the lane if nobody uses it; then look. Raises TransportError, TimeoutError."""
     async with access.shield(seat.lane) as ours:
         depth = await access.look(seat.lane)
         gave_back, _ = await access.give_back(consuming, seat)
         if may_delete(depth, ours, gave_back=gave_back):
             await access.delete(seat.lane)
+    return await access.look(seat.lane)
 
 
 async def _outlast_rival(access: Access, seat: Seat) -> None:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from jq_actors.errors import TransportError
 from jq_actors.transport.lane import Fairness, Lane
 from jq_actors.transport.port import Deliver, QueueDepth
 
@@ -18,8 +19,8 @@ from .service import Service
 FRESH = 0.1
 """Seconds for which a look at the lobby is good for all its lanes."""
 
-QUIET_SWEEP = 0.02
-"""Seconds until a lane that fell quiet waits for more work: a token that is on its way takes its place more cheaply."""
+QUIET_SWEEP = 0.01
+"""Seconds until a look at the lobby tells whether lanes that fell quiet give up their places, or wait for more work."""
 
 Send = Callable[[str, Coroutine[Any, Any, None]], None]
 """Carries an errand to its end."""
@@ -69,7 +70,7 @@ class Lobby:
         self._waiting.append((lane, token))
         self._fill()
         if not self.has_free:
-            self._end_quiet_ones()
+            self._end_quiet_ones(tokens_wait=True)
 
     def stop(self) -> None:
         """Serve no more: what has nothing in hand goes back now, the rest when its last job has ended."""
@@ -158,13 +159,16 @@ class Lobby:
     async def _end_quiet_soon(self) -> None:
         try:
             await self._access.clock.sleep(QUIET_SWEEP)
+            depth = await self.depth()
+        except (TransportError, TimeoutError):
+            depth = None
         finally:
             self._is_sweeping = False
-        self._end_quiet_ones()
+        self._end_quiet_ones(tokens_wait=depth is not None and depth.ready > 0)
 
-    def _end_quiet_ones(self) -> None:
+    def _end_quiet_ones(self, *, tokens_wait: bool) -> None:
         for service in tuple(self._quiet):
-            service.end_quiet()
+            service.end_quiet(is_wanted=tokens_wait or not self.has_free)
 
     def _all(self) -> list[Service]:
         return [service for services in self._services.values() for service in services]

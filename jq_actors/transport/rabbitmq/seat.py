@@ -197,7 +197,7 @@ class Seat:
             held.ack()
 
     def age(self) -> None:
-        """Called now and then: an ack is kept back from one call to the second one after it at most."""
+        """Called now and then: acks are kept back only while one job after the other ends. A long one lets them go."""
         if self._ended and self._have_aged:
             self.let_go()
         self._have_aged = bool(self._ended)
@@ -210,6 +210,10 @@ class Seat:
         self._waiting.clear()
         return rest
 
+    async def is_still_blocked(self) -> bool:
+        """Whether nothing of it may run yet, for who has left it for that."""
+        return self.still_blocked is None or await self.still_blocked()
+
     # -- the endings of a delivery
 
     def ended(self, delivery: LaneDelivery, held: RabbitDelivery) -> None:
@@ -219,6 +223,7 @@ class Seat:
         self.jobs += 1
         if self._keeps_back and self.jobs > self._acked_freely and held.is_open:
             self._ended.append(held)
+            self._have_aged = False
         else:
             held.ack()
         self._let_next_come()

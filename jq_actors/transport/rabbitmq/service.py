@@ -51,8 +51,7 @@ class Service:
         self._since = self._quiet_since = math.inf
         self._expected = self._jobs = self._jobs_before = 0
         self._why: Why | None = None
-        self._patience = FIRST_PATIENCE
-        self._is_told = False
+        self._patience, self._is_told = FIRST_PATIENCE, False
 
     @property
     def is_busy(self) -> bool:
@@ -119,12 +118,12 @@ class Service:
         elif seat.is_empty and now - self._quiet_since >= QUIET:
             self._since, self._jobs_before = now, seat.jobs
 
-    def end_quiet(self) -> None:
-        """Its place may be wanted, if its lane has no work at the moment; else what comes next is wanted."""
+    def end_quiet(self, *, is_wanted: bool) -> None:
+        """If its lane has no work at the moment: give up its place if that ``is_wanted``; else wait for more work."""
         seat = self._seat
         if seat is None or seat.end is not None or not seat.is_empty:
             return
-        if self._room.has_free:
+        if not is_wanted:
             seat.let_go()
         elif seat.taken >= self._expected:
             seat.give_up(End.DRAINED)
@@ -188,12 +187,10 @@ class Service:
             seat.go_on()
         if self._room.is_stopped:
             seat.give_up(End.STOPPED)
-        end = await self._until_end(seat)
+        end, seen = await self._until_end(seat), None
         self._jobs += seat.jobs
-        seen = None
         if end is End.DRAINED and self._is_over(seat) and await stays_alone(self._access, self._room, seat):
-            await cancel_and_delete(self._access, consuming, seat)
-            seen = await self._access.look(self.lane)
+            seen = await cancel_and_delete(self._access, consuming, seat)
         elif (seat.end or end) is not End.LOST:
             seen = await leave(self._access, consuming, seat)
         self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)
@@ -235,15 +232,12 @@ class Service:
             case End.DRAINED:
                 return self._if_wanted(seen)
             case End.LEFT:
-                blocked = await self._still_blocked()
+                assert self._seat is not None
+                blocked = await self._seat.is_still_blocked()
                 return self._if_wanted(await self._access.look(self.lane), blocked=blocked)
             case End.HANDED_OVER | End.GIVEN_BACK:
                 self._settle_token(acked=await self._access.renew(self.lane))
         return None
-
-    async def _still_blocked(self) -> bool:
-        assert self._seat is not None
-        return self._seat.still_blocked is None or await self._seat.still_blocked()
 
     # -- while it is served
 
