@@ -8,7 +8,8 @@ Servers to break (skipped with given servers)
   private_rabbitmq: PrivateRabbitMQ    one victim for the whole run, running and healthy when a test gets it:
       ``.url .kill() .start() .stop() .restart() .wipe() .pause() .unpause() .close_connections()
       .memory_alarm(on) .delete_queue(queue) .consumer_timeout(ms | None) .ctl(*arguments) -> str
-      .queue_depths(prefix) -> {queue: ready + unacked} .log``
+      .queue_depths(prefix) -> {queue: ready + unacked} .queue_consumers(prefix) .write_down()
+      .evaluate(erlang) -> str .log``
   private_postgres: PrivatePostgres    the test's own (0.5 s): ``.stop(mode="immediate") .start() .restart()
       .drop_connections(url=None) .create_database() -> url .session()``
 Places

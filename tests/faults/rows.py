@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from tests.support.waiting import eventually_sync
@@ -110,6 +111,10 @@ class Rows:
             " AND application_name = 'jq_actors' AND state = 'active' AND query ILIKE 'commit%'"
         )
         return int(count)
+
+    def grow_older(self, by: timedelta) -> None:
+        """Let queued rows have been published so much earlier: time passes for them, and nobody waits."""
+        self._lookout.execute("UPDATE orm_jobs SET published_at = published_at - %s WHERE state = 'queued'", by)
 
     def wait_for_end(self, count: int, timeout: float) -> Counter[str]:
         """Wait until there are ``count`` jobs and all have ended; returns how many are in each state."""

@@ -29,9 +29,7 @@ QUIET: dict[str, Any] = {**SETTINGS, "persistence": {"publish_lease": "3s"}}
 
 def lanes(site: Site) -> dict[str, int]:
     """The consumers of each lane."""
-    listed = site.server.ctl("list_queues", "--silent", "name", "consumers").splitlines()
-    queues = dict(line.rsplit(maxsplit=1) for line in listed)
-    return {name: int(consumers) for name, consumers in queues.items() if name.startswith(site.name("g."))}
+    return site.server.queue_consumers(site.name("g."))
 
 
 def test_a_producer_that_dies_between_publish_and_look(make_site: MakeSite) -> None:

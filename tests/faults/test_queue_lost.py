@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from jq_actors.store.relay import STALE_AFTER
 from tests.support.amqp import Probe
 from tests.support.waiting import eventually_sync
 
@@ -28,6 +29,10 @@ def test_a_deleted_queue_is_consumed_again_and_what_was_in_it_runs(make_site: Ma
         site.wait_for_consumers(2)
         sent += actors.counts.send_many(numbered(range(50, 60)))
         site.rows.wait_for_state([command.job_id for command in sent[50:]], "succeeded", 20)
+        eventually_sync(
+            lambda: site.rows.states()["succeeded"] >= 60 - lost, 20, "what was in the workers' hands to end"
+        )
+        site.rows.grow_older(STALE_AFTER)
 
         assert site.rows.wait_for_end(60, 90) == {"succeeded": 60}
         site.wait_until_queues_are_empty()

@@ -81,8 +81,7 @@ async def test_the_node_is_killed_and_comes_back_with_its_messages(private_rabbi
     hand = AckingHand()
     async with consuming(private_rabbitmq.url, "killed", hand) as broker:
         await broker.transport.publish([job("kept", "unconsumed")])
-        # RabbitMQ writes the record of a new queue seconds later, and a crash before that loses the queue.
-        await asyncio.to_thread(private_rabbitmq.ctl, "eval", "mnesia:sync_log().")
+        await asyncio.to_thread(private_rabbitmq.write_down)
         await asyncio.to_thread(private_rabbitmq.kill)
         await eventually(lambda: not broker.transport.health.connected, why="the loss to be seen")
         with pytest.raises(TransportError, match="no connection"):

@@ -34,7 +34,8 @@ def test_sigterm_lets_running_jobs_end_and_starts_no_other(site: Site, command: 
     with running(site.place.configuration):
         actors = site.actors()
         slow = [actors["sleeps"].send("async", 2.0), actors["sleeps_sync"].send("sync", 2.0)]
-        worker = site.start(*command, "myjobs", "-p", "1", "-t", "1")
+        # As patient as Dramatiq is by itself: other tests make it quicker.
+        worker = site.start(*command, "myjobs", "-p", "1", "-t", "1", dramatiq_worker_timeout="1000")
         site.wait_for_note("start async")
         site.wait_for_note("start sync")
         left = actors["sleeps_sync"].send("left", 0.1)  # its only thread is taken
@@ -68,8 +69,7 @@ def test_at_the_shutdown_timeout_jobs_are_interrupted_and_run_again(site: Site) 
         again = site.start("dramatiq", "jq_actors", "myjobs", "-p", "1", "-t", "2")
         eventually_sync(lambda: site.notes.count("start async") == 2, 30, "the second start")
         eventually_sync(lambda: site.notes.count("start sync") == 2, 30, "the second start")
-        again.terminate()
-        again.wait(30)
+        again.kill()
 
 
 def test_a_second_sigterm_forces_and_what_can_be_interrupted_is_no_crash(site: Site) -> None:

@@ -6,7 +6,6 @@ and runs as whoever runs the tests.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .amqp import Probe
+from .erlang import program_of_erlang, said_by
 from .processes import end, free_port, kill_session, run_as, run_folder, spawn
 from .programs import find_folder
 from .waiting import eventually_sync
@@ -109,13 +109,27 @@ class PrivateRabbitMQ:
         """Run ``rabbitmqctl`` against this node; returns what it printed."""
         return run_as(None, [str(self._programs / "rabbitmqctl"), "-q", *arguments], env=self._env, timeout=CTL_TIMEOUT)
 
+    def evaluate(self, expression: str) -> str:
+        """What an Erlang expression, which has to give ``ok``, prints in the node. Costs milliseconds.
+
+        Without Erlang's ``erl_call``, `ctl` does it: that starts a virtual machine each time, of about a second.
+        """
+        said = (said_by(expression, self._env) or self.ctl("eval", f"{expression}.")).rstrip()
+        printed, _, result = said.rpartition("\n")
+        if result not in ("{ok, ok}", "ok"):
+            raise RuntimeError(f"{expression} gave {said}")
+        return printed
+
     def queue_depths(self, prefix: str = "") -> dict[str, int]:
         """Messages of each queue whose name begins with ``prefix``: ready and unacked together."""
-        queues = json.loads(self.ctl("list_queues", "--silent", "--formatter", "json", "name", "messages"))
-        return {q["name"]: q["messages"] for q in queues if q["name"].startswith(prefix)}
+        return self._of_queues("messages", prefix)
+
+    def queue_consumers(self, prefix: str = "") -> dict[str, int]:
+        """Consumers of each queue whose name begins with ``prefix``."""
+        return self._of_queues("consumers", prefix)
 
     def depth(self, queue: str) -> tuple[int, int] | None:
-        """(ready messages, consumers) of ``queue``; ``None``: no such queue. Cheaper than `queue_depths`."""
+        """(ready messages, consumers) of ``queue``; ``None``: no such queue."""
         with Probe(self.url) as probe:
             return probe.depth(queue)
 
@@ -141,7 +155,12 @@ class PrivateRabbitMQ:
         """
         self._hurried = milliseconds is not None
         value = DEFAULT_CONSUMER_TIMEOUT if milliseconds is None else milliseconds
-        self.ctl("eval", f"application:set_env(rabbit, consumer_timeout, {value}).")
+        self.evaluate(f"application:set_env(rabbit, consumer_timeout, {value})")
+
+    def write_down(self) -> None:
+        """Have it write the records of its queues: by itself it does so seconds later, and a crash before that loses
+        the new ones."""
+        self.evaluate("mnesia:sync_log()")
 
     def heal(self) -> None:
         """Undo what a test may have done to a node that still runs: pause, alarm, timeout."""
@@ -152,6 +171,10 @@ class PrivateRabbitMQ:
             self.memory_alarm(False)
         if self._hurried:
             self.consumer_timeout(None)
+
+    def _of_queues(self, item: str, prefix: str) -> dict[str, int]:
+        lines = [line.rsplit(maxsplit=1) for line in self.evaluate(_PRINT_QUEUES % (item, item)).splitlines()]
+        return {name: int(number) for name, number in lines if name.startswith(prefix)}
 
     def _configure(self, channel_tick: int, extra_conf: tuple[str, ...]) -> None:
         for name in ("home", "log", "data"):
@@ -166,7 +189,7 @@ class PrivateRabbitMQ:
     def _start_epmd(self) -> None:
         if self._epmd is not None:
             return
-        program = _epmd_program()
+        program = program_of_erlang("epmd")
         if program is None:
             return  # the node starts one itself, as a daemon on our port
         command = [program, "-port", self._env["ERL_EPMD_PORT"], "-address", "127.0.0.1"]
@@ -201,6 +224,15 @@ class GivenRabbitMQ:
             return probe.depth(queue)
 
 
+# One that ends meanwhile gives no number, and is left out.
+_PRINT_QUEUES = """lists:foreach(fun(Queue) ->
+    case catch rabbit_amqqueue:info(Queue, [%s]) of
+        [{%s, Number}] when is_integer(Number) ->
+            io:format("~s ~b~n", [element(4, amqqueue:get_name(Queue)), Number]);
+        _ -> ok
+    end
+end, rabbit_amqqueue:list(<<"/">>))"""
+
 _FOLDERS = (
     "/usr/lib/rabbitmq/bin",  # Debian's and the vendor's; /usr/sbin has a wrapper that changes the user
     "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin",
@@ -228,11 +260,3 @@ def _environment(folder: Path, *, epmd_port: int, dist_port: int) -> Mapping[str
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
         "RUNNING_UNDER_SYSTEMD": "true",  # the start script becomes the node, so that our pid is the node's
     }
-
-
-def _epmd_program() -> str | None:
-    found = shutil.which("epmd")
-    if found is None:
-        bundled = sorted(Path("/").glob("usr/lib/erlang/erts-*/bin/epmd"))
-        found = str(bundled[-1]) if bundled else None
-    return found

@@ -18,13 +18,17 @@ from .waiting import eventually_sync
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
 
+QUICK = {"dramatiq_worker_timeout": "50"}
+"""Milliseconds after which Dramatiq's threads look whether they are to stop. Its default, a second, would be waited
+for two times at the end of each worker."""
+
 
 class WorkerProcess:
     """One process, from its start to `close`. Its output goes to a file, which the waiting reads.
 
     ``command``: a console script of this environment with arguments (``["jq-actors", "worker", "myjobs"]``)
-    or the interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over that of the tests;
-    modules are found in ``cwd`` and in the repository.
+    or the interpreter (``["python", "-m", "myjobs"]``). The environment is ``env`` over `QUICK` over that of the
+    tests; modules are found in ``cwd`` and in the repository.
     """
 
     def __init__(self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> None:
@@ -32,7 +36,7 @@ class WorkerProcess:
         self.output = output
         output.touch()
         python_path = os.pathsep.join((str(cwd), str(ROOT)))
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path, **env}
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": python_path, **QUICK, **env}
         self._process = spawn(_resolved(command), env=environment, output=output, cwd=cwd)
 
     @property

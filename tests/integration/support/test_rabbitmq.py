@@ -18,6 +18,7 @@ def test_a_killed_node_keeps_durable_messages_and_a_wiped_one_nothing(
     with Probe(private_rabbitmq.url) as probe:
         probe.declare(amqp_namespace)
         probe.publish(amqp_namespace, b"body")
+    private_rabbitmq.write_down()
     private_rabbitmq.kill()
     with pytest.raises(ConnectionError):
         Probe(private_rabbitmq.url)
@@ -78,6 +79,32 @@ def test_a_probe_takes_what_it_published_in_order_and_whole(
         taken = [probe.get(amqp_namespace) for _ in bodies]
         assert [got.body for got in taken if got] == bodies
         assert probe.get(amqp_namespace) is None
+
+
+def test_queues_are_listed_with_what_is_in_them(private_rabbitmq: PrivateRabbitMQ, amqp_namespace: str) -> None:
+    classic, quorum = f"{amqp_namespace}.classic", f"{amqp_namespace}.quorum"
+    with Probe(private_rabbitmq.url) as probe, Probe(private_rabbitmq.url) as consumer:
+        probe.declare(classic)
+        probe.declare(quorum, {"x-queue-type": "quorum"})
+        for queue in (classic, classic, quorum):
+            probe.publish(queue, b"body")
+        consumer.consume(classic)
+        eventually_sync(lambda: probe.depth(classic) == (1, 1), 5, "an unacked message, which counts too")
+        eventually_sync(
+            lambda: private_rabbitmq.queue_depths(amqp_namespace) == {classic: 2, quorum: 1}, 10, "the numbers"
+        )
+        assert private_rabbitmq.queue_consumers(amqp_namespace) == {classic: 1, quorum: 0}
+    assert private_rabbitmq.queue_depths("no queue of this name") == {}
+
+
+def test_an_expression_that_fails_is_no_answer(private_rabbitmq: PrivateRabbitMQ) -> None:
+    assert private_rabbitmq.evaluate('io:format("a line~n")') == "a line"
+    for wrong in ("exit(meant)", "no_such_module:call()", "not Erlang", "error_is_no_ok"):
+        with pytest.raises(RuntimeError):
+            private_rabbitmq.evaluate(wrong)
+    private_rabbitmq.kill()
+    with pytest.raises(RuntimeError):
+        private_rabbitmq.evaluate("ok")
 
 
 def test_a_refused_probe_is_of_use_again(private_rabbitmq: PrivateRabbitMQ, amqp_namespace: str) -> None:
