@@ -30,7 +30,8 @@ CREATE TABLE runs (
   id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   job_id uuid NOT NULL, number int NOT NULL, pid int NOT NULL,
   started timestamptz NOT NULL DEFAULT clock_timestamp(), ended timestamptz, how text
-)
+);
+CREATE INDEX ON runs (job_id)
 """
 _START = "INSERT INTO runs (job_id, number, pid) VALUES ({}, {}, {}) RETURNING id"
 _NOTE = "INSERT INTO runs (job_id, number, pid, ended, how) VALUES ({}, {}, {}, clock_timestamp(), 'returned')"

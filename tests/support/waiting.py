@@ -11,7 +11,10 @@ from typing import Any, TypeVar, overload
 T = TypeVar("T")
 
 POLL = 0.02
-"""Seconds between two looks."""
+"""Seconds between two looks, when looking costs little."""
+SHARE, LONGEST = 3, 0.2
+"""After a look that costs more, the pause is so many times as long, for what is waited for needs the machine, too; but
+never longer than so many seconds."""
 
 
 class NeverHappenedError(AssertionError):
@@ -39,22 +42,28 @@ async def eventually(predicate: Callable[[], Any], timeout: float = 10.0, why: s
     """
     deadline = time.perf_counter() + timeout
     while True:
+        began = time.perf_counter()
         seen = predicate()
         value = await seen if inspect.iscoroutine(seen) else seen
         if value:
             return value
         if time.perf_counter() >= deadline:
             raise NeverHappenedError(why, timeout, value)
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(_pause(began))
 
 
 def eventually_sync(predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition") -> T:
     """The same for tests without a loop; it blocks."""
     deadline = time.perf_counter() + timeout
     while True:
+        began = time.perf_counter()
         value = predicate()
         if value:
             return value
         if time.perf_counter() >= deadline:
             raise NeverHappenedError(why, timeout, value)
-        time.sleep(POLL)
+        time.sleep(_pause(began))
+
+
+def _pause(began: float) -> float:
+    return min(LONGEST, max(POLL, SHARE * (time.perf_counter() - began)))
