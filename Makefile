@@ -4,9 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal --durations=10
 
 .DEFAULT_GOAL := help
-.PHONY: help venv lint format types imports fast tests test demo bench bench-groups bench-memory clean
+.PHONY: help venv lint format types mypy pyright imports fast tests test demo bench bench-groups bench-memory clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,8 +22,12 @@ format: venv ## let ruff repair what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-types: venv ## mypy strict on everything; pyright strict on what users write against the public names
+types: mypy pyright ## strict: mypy on everything, pyright on what users write against the public names
+
+mypy: venv
 	$(BIN)/mypy
+
+pyright: venv
 	$(BIN)/pyright --pythonpath $(BIN)/python --project tests/typing
 
 imports: venv ## import-linter: the boundaries between the parts
@@ -31,13 +36,15 @@ imports: venv ## import-linter: the boundaries between the parts
 fast: venv ## the unit tests: no server, seconds
 	$(BIN)/pytest tests/unit
 
-# The second part waits more than it works: two at a time. What breaks servers runs one by one.
+# Two at a time: most tests wait more than they work. Each of the two has servers of its own, also to break.
 tests: venv ## all tests, without the checks before them
-	$(BIN)/pytest tests/unit tests/typing tests/simulation
-	$(BIN)/pytest -n 2 --dist worksteal --durations=10 tests/conformance tests/integration tests/packaging
-	$(BIN)/pytest --durations=10 tests/faults
+	$(PYTEST) tests/unit tests/typing tests/simulation
+	$(PYTEST) tests/conformance tests/integration tests/packaging
+	$(PYTEST) tests/faults
 
-test: lint types imports tests ## the whole gate
+test: venv ## the whole gate
+	$(MAKE) -j 2 lint mypy pyright imports
+	$(MAKE) tests
 
 demo: venv ## the README's one command; other folders: make demo FOLDERS="~/notes ~/books"
 	$(BIN)/jq-actors demo $(FOLDERS)

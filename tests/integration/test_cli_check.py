@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from jq_actors.config import load_config
+from jq_actors.store import migrate
 from tests.conftest import StartWorker
 from tests.support.amqp import Probe
 from tests.support.postgres import Databases
@@ -94,7 +95,7 @@ def production(tmp_path: Path, servers: dict[str, str], cli: Cli) -> Cli:
     def run(*arguments: str, **changed: str) -> tuple[int, str]:
         return cli(*arguments, "--config", path, **{**servers, **changed})
 
-    assert run("db", "upgrade")[0] == 0
+    migrate.upgrade(servers["JQ_DATABASE_URL"], "orm_jobs")
     return run
 
 

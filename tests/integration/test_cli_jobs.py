@@ -17,6 +17,9 @@ from tests.support.application import Application, Place, running
 
 Cli = Callable[..., str]
 
+in_one_place = pytest.mark.parametrize("place_with_rows", ["embedded_rows"], indirect=True)
+"""For what does not depend on the database: the conformance suite reads the same from each."""
+
 
 @pytest.fixture
 def jobs_cli(start_worker: StartWorker, tmp_path: Path, place_with_rows: Place) -> Cli:
@@ -75,6 +78,7 @@ def test_jobs_are_found_for_programs(ran: Ran, jobs_cli: Cli) -> None:
     assert listed(jobs_cli("list", "--group", "none", "--json")) == []
 
 
+@in_one_place
 def test_pages_follow_each_other(ran: Ran, jobs_cli: Cli) -> None:
     found: list[str] = []
     cursor: str | None = None
@@ -99,6 +103,7 @@ def test_a_job_is_shown_with_its_attempts(ran: Ran, jobs_cli: Cli) -> None:
     assert "Traceback" in failed["traceback"]
 
 
+@in_one_place
 def test_nothing_of_a_job_controls_the_terminal(ran: Ran, jobs_cli: Cli) -> None:
     for arguments in (["list"], ["show", ran.wrong], ["list", "--json"], ["show", ran.wrong, "--json"]):
         printed = jobs_cli(*arguments)

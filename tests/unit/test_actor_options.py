@@ -78,7 +78,7 @@ def test_names_and_priorities_that_are_not(changed: Mapping[str, Any], told: str
         ("eta", 1_000, datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC)),
         ("of_a_foreign_middleware", {"any": object}, {"any": object}),
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if value is _when else str(value),
 )
 def test_values_are_kept_in_the_form_that_middleware_reads(name: str, value: Any, kept: Any) -> None:
     assert checked_options(OWNER, {name: value}) == {name: kept}

@@ -60,7 +60,11 @@ def test_what_cannot_be_evaluated_says_why(annotation: str) -> None:
     assert "Error" in resolved.reason
 
 
-@pytest.mark.parametrize("fn", [function, _decorated(function), WithCall(), WithCall().__call__], ids=repr)
+@pytest.mark.parametrize(
+    "fn",
+    [function, _decorated(function), WithCall(), WithCall().__call__],
+    ids=["function", "decorated", "with __call__", "method"],
+)
 def test_the_names_are_those_of_the_defining_module(fn: Callable[..., Any]) -> None:
     assert names_around(fn)["NAMES"] is NAMES
 
