@@ -117,11 +117,13 @@ async def test_a_worker_that_joins_late_has_its_share(rabbitmq: Server, amqp_nam
         assert one.told.of(LaneClosed, lambda event: event.why == "handed over")
 
 
+@pytest.mark.parametrize("queue_type", ["classic", "quorum"])
 async def test_a_worker_that_stops_gives_back_in_order_and_what_is_in_hand_is_finished(
-    rabbitmq: Server, amqp_namespace: str
+    rabbitmq: Server, amqp_namespace: str, queue_type: str
 ) -> None:
     lane, quiet, hand, next_hand = Lane("mail", "busy"), Lane("mail", "quiet"), Hand(), Hand()
-    async with opened(rabbitmq.url, amqp_namespace) as one, opened(rabbitmq.url, amqp_namespace) as other:
+    stops = opened(rabbitmq.url, amqp_namespace, queue_type=queue_type)
+    async with stops as one, opened(rabbitmq.url, amqp_namespace, queue_type=queue_type) as other:
         serve(one.transport, "mail", hand)
         await one.transport.publish(numbered(lane, 0, 1, 2))
         [in_hand] = await hand.has(1)

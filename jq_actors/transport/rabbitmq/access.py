@@ -113,17 +113,16 @@ class Access:
             seen = await channel.attach(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
             return Consuming(channel, tag, seen)
 
-    async def give_back(self, consuming: Consuming, seat: Seat, beside: int = 0) -> tuple[bool, QueueDepth | None]:
+    async def give_back(self, consuming: Consuming, seat: Seat) -> tuple[bool, QueueDepth | None]:
         """End the consumer of ``seat`` and give back all that it has, then look. The lane has it then.
 
-        ``beside``: other consumers of ours. Returns whether there was any, and what was seen.
-        Raises TransportError, TimeoutError.
+        Returns whether there was any, and what was seen. Raises TransportError, TimeoutError.
         """
         gave_back, depth = await consuming.channel.give_back(consuming.tag, self.name(seat.lane), seat.rest)
-        if not self.is_quorum:
-            return gave_back, depth
-        others = beside if seat.lane.seats == 1 else consuming.seen.consumers - 1
-        return gave_back, await self.look_without(seat.lane, others)
+        others = 0 if seat.lane.seats == 1 else consuming.seen.consumers - 1
+        if self.is_quorum and depth.consumers > others:
+            return gave_back, await self._look_without(consuming, seat.lane)
+        return gave_back, depth
 
     async def close(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
         """The same at one stroke, by closing the channel, if it has no other consumers.
@@ -132,17 +131,16 @@ class Access:
         """
         seat.rest()  # the broker takes it
         await consuming.channel.close()
-        return await self.look_without(seat.lane)
+        return await self._look_without(consuming, seat.lane)
 
-    async def look_without(self, lane: Lane, others: int = 0) -> QueueDepth | None:
-        """Look when what we have ended is not counted any more, but ``others`` at most.
+    async def _look_without(self, consuming: Consuming, lane: Lane) -> QueueDepth | None:
+        """Look when ``consuming``, which we have ended, is not counted any more.
 
         A quorum queue counts a cancelled consumer until what was in its hand is ready again, and a closed channel's
         for a moment. Nobody begins to serve before: they would get what comes behind it.
         Raises TransportError, TimeoutError.
         """
-        if not self.is_quorum:
-            return await self.look(lane)
+        others = 0 if lane.seats == 1 else consuming.seen.consumers - 1
         until, pause = self.clock.monotonic() + COUNTED, FIRST_PAUSE
         while (depth := await self.look(lane)) is not None and depth.consumers > others:
             if self.clock.monotonic() >= until:

@@ -31,7 +31,7 @@ async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth 
     try:
         async with access.relief(seat.lane):
             await _outlast_rival(access, seat)
-            await access.give_back(consuming, seat, beside=1)
+            await access.give_back(consuming, seat)
     except (TransportError, TimeoutError):
         if not consuming.channel.has(consuming.tag):
             raise
