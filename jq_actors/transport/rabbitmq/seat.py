@@ -177,8 +177,7 @@ class Seat:
         self._is_held = False
         if self.end is None:
             self.woken.clear()
-            if len(self._ended) == self.prefetch:
-                self.let_go()
+            self.let_more_come()
             self._hand_over()
 
     def give_up(self, end: End) -> None:
@@ -187,6 +186,11 @@ class Seat:
         if self.is_free or end is End.LOST:
             self.woken.set()
         if not self.is_free or end is End.LOST:
+            self.let_go()
+
+    def let_more_come(self) -> None:
+        """Let go, if the broker would send nothing else."""
+        if len(self._ended) == self.prefetch:
             self.let_go()
 
     def let_go(self) -> None:

@@ -246,7 +246,7 @@ class Service:
         if seat.is_empty:
             self._quiet_since = now
             if seat.taken < self._expected:
-                seat.let_go()
+                seat.let_more_come()
             elif not self._room.has_free:
                 seat.give_up(End.DRAINED)
                 return True
