@@ -7,7 +7,9 @@ Nothing below the command line calls ``time.time``, ``datetime.now``, ``random``
 from __future__ import annotations
 
 import asyncio
+import os
 import random  # noqa: TID251 - this module is what everybody else asks
+import threading
 import time
 from datetime import UTC, datetime
 from typing import Protocol
@@ -58,7 +60,28 @@ class SystemClock:
 
     def random_bits(self, bits: int) -> int:
         """From the operating system: processes that forked a moment ago must not agree."""
-        return _SYSTEM_RANDOM.getrandbits(bits)
+        size = (bits + 7) // 8
+        return int.from_bytes(_ENTROPY.take(size), "big") >> (8 * size - bits)
 
 
-_SYSTEM_RANDOM = random.SystemRandom()
+class _Entropy(threading.local):
+    """Random bytes of the operating system, asked for many at a time: each time a thread lets the others go first."""
+
+    def __init__(self) -> None:
+        self._bytes, self._at = b"", 0
+
+    def take(self, size: int) -> bytes:
+        """So many bytes that nobody else gets."""
+        if self._at + size > len(self._bytes):
+            self._bytes, self._at = os.urandom(max(4096, size)), 0
+        taken = self._bytes[self._at : self._at + size]
+        self._at += size
+        return taken
+
+    def forget(self) -> None:
+        """A process that was forked begins anew."""
+        self._bytes, self._at = b"", 0
+
+
+_ENTROPY = _Entropy()
+os.register_at_fork(after_in_child=_ENTROPY.forget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -34,3 +35,27 @@ def test_chance_is_within_bounds_and_differs() -> None:
 @given(st.integers(1, 128))
 def test_random_bits_fit(bits: int) -> None:
     assert 0 <= SystemClock().random_bits(bits) < 2**bits
+
+
+def test_a_forked_process_does_not_get_the_same_bits() -> None:
+    clock = SystemClock()
+    clock.random_bits(64)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, clock.random_bits(64).to_bytes(8, "big"))
+        os._exit(0)
+    os.waitpid(child, 0)
+    childs = int.from_bytes(os.read(reading, 8), "big")
+    os.close(reading)
+    os.close(writing)
+
+    assert childs != clock.random_bits(64)
+
+
+def test_bits_come_once() -> None:
+    clock = SystemClock()
+    drawn = [clock.random_bits(62) for _ in range(2_000)]
+
+    assert len(set(drawn)) == len(drawn)
+    assert any(number >> 61 for number in drawn)

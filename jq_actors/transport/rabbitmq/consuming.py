@@ -34,7 +34,7 @@ Bury = Callable[[Held, str], None]
 class RabbitDelivery:
     """The `Delivery` of this adapter."""
 
-    __slots__ = ("_acks", "_bury", "body", "header", "queue", "redelivered", "tag")
+    __slots__ = ("_acks", "_bury", "_dispatch", "body", "header", "queue", "redelivered", "tag")
 
     def __init__(
         self, queue: str, body: bytes, redelivered: bool, header: bytes, tag: int, acks: Acks, bury: Bury
@@ -43,6 +43,7 @@ class RabbitDelivery:
         self.header = header
         """The payload of the content header, for its properties."""
         self.tag, self._acks, self._bury = tag, acks, bury
+        self._dispatch = 0
 
     @property
     def is_open(self) -> bool:
@@ -57,7 +58,9 @@ class RabbitDelivery:
     @property
     def dispatch(self) -> int:
         """See `Delivery.dispatch`."""
-        return wire.dispatch_of(wire.read_message_id(self.header))
+        if not self._dispatch:
+            self._dispatch = wire.dispatch_of(wire.read_message_id(self.header))
+        return self._dispatch
 
     def ack(self) -> None:
         """See `Delivery.ack`."""

@@ -52,9 +52,8 @@ def token_of(lane: Lane, why: Why | None = None) -> bytes:
 
 
 def why_of(token: bytes) -> Why | None:
-    """The ``why`` of `token_of`; ``None`` also for one of a later version."""
-    why = json.loads(token).get("why")
-    return Why(why) if why in tuple(Why) else None
+    """The ``why`` of `token_of`; ``None`` also for one of a later version. Raises ValueError as `lane_of` does."""
+    return _read(token)[1]
 
 
 def lane_of(token: bytes) -> Lane:
@@ -63,6 +62,11 @@ def lane_of(token: bytes) -> Lane:
     Raises:
       ValueError: it names none.
     """
+    return _read(token)[0]
+
+
+@lru_cache(maxsize=1024)  # the tokens of a lane are equal, and each is asked twice
+def _read(token: bytes) -> tuple[Lane, Why | None]:
     fields = json.loads(token)
     if not isinstance(fields, dict):
         raise ValueError("a token is a JSON object")
@@ -72,7 +76,9 @@ def lane_of(token: bytes) -> Lane:
         raise ValueError("a token names a queue and a key")
     if not _is_count(seats) or not _is_count(weight):
         raise ValueError("seats and weight of a token are numbers from 1 on")
-    return Lane(queue, key, seats, None if partition is None else _partition(partition), weight)
+    lane = Lane(queue, key, seats, None if partition is None else _partition(partition), weight)
+    why = fields.get("why")
+    return lane, Why(why) if why in tuple(Why) else None
 
 
 def _encoded(key: str, room: int) -> str:
