@@ -55,6 +55,17 @@ class Claims:
         self._look_statement = _look(tables, dialect)
         self._granted_statement = _granted(tables, dialect)
 
+    async def write_plain(
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
+    ) -> None:
+        """Grant those of ``requests`` that a few statements grant, each of which is committed by itself.
+
+        Of the others nobody knows yet what becomes of them: see `write`.
+        """
+        ordered = sorted(requests, key=lambda request: request.job_id)
+        await self._grant(connection, [request for request in ordered if request.group is None], now, claimed)
+        await self._groups.write_plain(connection, ordered, now, claimed)
+
     async def write(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, *, again: bool
     ) -> Claimed:

@@ -43,7 +43,7 @@ class Database:
         self.description = self.dialect.describe(self._url)
         self._pool_size = pool_size
         self._clock, self._events = clock, events
-        self._engines: tuple[AsyncEngine, AsyncEngine] | None = None
+        self._engines: tuple[AsyncEngine, AsyncEngine, AsyncEngine] | None = None
         self._making = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away_since: float | None = None
@@ -58,6 +58,19 @@ class Database:
           StoreError: it refuses these values.
         """
         return await self._in_own_task(self._write(work, unready=unready))
+
+    async def try_alone(self, work: Work[None]) -> bool:
+        """Do ``work``, each statement of which is a transaction of its own; whether all of them are committed.
+
+        ``False``: the connection was lost, or another transaction was in the way. Some may be committed, whose answers
+        are lost; nothing is repeated, and no loss is told: whoever calls does the rest, and finds what is done, by
+        `write`. Only on databases that `Dialect.nests_writes` is true of.
+
+        Raises:
+          StoreUnknownError: it does not work; some may be committed.
+          StoreError: it refuses these values. Those of the statements before are committed.
+        """
+        return await self._in_own_task(self._try_alone(work))
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""
@@ -115,11 +128,11 @@ class Database:
         return await asyncio.shield(task)
 
     async def _read(self, work: Work[T], *, unready: bool) -> T:
-        reader, _ = await self._connected(unready=unready)
+        reader, _, _ = await self._connected(unready=unready)
         return await self._transact(reader, work, self.dialect.deadline)
 
     async def _write(self, work: Work[T], *, unready: bool) -> T:
-        _, writer = await self._connected(unready=unready)
+        _, writer, _ = await self._connected(unready=unready)
         for conflicts in range(MAX_CONFLICTS):
             try:
                 async with self.dialect.write_lock():
@@ -130,6 +143,22 @@ class Database:
         raise StoreUnavailableError(
             f"{self.description}: rolled back {MAX_CONFLICTS} times because of other transactions."
         )
+
+    async def _try_alone(self, work: Work[None]) -> bool:
+        _, _, each_alone = await self._connected(unready=False)
+        try:
+            async with asyncio.timeout(self.dialect.deadline), each_alone.connect() as connection:
+                await work(connection)
+        except sa.exc.StatementError as error:
+            is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+            if not is_lost and self.dialect.fault_of(error) is not Fault.CONFLICT:
+                raise self._translated(error, committing=True) from error
+            return False
+        except (OSError, TimeoutError, sa.exc.TimeoutError):
+            return False
+        if self._ready:
+            self._back()
+        return True
 
     async def _transact(self, engine: AsyncEngine, work: Work[T], deadline: float | None) -> T:
         progress = _Progress()
@@ -157,7 +186,7 @@ class Database:
             seconds, self._away_since = self._clock.monotonic() - self._away_since, None
             self._events.emit(StoreBack(seconds))
 
-    async def _connected(self, *, unready: bool) -> tuple[AsyncEngine, AsyncEngine]:
+    async def _connected(self, *, unready: bool) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
         if self._closed:
             raise StoreUnavailableError(f"The store on {self.description} is closed.")
         if not (self._ready or unready):
@@ -168,8 +197,8 @@ class Database:
                 self._engines = await in_thread(self._make_engines)
         return self._engines
 
-    def _make_engines(self) -> tuple[AsyncEngine, AsyncEngine]:
-        """One that reads and one that writes, on the same pool."""
+    def _make_engines(self) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+        """One that reads, one that writes, and one each of whose statements is committed by itself, on one pool."""
         try:
             engine = create_async_engine(
                 self._url,
@@ -180,7 +209,8 @@ class Database:
         except ModuleNotFoundError as error:
             raise StoreError(f"{self.description} needs a driver: pip install {error.name}.") from error
         self.dialect.configure(engine)
-        return engine, engine.execution_options(**{WRITES: True})
+        writer = engine.execution_options(**{WRITES: True})
+        return engine, writer, engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def _translated(self, error: sa.exc.StatementError, *, committing: bool) -> Exception:
         reason = str(error.orig or error).strip().partition("\n")[0]

@@ -50,6 +50,10 @@ class Dialect(ABC):
     server_time: ClassVar[sa.ColumnElement[datetime] | None]
     """The server's clock; ``None``: it is this machine's."""
 
+    nests_writes: ClassVar[bool]
+    """Whether a statement that changes rows may contain others. Then what needs no more than one statement is a
+    transaction by itself (`Database.try_alone`). Else whoever writes is alone, and has no need to hurry."""
+
     def write_lock(self) -> AbstractAsyncContextManager[Any]:
         """Held around each write transaction of this process."""
         return nullcontext()
@@ -69,6 +73,10 @@ class Dialect(ABC):
     @abstractmethod
     def rows(self, columns: ColumnTypes) -> sa.FromClause:
         """The rows of the parameter ``batch`` as a table ``b`` with these columns."""
+
+    @abstractmethod
+    def row_version(self, table: sa.Table) -> sa.ColumnElement[str]:
+        """What is another one after each change of a row of ``table``."""
 
     @abstractmethod
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:

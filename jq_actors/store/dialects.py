@@ -51,6 +51,7 @@ class PostgreSQL(Dialect):
     name = "postgresql"
     deadline = 20.0
     server_time = sa.func.clock_timestamp(type_=sa.TIMESTAMP(timezone=True))
+    nests_writes = True
 
     _SESSION = (
         # A plan that was made for an empty table would scan a full one until the next ANALYZE; planning anew costs
@@ -95,6 +96,11 @@ class PostgreSQL(Dialect):
         typed: list[sa.ColumnClause[Any]] = [sa.column(name, kind) for name, kind in columns.items()]
         records = sa.func.json_to_recordset(sa.cast(BATCH, postgresql.JSON))
         return records.table_valued(*typed, name="b").render_derived(with_types=True)
+
+    def row_version(self, table: sa.Table) -> sa.ColumnElement[str]:
+        """See Dialect."""
+        # The transaction that made this version. Not its ctid: that of a version which is gone is used again.
+        return sa.cast(sa.literal_column(f"{table.name}.xmin", sa.Text), sa.Text)
 
     def insert(self, table: sa.Table) -> postgresql.Insert:
         """See Dialect."""
@@ -152,6 +158,7 @@ class SQLite(Dialect):
     name = "sqlite"
     deadline = 60.0
     server_time = None
+    nests_writes = False
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
@@ -198,6 +205,10 @@ class SQLite(Dialect):
             for name, kind in columns.items()
         ]
         return sa.select(*fields).select_from(each).subquery("b")
+
+    def row_version(self, _table: sa.Table) -> sa.ColumnElement[str]:
+        """The same for all: between its look and its change nobody else writes."""
+        return sa.literal("")
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """See Dialect."""

@@ -23,6 +23,11 @@ class GroupEnds:
     def __init__(self, failures: GroupFailures, releases: GroupReleases) -> None:
         self._failures, self._releases = failures, releases
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether there are groups that a failed job stops: then `lock` comes before its row is written to."""
+        return self._failures.may_stop
+
     async def lock(self, connection: AsyncConnection, failing: Iterable[JobId], now: datetime) -> Mapping[JobId, str]:
         """See `GroupFailures.lock`; ``failing``: the jobs, which run, that are to fail now."""
         return await self._failures.lock(connection, failing, now)

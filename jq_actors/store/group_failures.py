@@ -43,10 +43,15 @@ class GroupFailures:
             sa.select(jobs.c.id, jobs.c.group_key).join(ids, ids.c.id == jobs.c.id).where(jobs.c.group_key.is_not(None))
         )
 
+    @property
+    def may_stop(self) -> bool:
+        """Whether a rule says so of any group."""
+        return any(rule.on_failure is not OnFailure.CONTINUE for rule in self._policy.rules.rules)
+
     async def lock(self, connection: AsyncConnection, job_ids: Iterable[JobId], now: datetime) -> Mapping[JobId, str]:
         """Lock the groups that have to stop when these jobs, which run, fail; returns the group of each such job."""
         ids = [{"id": job_id} for job_id in job_ids]
-        if not ids or all(rule.on_failure is OnFailure.CONTINUE for rule in self._policy.rules.rules):
+        if not ids or not self.may_stop:
             return {}
         rows = await connection.execute(self._groups, {"batch": encode_rows(ids)})
         groups = {

@@ -54,7 +54,8 @@ class GroupMoves:
         if before is None:
             return None
         own = _own_group(job_id, before)
-        await self._lock(connection, [own] if group is None else [own, group], now)
+        groups = [own] if group is None else [own, group]
+        await self._lock(connection, groups, now)
         # Under the locks nothing of the groups is claimed; it may have been claimed, or moved, before.
         row = await self._seen(connection, job_id)
         if row is None or row.group_key != own:
@@ -69,6 +70,7 @@ class GroupMoves:
             placed += (await connection.execute(statement, {**parameters, "now": now})).rowcount
         if not placed:
             raise StoreError(f"Job {job_id} has ended just now; it was not moved.")
+        await self._rows.touch(connection, groups)
         await self._releases.release(connection, [own], now)  # those behind it may be the first now
         return state
 

@@ -45,6 +45,8 @@ class GroupRow:
     """Numbered: the first number that has not had its turn. ``None``: not numbered."""
     holders: tuple[JobId, ...]
     """Granted, and perhaps still running."""
+    version: str = ""
+    """See `Dialect.row_version`."""
 
 
 class GroupRows:
@@ -54,9 +56,7 @@ class GroupRows:
         groups = tables.groups
         g = groups.c
         names = dialect.rows({"name": sa.Text()}).c
-        self._read = sa.select(g.name, g.paused_at, g.paused_reason, g.next_position, g.holders).where(
-            g.name.in_(sa.select(names.name))
-        )
+        self._read = sa.select(*group_columns(groups, dialect)).where(g.name.in_(sa.select(names.name)))
         self._lock = self._read.order_by(g.name).with_for_update(key_share=True)
         self._make = (
             dialect.insert(groups)
@@ -64,6 +64,7 @@ class GroupRows:
             .from_select(["name", "moved_at"], sa.select(names.name, _NOW).where(sa.true()).order_by(names.name))
             .on_conflict_do_nothing(index_elements=[g.name])
         )
+        self._touch = sa.update(groups).where(g.name == names.name).values(moved_at=g.moved_at)
         b = dialect.rows({"name": sa.Text(), "holders": g.holders.type, "next_position": g.next_position.type}).c
         self._write = (
             sa.update(groups)
@@ -103,16 +104,37 @@ class GroupRows:
             parameters = {"batch": encode_rows(batch), "now": now, "stale": now - GRAIN}
             await connection.execute(self._write, parameters)
 
+    async def touch(self, connection: AsyncConnection, names: Iterable[str]) -> None:
+        """Give the rows, which are locked, new versions: jobs of these groups are not what they were.
+
+        For whoever changes of a group what neither its row nor the job that is granted tells (`GroupGrants`).
+        """
+        await connection.execute(self._touch, {"batch": _batch(names)})
+
     async def _rows(
         self, connection: AsyncConnection, query: sa.Select[Any], names: Iterable[str]
     ) -> dict[str, GroupRow]:
         found = await connection.execute(query, {"batch": _batch(names)})
-        return {row.name: _group_row(row) for row in found}
+        return {row.name: group_row(row) for row in found}
 
 
-def _group_row(row: sa.Row[Any]) -> GroupRow:
+def group_columns(groups: sa.Table, dialect: Dialect) -> list[sa.ColumnElement[Any]]:
+    """What `group_row` reads."""
+    c = groups.c
+    return [
+        c.name,
+        c.paused_at,
+        c.paused_reason,
+        c.next_position,
+        c.holders,
+        dialect.row_version(groups).label("version"),
+    ]
+
+
+def group_row(row: sa.Row[Any]) -> GroupRow:
+    """What a row of the query says."""
     paused = None if row.paused_at is None else row.paused_reason or "paused"
-    return GroupRow(row.name, paused, row.next_position, tuple(row.holders))
+    return GroupRow(row.name, paused, row.next_position, tuple(row.holders), row.version)
 
 
 def _batch(names: Iterable[str]) -> str:

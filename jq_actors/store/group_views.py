@@ -17,7 +17,7 @@ from jq_actors.job import JobId, JobState
 from jq_actors.turns import GroupView, Member
 
 from .dialect import Dialect, encode_rows
-from .group_rows import GroupPolicy, GroupRow
+from .group_rows import GroupPolicy, GroupRow, group_columns, group_row
 from .tables import JOB_ID, NO_PLACE, Tables, group_order
 
 WALK = 200
@@ -73,6 +73,7 @@ class GroupViews:
     def __init__(self, tables: Tables, dialect: Dialect, policy: GroupPolicy) -> None:
         self._policy = policy
         self._first = {overtake: first_jobs(tables, dialect, overtake=overtake) for overtake in (False, True)}
+        self._looks = {overtake: _look(tables, dialect, overtake=overtake) for overtake in (False, True)}
         c, ids = tables.jobs.c, dialect.rows({"id": JOB_ID})
         self._by_id = sa.select(*_columns(tables.jobs)).select_from(ids).join(tables.jobs, c.id == ids.c.id)
         self._numbers = (
@@ -99,6 +100,38 @@ class GroupViews:
             holders = (views.jobs.get(job_id) for job_id in sight.row.holders)
             sight.running |= {job.id for job in holders if job is not None and job.state is JobState.RUNNING}
         return views
+
+    async def look(self, connection: AsyncConnection, job_ids: Mapping[str, Sequence[JobId]]) -> Views:
+        """The groups, by name, that have a row and are not numbered, and these jobs of theirs: all in one moment.
+
+        No lock is needed for what is read to fit together. Only on databases that `Dialect.nests_writes` is true of.
+        """
+        alike: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
+        for name in job_ids:
+            rule = self._policy.rules.rule_of(name)
+            alike[rule.concurrency, rule.overtake].append(name)
+        views = Views({}, {})
+        for (count, overtake), names in alike.items():
+            batch = encode_rows([{"name": name, "ids": job_ids[name]} for name in names])
+            rows = (await connection.execute(self._looks[overtake], {"batch": batch, "count": count})).all()
+            self._note(views, sorted(rows, key=lambda row: row.place or 0))
+        return views
+
+    def _note(self, views: Views, rows: Iterable[sa.Row[Any]]) -> None:
+        for row in rows:
+            if row.next_position is not None:
+                continue
+            sight = views.sights.get(row.name)
+            if sight is None:
+                sight = views.sights[row.name] = Sight(group_row(row), self._policy.rules.rule_of(row.name))
+            if row.id is None:
+                continue
+            job = views.jobs.setdefault(row.id, _seen(row))
+            if row.is_first:
+                sight.members.append(_member(job, None))
+            # A holder that runs in another group was moved there since.
+            if job.state is JobState.RUNNING and job.group == row.name:
+                sight.running.add(job.id)
 
     async def _members(self, connection: AsyncConnection, views: Views) -> Mapping[str, list[SeenJob]]:
         alike: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
@@ -142,20 +175,48 @@ class GroupViews:
         return unsent
 
 
+def _look(tables: Tables, dialect: Dialect, *, overtake: bool) -> sa.Select[Any]:
+    """Each group of the batch that has a row, with its first ``count`` jobs, its holders, and ``ids`` of its own."""
+    groups = tables.groups
+    asked = dialect.rows({"name": sa.Text(), "ids": groups.c.holders.type})
+    first, known = tables.jobs.alias("first_job"), tables.jobs.alias("known_job")
+    order = group_order(first)
+    ids = sa.func.jsonb_array_elements_text(asked.c.ids.op("||")(groups.c.holders)).table_valued("value", name="known")
+    found = sa.union_all(
+        sa.select(
+            sa.select(*_columns(first), order.label("place"), sa.true().label("is_first"))
+            .where(*_may_come(first, asked.c.name, overtake=overtake))
+            .order_by(order)
+            .limit(sa.bindparam("count", type_=sa.Integer))
+            .correlate(asked)
+            .subquery("first")
+        ),
+        sa.select(*_columns(known), sa.null(), sa.false())
+        .where(known.c.id == sa.cast(ids.c.value, JOB_ID))
+        .correlate(asked, groups),
+    ).lateral("found")
+    return sa.select(*group_columns(groups, dialect), *found.c).select_from(
+        asked.join(groups, groups.c.name == asked.c.name).outerjoin(found, sa.true())
+    )
+
+
+def _may_come(job: sa.FromClause, name: sa.ColumnElement[str], *, overtake: bool) -> list[sa.ColumnElement[bool]]:
+    may_come = [job.c.group_key == name, job.c.final_state.is_(None), group_order(job) < NO_PLACE]
+    return [*may_come, job.c.state != JobState.RETRYING.value] if overtake else may_come
+
+
 def first_jobs(tables: Tables, dialect: Dialect, *, overtake: bool) -> sa.Select[Any]:
     """The first ``count`` jobs of each group of the batch (``name``) that may come, in order."""
     jobs, groups = tables.jobs, dialect.rows({"name": sa.Text()})
     job = jobs.alias("first_job")
     order = group_order(job)
-    may_come = [job.c.group_key == groups.c.name, job.c.final_state.is_(None), order < NO_PLACE]
-    if overtake:
-        may_come.append(job.c.state != JobState.RETRYING.value)
+    may_come = _may_come(job, groups.c.name, overtake=overtake)
     first = sa.select(job.c.seq).where(*may_come).order_by(order).limit(sa.bindparam("count", type_=sa.Integer))
     found = dialect.each_with(groups, first, jobs, jobs.c.seq)
     return sa.select(*_columns(jobs)).select_from(found).order_by(jobs.c.group_key, group_order(jobs))
 
 
-def _columns(jobs: sa.Table) -> list[sa.ColumnElement[Any]]:
+def _columns(jobs: sa.FromClause) -> list[sa.ColumnElement[Any]]:
     c = jobs.c
     return [c.id, c.group_key, c.state, c.queue, c.dispatch, c.due_at, c.position]
 

@@ -21,9 +21,11 @@ from jq_actors.worker import WorkerIdentity
 from .batching import GroupCommit
 from .bodies import Bodies
 from .claims import Claims
+from .commits import Commits
 from .database import Database
 from .group_claims import GroupClaims
 from .group_ends import GroupEnds
+from .group_grants import GroupGrants
 from .group_intake import GroupIntake
 from .inserts import Insertion, Inserts
 from .losses import Losses
@@ -91,9 +93,11 @@ class SqlStore(SqlGroups):
         losses = Losses(tables, dialect, ends)
         self._inserts = Inserts(tables, dialect, GroupIntake(tables, dialect, groups.rows, groups.policy))
         bodies = Bodies(tables, dialect)
-        turns = GroupClaims(tables, dialect, self._workers, groups.rows, groups.views, bodies)
+        grants = GroupGrants(tables, dialect, self._workers)
+        turns = GroupClaims(tables, dialect, grants, groups.rows, groups.views, bodies)
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses, turns, bodies)
         self._settles = Settles(tables, dialect, ends, groups.policy)
+        self._commits = Commits(self._db, self._claims, self._settles)
         self._publishing = PublishLeases()
         self._relay = RelayQueries(self._db, tables, self._publishing)
         self._marks = Marks(self._db, tables, self._publishing)
@@ -154,17 +158,13 @@ class SqlStore(SqlGroups):
 
     async def _write_claims(self, requests: Sequence[ClaimRequest], again: bool) -> list[Claim]:
         await self._live()
-        now = self.now()
-        claimed = await self._db.write(lambda connection: self._claims.write(connection, requests, now, again=again))
+        claimed = await self._commits.claims(requests, self.now(), again=again)
         for event in claimed.events:
             self._events.emit(event)
         return [claimed.answers[request.run_token] for request in requests]
 
     async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[bool]:
-        now = self.now()
-        settled = await self._db.write(
-            lambda connection: self._settles.write(connection, settlements, now, again=again)
-        )
+        settled = await self._commits.settlements(settlements, self.now(), again=again)
         for event in settled.events:
             self._events.emit(event)
         return settled.written

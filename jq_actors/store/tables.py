@@ -232,7 +232,7 @@ def _groups(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("holders", JSON_VALUE, nullable=False, server_default=sa.text("'[]'")),
         # When something of it was granted, released or offered, to some seconds.
         sa.Column("moved_at", UtcDateTime, nullable=False),
-        # Each claim in a group changes its row.
+        # Each grant in a group changes its row, and has to: `GroupGrants` rests on it.
         postgresql_with=_STORAGE,
     )
     _index(groups, "moved", groups.c.moved_at)

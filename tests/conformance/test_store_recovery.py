@@ -223,6 +223,11 @@ async def test_claim_that_is_under_way_when_its_worker_is_taken_for_lost_is_reco
     claimed, commit = asyncio.Event(), asyncio.Event()
     write = slow._claims.write
 
+    async def nothing(*_arguments: Any) -> None:
+        """Leave all to what has a commit of its own."""
+
+    monkeypatch.setattr(slow._claims, "write_plain", nothing)
+
     async def held_before_its_commit(*arguments: Any, **options: Any) -> Any:
         answer = await write(*arguments, **options)
         claimed.set()

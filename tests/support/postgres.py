@@ -62,9 +62,13 @@ class Databases:
 
 
 class PrivatePostgres(Databases):
-    """One cluster; not started until `start`. Port and data survive `stop`."""
+    """One cluster; not started until `start`. Port and data survive `stop`.
 
-    def __init__(self) -> None:
+    ``durable``: its commits wait for the disk, as those of a server in use do.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._settings = ("fsync=on", "synchronous_commit=on") if durable else ()
         self._programs = find_folder(_FOLDERS, "initdb", "postgresql")
         self._user = _user_instead_of_root()
         self.folder = run_folder("pg")
@@ -80,6 +84,12 @@ class PrivatePostgres(Databases):
         """Whether its process lives."""
         return self._server is not None and self._server.poll() is None
 
+    @property
+    def pid(self) -> int:
+        """Of its first process, which the others are children of."""
+        assert self._server is not None
+        return self._server.pid
+
     def start(self) -> None:
         """Start it (the first time: make the cluster) and wait until it answers a query."""
         assert not self.running
@@ -87,7 +97,7 @@ class PrivatePostgres(Databases):
         if not data.exists():
             initdb = [str(self._programs / "initdb"), "-D", str(data), "-U", "postgres", "-A", "trust"]
             run_as(self._user, [*initdb, "-E", "UTF8", "--no-sync"], env=self._env, timeout=START_TIMEOUT)
-        settings = [f"port={self.port}", f"unix_socket_directories={self.folder}", *_SETTINGS]
+        settings = [f"port={self.port}", f"unix_socket_directories={self.folder}", *_SETTINGS, *self._settings]
         command = [str(self._programs / "postgres"), "-D", str(data), *(f"--{line}" for line in settings)]
         self._server = spawn(command, env=self._env, output=self.folder / "output", user=self._user)
         eventually_sync(self._answers, START_TIMEOUT, "the private PostgreSQL to answer")
