@@ -54,8 +54,7 @@ class GroupClaims:
                 asking[request.group].append(request)
         if not asking:
             return
-        ids = {name: [request.job_id for request in of_group] for name, of_group in asking.items()}
-        batch = _Batch(await self._views.look(connection, ids), now, claimed)
+        batch = _Batch(await self._views.look(connection, asking), now, claimed)
         for name, of_group in asking.items():
             if name in batch.views.sights:
                 batch.start_own(of_group, name)

@@ -6,7 +6,7 @@ not wait for each other. A lost row is made again by whoever needs it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -115,7 +115,7 @@ class GroupRows:
         self, connection: AsyncConnection, query: sa.Select[Any], names: Iterable[str]
     ) -> dict[str, GroupRow]:
         found = await connection.execute(query, {"batch": _batch(names)})
-        return {row.name: group_row(row) for row in found}
+        return {row.name: group_row(row, row.holders) for row in found}
 
 
 def group_columns(groups: sa.Table, dialect: Dialect) -> list[sa.ColumnElement[Any]]:
@@ -131,10 +131,10 @@ def group_columns(groups: sa.Table, dialect: Dialect) -> list[sa.ColumnElement[A
     ]
 
 
-def group_row(row: sa.Row[Any]) -> GroupRow:
+def group_row(row: sa.Row[Any], holders: Sequence[JobId]) -> GroupRow:
     """What a row of the query says."""
     paused = None if row.paused_at is None else row.paused_reason or "paused"
-    return GroupRow(row.name, paused, row.next_position, tuple(row.holders), row.version)
+    return GroupRow(row.name, paused, row.next_position, tuple(holders), row.version)
 
 
 def _batch(names: Iterable[str]) -> str:

@@ -101,33 +101,31 @@ class GroupViews:
             sight.running |= {job.id for job in holders if job is not None and job.state is JobState.RUNNING}
         return views
 
-    async def look(self, connection: AsyncConnection, job_ids: Mapping[str, Sequence[JobId]]) -> Views:
-        """The groups, by name, that have a row and are not numbered, and these jobs of theirs: all in one moment.
+    async def look(self, connection: AsyncConnection, names: Iterable[str]) -> Views:
+        """The groups of these names that have a row and are not numbered: all of each in one moment.
 
-        No lock is needed for what is read to fit together. Only on databases that `Dialect.nests_writes` is true of.
+        So no lock is needed for what is read to fit together. Only on databases that `Dialect.nests_writes` is true of.
         """
         alike: defaultdict[tuple[int, bool], list[str]] = defaultdict(list)
-        for name in job_ids:
+        for name in names:
             rule = self._policy.rules.rule_of(name)
             alike[rule.concurrency, rule.overtake].append(name)
         views = Views({}, {})
-        for (count, overtake), names in alike.items():
-            batch = encode_rows([{"name": name, "ids": job_ids[name]} for name in names])
+        for (count, overtake), some in alike.items():
+            batch = encode_rows([{"name": name} for name in some])
             rows = (await connection.execute(self._looks[overtake], {"batch": batch, "count": count})).all()
-            self._note(views, sorted(rows, key=lambda row: row.place or 0))
+            self._note(views, sorted(rows, key=lambda row: row.place or 0) if count > 1 else rows)
         return views
 
     def _note(self, views: Views, rows: Iterable[sa.Row[Any]]) -> None:
         for row in rows:
-            if row.next_position is not None:
-                continue
             sight = views.sights.get(row.name)
             if sight is None:
-                sight = views.sights[row.name] = Sight(group_row(row), self._policy.rules.rule_of(row.name))
+                sight = views.sights[row.name] = Sight(group_row(row, ()), self._policy.rules.rule_of(row.name))
             if row.id is None:
                 continue
             job = views.jobs.setdefault(row.id, _seen(row))
-            if row.is_first:
+            if row.place is not None:
                 sight.members.append(_member(job, None))
             # A holder that runs in another group was moved there since.
             if job.state is JobState.RUNNING and job.group == row.name:
@@ -176,27 +174,28 @@ class GroupViews:
 
 
 def _look(tables: Tables, dialect: Dialect, *, overtake: bool) -> sa.Select[Any]:
-    """Each group of the batch that has a row, with its first ``count`` jobs, its holders, and ``ids`` of its own."""
-    groups = tables.groups
-    asked = dialect.rows({"name": sa.Text(), "ids": groups.c.holders.type})
-    first, known = tables.jobs.alias("first_job"), tables.jobs.alias("known_job")
+    """Each group of the batch: its first ``count`` jobs, which have a place, and those that it names as running."""
+    g, asked = tables.groups.c, dialect.rows({"name": sa.Text()})
+    first, held = tables.jobs.alias("first_job"), tables.jobs.alias("held_job")
     order = group_order(first)
-    ids = sa.func.jsonb_array_elements_text(asked.c.ids.op("||")(groups.c.holders)).table_valued("value", name="known")
+    ids = sa.func.jsonb_array_elements_text(g.holders).table_valued("value", name="holder")
     found = sa.union_all(
         sa.select(
-            sa.select(*_columns(first), order.label("place"), sa.true().label("is_first"))
+            sa.select(*_columns(first), order.label("place"))
             .where(*_may_come(first, asked.c.name, overtake=overtake))
             .order_by(order)
             .limit(sa.bindparam("count", type_=sa.Integer))
             .correlate(asked)
             .subquery("first")
         ),
-        sa.select(*_columns(known), sa.null(), sa.false())
-        .where(known.c.id == sa.cast(ids.c.value, JOB_ID))
-        .correlate(asked, groups),
+        sa.select(*_columns(held), sa.null())
+        .where(held.c.id == sa.cast(ids.c.value, JOB_ID), held.c.state == JobState.RUNNING.value)
+        .correlate(tables.groups),
     ).lateral("found")
-    return sa.select(*group_columns(groups, dialect), *found.c).select_from(
-        asked.join(groups, groups.c.name == asked.c.name).outerjoin(found, sa.true())
+    # Not the holders: what they say is found.
+    of_group = [column for column in group_columns(tables.groups, dialect) if column is not g.holders]
+    return sa.select(*of_group, *found.c).select_from(
+        asked.join(tables.groups, (g.name == asked.c.name) & g.next_position.is_(None)).outerjoin(found, sa.true())
     )
 
 
