@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from typing import Any, Self
 
 import pytest
 import sqlalchemy as sa
@@ -24,9 +25,12 @@ from tests.support.postgres import PrivatePostgres
 from tests.support.proxy import TcpProxy
 from tests.support.waiting import eventually
 
-from .stores import TABLE, World, clock, got, granted, new_job, queued, request_of, settled, verdicts, world_on
+from .stores import TABLE, World, clock, got, granted, job_ids, new_job, queued, request_of, settled, verdicts, world_on
+from .turns import runs
 
 DRIVERS = ["asyncpg", "psycopg"]
+LANES = 100
+"""Jobs of a `Flow` at once."""
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
@@ -63,6 +67,22 @@ async def test_connections_are_cut_while_jobs_flow(
         cuts = 0
         while not flow.done:
             await flow.until_more(100)
+            await asyncio.to_thread(proxy.cut)
+            cuts += 1
+        await flow.finish()
+        assert cuts > 5
+        await _each_ran_once(world, store, flow)
+
+
+async def test_connections_are_cut_while_jobs_of_groups_flow(pg: World, tcp_proxy: Callable[[str], TcpProxy]) -> None:
+    """Each group's jobs run in their order, each once, whichever of a claim's statements is lost."""
+    proxy = tcp_proxy(pg.url)
+    async with world_on(proxy.url(pg.url)) as world:
+        store = await world.worker()
+        flow = await GroupFlow.start(store, 1500)
+        cuts = 0
+        while not flow.done:
+            await flow.until_more(50)
             await asyncio.to_thread(proxy.cut)
             cuts += 1
         await flow.finish()
@@ -235,10 +255,10 @@ class Flow:
         self._store, self.jobs = store, jobs
         self._left = iter(jobs)
         self.settled = 0
-        self._lanes = [asyncio.ensure_future(self._live()) for _ in range(100)]
+        self._lanes = [asyncio.ensure_future(self._live(lane)) for lane in range(LANES)]
 
     @classmethod
-    async def start(cls, store: SqlStore, count: int) -> Flow:
+    async def start(cls, store: SqlStore, count: int) -> Self:
         return cls(store, await queued(store, count))
 
     @property
@@ -253,10 +273,25 @@ class Flow:
     async def finish(self) -> None:
         await asyncio.wait_for(asyncio.gather(*self._lanes), 60)
 
-    async def _live(self) -> None:
+    async def _live(self, _lane: int) -> None:
         for job in self._left:
             token = await granted(self._store, job)
             assert await settled(self._store, job, token, Succeeded())
+            self.settled += 1
+
+
+class GroupFlow(Flow):
+    """The same with as many groups."""
+
+    @classmethod
+    async def start(cls, store: SqlStore, count: int) -> Self:
+        jobs = [new_job(job_id, group=f"group {n % LANES}") for n, job_id in enumerate(job_ids(count))]
+        await store.insert(jobs, publish_lease=timedelta(minutes=1))
+        return cls(store, jobs)
+
+    async def _live(self, lane: int) -> None:
+        for job in self.jobs[lane::LANES]:
+            assert await runs(self._store, job) == job.id
             self.settled += 1
 
 
