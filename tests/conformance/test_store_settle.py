@@ -225,3 +225,25 @@ async def test_ten_thousand_instant_jobs_end_where_they_should(db: World) -> Non
         *(store.mark_published([(job.id, 1) for job in jobs[start : start + 100]]) for start in range(0, 10_000, 100)),
     )
     assert await store.count_by_state() == {JobState.SUCCEEDED: 10_000}
+
+
+async def test_outcomes_that_were_written_by_themselves_stand_when_the_rest_is_refused(
+    pg: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is plain is committed before the others; that these are refused must not make it look discarded."""
+    store = await pg.worker()
+    plain, late = await queued(store, 2)
+    token = await granted(store, plain)
+    write, tries = store._settles.write, list[bool]()
+
+    async def refused_first(*arguments: Any, again: bool) -> Any:
+        tries.append(again)
+        if len(tries) == 1:
+            raise StoreError("refused")
+        return await write(*arguments, again=again)
+
+    monkeypatch.setattr(store._settles, "write", refused_first)
+    ends = (settled(store, plain, token, Succeeded(1)), settled(store, late, 1, Succeeded(2)))
+    assert list(await asyncio.gather(*ends)) == [True, False]
+    assert tries == [False, True]
+    assert len((await got(store, plain)).attempts) == 1
