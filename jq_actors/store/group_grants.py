@@ -69,7 +69,8 @@ class GroupGrants:
             return _granted((await connection.execute(self._together, parameters)).all())
         granted = _granted((await connection.execute(self._grant, parameters)).all())
         rows = [_row(token, start) for token, start in ordered if token in granted]
-        await connection.execute(self._hold, {"batch": encode_rows(rows), **self._times(now)})
+        if rows:
+            await connection.execute(self._hold, {"batch": encode_rows(rows), **self._times(now)})
         return granted
 
     def _times(self, now: datetime) -> dict[str, Any]:
