@@ -5,7 +5,7 @@ Nearly all are plain. A transaction around one statement costs two round trips m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -32,7 +32,7 @@ class Commits:
         rest = plain.unanswered(requests)
         if not rest:
             return plain
-        with _perhaps_written(plain.answers):
+        with _perhaps_written(again or bool(plain.answers)):
             claimed = await self._database.write(lambda c: self._claims.write(c, rest, now, again=again))
         claimed.answers |= plain.answers
         return claimed
@@ -46,7 +46,7 @@ class Commits:
         rest = [settlement for settlement in settlements if settlement.run_token not in plain]
         if not rest:
             return Settled([s is first[s.run_token] for s in settlements], [])
-        with _perhaps_written(plain):
+        with _perhaps_written(again or bool(plain)):
             settled = await self._database.write(lambda c: self._settles.write(c, rest, now, again=again))
         of_rest = iter(settled.written)
         written = [s is first[s.run_token] if s.run_token in plain else next(of_rest) for s in settlements]
@@ -54,13 +54,13 @@ class Commits:
 
 
 @contextmanager
-def _perhaps_written(plain: Sized) -> Iterator[None]:
+def _perhaps_written(is_so: bool) -> Iterator[None]:
     """When the rest is refused after a part was committed, the next try of that part has to know it."""
     try:
         yield
     except StoreUnavailableError:
         raise
     except StoreError as error:
-        if plain:
-            raise StoreUnknownError(f"A part is written; the rest is refused: {error}") from error
+        if is_so:
+            raise StoreUnknownError(f"A part may be written; the rest is refused: {error}") from error
         raise

@@ -97,8 +97,9 @@ class GroupViews:
             unsent = await self._first_unsent(connection, sight, firsts[name])
             sight.members = [_member(job, unsent) for job in firsts[name]]
             sight.running = {job.id for job in firsts[name] if job.state is JobState.RUNNING}
-            holders = (views.jobs.get(job_id) for job_id in sight.row.holders)
-            sight.running |= {job.id for job in holders if job is not None and job.state is JobState.RUNNING}
+            holders = [views.jobs[job_id] for job_id in sight.row.holders if job_id in views.jobs]
+            # A holder that runs in another group was moved there since.
+            sight.running |= {job.id for job in holders if job.state is JobState.RUNNING and job.group == name}
         return views
 
     async def look(self, connection: AsyncConnection, names: Iterable[str]) -> Views:
@@ -124,7 +125,7 @@ class GroupViews:
                 sight = views.sights[row.name] = Sight(group_row(row, ()), self._policy.rules.rule_of(row.name))
             if row.id is None:
                 continue
-            job = views.jobs.setdefault(row.id, _seen(row))
+            job = views.jobs[row.id] = _seen(row)  # of the same moment as the version
             if row.place is not None:
                 sight.members.append(_member(job, None))
             # A holder that runs in another group was moved there since.

@@ -32,16 +32,13 @@ class AfterCancel(Enum):
     """Ack the token: whoever publishes from now on sees that nobody serves."""
 
 
-def tokens_needed(lane: QueueDepth | None, published: int, seats: int, *, relies: bool) -> int:
+def tokens_needed(lane: QueueDepth | None, published: int, seats: int) -> int:
     """How many tokens a producer puts into the lobby that has published so many messages, and then looked.
 
-    ``relies``: on those who have published what was there before, to put theirs. That holds with rows, because the row
-    of a producer that dies before is published once more; who does that relies on nobody.
+    Also when it sees the messages of others: two that publish at once see each other's, and would both rely on it.
     """
-    if lane is None:
-        return min(published, seats)
-    before = max(0, lane.ready - published) if relies else 0
-    return max(0, min(published, seats - lane.consumers - before))
+    serving = 0 if lane is None else lane.consumers
+    return max(0, min(published, seats - serving))
 
 
 def is_wanted(lane: QueueDepth | None, serving_here: int, seats: int) -> bool:

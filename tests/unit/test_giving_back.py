@@ -86,7 +86,7 @@ async def test_a_consumer_begins_and_ends_in_one_write_each_that_ends_with_the_l
     channel = opened(link, Events())
 
     assert await channel.attach(LANE, taker, TAG, {}) == QueueDepth(3, 1)
-    assert await channel.give_back(TAG, LANE, taker.rest) == (False, QueueDepth(3, 1))
+    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=True) == (False, QueueDepth(3, 1))
 
     assert link.written == [
         wire.prefetch(1, 1) + wire.consume(1, LANE, TAG, {}) + wire.look(1, LANE),
@@ -107,11 +107,34 @@ async def test_what_ends_with_the_consumer_is_acked_behind_its_cancel() -> None:
             held.ack()
         return []
 
-    await channel.give_back(TAG, LANE, rest)
+    await channel.give_back(TAG, LANE, rest, is_clean=True)
 
     assert link.written[1] == (
         wire.ack(1, 1, multiple=True) + wire.cancel(1, TAG) + wire.ack(1, 2, multiple=True) + wire.look(1, LANE)
     )
+
+
+async def test_what_comes_behind_the_first_answer_is_given_back_before_the_look_that_counts() -> None:
+    # The queue had sent it before the cancel, but the channel's process had the look in its mailbox before.
+    link, taker = Link(), Taker()
+    channel = opened(link, Events())
+    await channel.attach(LANE, taker, TAG, {})
+    looks: list[int] = []
+
+    def brings() -> None:
+        looks.append(1)
+        if len(looks) == 2:
+            channel._take(TAG.encode(), 1, False, b"", b"body")
+
+    link.before_the_answer = brings
+
+    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == (True, QueueDepth(3, 1))
+
+    assert link.written[1:] == [
+        wire.cancel(1, TAG) + wire.look(1, LANE),
+        wire.look(1, LANE),
+        wire.requeue(1, 1) + wire.look(1, LANE),
+    ]
 
 
 @pytest.mark.parametrize("ends", [False, True], ids=["it lives", "its end comes with the answer"])
@@ -130,10 +153,10 @@ async def test_what_crosses_the_cancel_is_given_back_by_us_or_by_the_end_of_the_
     link.before_the_answer = crosses
     if ends:
         with pytest.raises(TransportError):
-            await channel.give_back(TAG, LANE, taker.rest)
+            await channel.give_back(TAG, LANE, taker.rest, is_clean=False)
         assert len(link.written) == 2, "what attached it, and the cancel"
     else:
-        assert await channel.give_back(TAG, LANE, taker.rest) == (True, QueueDepth(3, 1))
+        assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == (True, QueueDepth(3, 1))
         assert link.written[2] == wire.requeue(1, 1) + wire.look(1, LANE), "what came meanwhile"
     assert lost.of(AckLost) == []
 

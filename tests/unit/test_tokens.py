@@ -45,26 +45,7 @@ def lane(ready: int = 1, consumers: int = 0) -> QueueDepth:
     ],
 )
 def test_tokens_needed(depth: QueueDepth | None, published: int, seats: int, needed: int) -> None:
-    assert tokens_needed(depth, published, seats, relies=False) == needed
-
-
-@pytest.mark.parametrize(
-    ("depth", "published", "seats", "needed"),
-    [
-        (lane(ready=1), 1, 1, 1),
-        (lane(ready=2), 1, 1, 0),
-        (lane(ready=0), 1, 1, 1),
-        (lane(ready=5), 3, 1, 0),
-        (lane(ready=2), 1, 3, 1),
-        (lane(ready=4), 1, 3, 0),
-        (lane(ready=4, consumers=1), 3, 3, 1),
-        (None, 2, 1, 1),
-    ],
-)
-def test_tokens_needed_by_who_relies_on_those_before(
-    depth: QueueDepth | None, published: int, seats: int, needed: int
-) -> None:
-    assert tokens_needed(depth, published, seats, relies=True) == needed
+    assert tokens_needed(depth, published, seats) == needed
 
 
 @pytest.mark.parametrize(

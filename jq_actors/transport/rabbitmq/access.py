@@ -37,8 +37,8 @@ AT_ONCE = 32
 """Lanes that begin to be served at the same time, such as all of them after a reconnect."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
 """Bounds, in seconds, of the pause before a further look whether a cancelled consumer is still counted; it doubles."""
-COUNTED = 30.0
-"""So long it may be, in seconds; the broker must be very busy."""
+COUNTED = 5.0
+"""So long it may be, in seconds; then the broker is very busy, or it is another's, and the token goes back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +118,11 @@ class Access:
 
         Returns whether there was any, and what was seen. Raises TransportError, TimeoutError.
         """
-        gave_back, depth = await consuming.channel.give_back(consuming.tag, self.name(seat.lane), seat.rest)
-        others = 0 if seat.lane.seats == 1 else consuming.seen.consumers - 1
+        others = await self._others(seat)
+        name, is_clean = self.name(seat.lane), seat.is_clean
+        gave_back, depth = await consuming.channel.give_back(consuming.tag, name, seat.rest, is_clean=is_clean)
         if self.is_quorum and depth.consumers > others:
-            return gave_back, await self._look_without(consuming, seat.lane)
+            return gave_back, await self._look_beside(others, seat.lane)
         return gave_back, depth
 
     async def close(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
@@ -129,18 +130,25 @@ class Access:
 
         Raises TransportError, TimeoutError.
         """
+        others = await self._others(seat)
         seat.rest()  # the broker takes it
         await consuming.channel.close()
-        return await self._look_without(consuming, seat.lane)
+        return await self._look_beside(others, seat.lane)
 
-    async def _look_without(self, consuming: Consuming, lane: Lane) -> QueueDepth | None:
-        """Look when ``consuming``, which we have ended, is not counted any more.
+    async def _others(self, seat: Seat) -> int:
+        """How many consumers of its lane are not that of ``seat``, on a quorum queue."""
+        if not self.is_quorum or (seat.lane.seats == 1 and seat.taken):
+            return 0
+        depth = await self.look(seat.lane)
+        return 0 if depth is None else max(0, depth.consumers - 1)
+
+    async def _look_beside(self, others: int, lane: Lane) -> QueueDepth | None:
+        """Look when a consumer that we have ended is not counted any more beside ``others``.
 
         A quorum queue counts a cancelled consumer until what was in its hand is ready again, and a closed channel's
         for a moment. Nobody begins to serve before: they would get what comes behind it.
         Raises TransportError, TimeoutError.
         """
-        others = 0 if lane.seats == 1 else consuming.seen.consumers - 1
         until, pause = self.clock.monotonic() + COUNTED, FIRST_PAUSE
         while (depth := await self.look(lane)) is not None and depth.consumers > others:
             if self.clock.monotonic() >= until:

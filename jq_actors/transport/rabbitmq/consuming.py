@@ -213,6 +213,8 @@ class ConsumingChannel:
         )
 
     def _take(self, name: bytes, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+        if not self.is_alive:
+            return  # it is the broker's again
         taker = self._takers.get(name)
         queue = "" if taker is None else taker.queue
         self._acks.opened(tag, queue)

@@ -23,6 +23,8 @@ async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth 
     With rows a relief is spared, but for a partition: what comes out of order waits for its turn there.
     Raises TransportError, TimeoutError.
     """
+    if not seat.is_clean:
+        seat.let_go()  # it may take a while
     if access.is_quorum and not seat.is_clean and consuming.channel.seats == 1:
         return await access.close(consuming, seat)
     is_spared = access.is_quorum or (access.has_store and seat.lane.partition is None)
@@ -31,6 +33,8 @@ async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth 
     try:
         async with access.relief(seat.lane):
             await _outlast_rival(access, seat)
+            if seat.end is End.LOST:
+                return None
             await access.give_back(consuming, seat)
     except (TransportError, TimeoutError):
         if not consuming.channel.has(consuming.tag):

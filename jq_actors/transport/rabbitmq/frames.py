@@ -114,6 +114,10 @@ class FrameTap(asyncio.StreamReaderProtocol):
         """Tap ``channel`` from now on, until it is closed by the broker or the connection is lost."""
         self._channels[channel] = _Content(sink)
 
+    def detach(self, channel: int) -> None:
+        """Tap ``channel`` no more: we have closed it."""
+        self._channels.pop(channel, None)
+
     def write(self, frames: bytes) -> None:
         """Send ``frames`` now, not behind what waits in aiormq's queue; only for channels that are open."""
         if self._socket is not None and not self._socket.is_closing():

@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
-import aiormq
 from aiormq.abc import AbstractChannel
 
 from jq_actors.errors import TransportError
@@ -53,12 +52,13 @@ class LaneChannel(ConsumingChannel):
             raise
 
     async def give_back(
-        self, tag: str, source: str, rest: Callable[[], Sequence[RabbitDelivery]]
+        self, tag: str, source: str, rest: Callable[[], Sequence[RabbitDelivery]], *, is_clean: bool
     ) -> tuple[bool, QueueDepth]:
         """End the consumer ``tag`` of ``source`` and give ``rest`` back, in one breath, *then* look.
 
         ``rest`` acks what has ended, and is asked again until nothing more has come. After it returns, the broker has
-        it all back. Returns whether there was any, and what the look has seen.
+        it all back. ``is_clean``: nothing can have crossed the cancel. Returns whether something went back, and what
+        the last look has seen.
 
         Raises:
           TransportError: the channel went, and with it took everything back.
@@ -69,17 +69,21 @@ class LaneChannel(ConsumingChannel):
             await ask(self._channel.basic_cancel(tag))  # aiormq's writes and ours cannot be brought into one order
             self._check_alive()
         else:
-            # A quorum queue counts a cancelled consumer until the last of its deliveries is acked. But what is acked
-            # only now must not let more come: that goes out behind the cancel.
+            # What is acked only now must not let more come: that goes out behind the cancel.
             cancel = self._acks.take_due() + wire.cancel(self._channel.number, tag)
-            cast(aiormq.Channel, self._channel).consumers.pop(tag, None)
-        held = rest()
-        gave_back = bool(held)
-        depth = await self._settle(held, source, cancel)
-        while held := rest():
-            gave_back = True
-            depth = await self._settle(held, source)
-        self._leave(tag)
+        try:
+            held = rest()
+            gave_back = bool(held)
+            depth = await self._settle(held, source, cancel)
+            # What the queue had sent before the cancel may come behind the first answer: the channel's process takes
+            # its messages in their order, and the look was there first.
+            is_settled = is_clean
+            while (held := rest()) or not is_settled:
+                is_settled = True
+                gave_back = gave_back or bool(held)
+                depth = await self._settle(held, source)
+        finally:
+            self._leave(tag)
         return gave_back, depth
 
     async def close(self) -> None:
@@ -90,6 +94,8 @@ class LaneChannel(ConsumingChannel):
             self._leave(tag.decode())
         self.on_closing("")  # nobody may join it any more
         await ask(self._channel.close())
+        if self._link.tap is not None:
+            self._link.tap.detach(self._channel.number)  # the next channel may have its number
 
     async def _settle(self, held: Sequence[RabbitDelivery], source: str, before: bytes = b"") -> QueueDepth:
         for delivery in held:
@@ -102,6 +108,8 @@ class LaneChannel(ConsumingChannel):
         if self._link.tap is None:
             if before:
                 self._link.write(before)
+            # Any answer would do: what was written before on this channel is done then; the look goes by another.
+            await ask(self._channel.basic_qos(prefetch_count=self._prefetch or 0))
             depth = await look(self._link, source)
             if depth is None:
                 raise TransportError(f"{source} was deleted.")

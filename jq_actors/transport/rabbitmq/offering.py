@@ -7,7 +7,7 @@ publishing: it is done even when the caller has given up waiting. The decision i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jq_actors.clock import Clock
@@ -36,7 +36,7 @@ class Offering:
 
     Parameters:
       deadline: seconds for one call, with all that belongs to it.
-      has_store: whether every job has a row: see `tokens.tokens_needed`.
+      has_store: whether every job has a row: then a missing token is found by the relay.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Offering:
           TransportError: a token is not surely there.
         """
         wanted = {lane: 0 if depth is None else depth.ready for lane, depth in depths.items()}
-        problems = await self._to_its_end(self._offer(wanted, frozenset(), depths, self._deadline))
+        problems = await self._to_its_end(self._offer(wanted, depths, self._deadline))
         for problem in problems.values():
             raise TransportError(f"Cannot offer a lane: {problem}.")
 
@@ -91,15 +91,11 @@ class Offering:
             # Deleted as idle in the moment of the publish: the broker confirms what it throws away with a queue.
             await self._again(letters, results, sorted(gone), until)
         published = {lane: len(indexes) for lane, indexes in in_lanes.items() if lane not in looks.problems}
-        relying = frozenset(lane for lane in in_lanes if self._relies([batch[i] for i in in_lanes[lane]]))
-        seconds = until - self._clock.monotonic()
-        problems = looks.problems | await self._offer(published, relying, looks.depths, seconds)
-        for lane, problem in problems.items():
-            _doubt(results, in_lanes[lane], problem)
+        problems = looks.problems | await self._offer(published, looks.depths, until - self._clock.monotonic())
+        if not self._has_store:
+            for lane, problem in problems.items():
+                _doubt(results, in_lanes[lane], problem)
         return results
-
-    def _relies(self, batch: Sequence[Outgoing]) -> bool:
-        return self._has_store and not any(outgoing.relayed for outgoing in batch)
 
     async def _again(
         self, letters: Sequence[Letter], results: list[PublishResult], indexes: Sequence[int], until: float
@@ -111,17 +107,11 @@ class Offering:
             results[index] = result
 
     async def _offer(
-        self,
-        published: Mapping[Lane, int],
-        relying: Collection[Lane],
-        depths: Mapping[Lane, QueueDepth | None],
-        seconds: float,
+        self, published: Mapping[Lane, int], depths: Mapping[Lane, QueueDepth | None], seconds: float
     ) -> dict[Lane, str]:
         """Publish the tokens that are needed; the lanes that have not surely got theirs, and why."""
         lanes = [
-            lane
-            for lane, count in published.items()
-            for _ in range(tokens_needed(depths.get(lane), count, lane.seats, relies=lane in relying))
+            lane for lane, count in published.items() for _ in range(tokens_needed(depths.get(lane), count, lane.seats))
         ]
         if not lanes:
             return {}

@@ -124,7 +124,7 @@ class Service:
         if seat is None or seat.end is not None or not seat.is_empty:
             return
         if not is_wanted:
-            seat.let_go()
+            seat.let_more_come()
         elif seat.taken >= self._expected:
             seat.give_up(End.DRAINED)
 
@@ -245,23 +245,21 @@ class Service:
         now = self._clock.monotonic()
         if seat.is_empty:
             self._quiet_since = now
-            if seat.taken < self._expected:
-                seat.let_more_come()
-            elif not self._room.has_free:
+            if seat.taken >= self._expected and not self._room.has_free:
                 seat.give_up(End.DRAINED)
                 return True
-            else:
+            if seat.taken >= self._expected:
                 self._room.fell_quiet(self)
         if now - self._since_token >= self._access.longest_hold and self._token is not None:
             seat.give_up(End.HANDED_OVER)
             return True
-        if not self._hands_over(seat, SOMEBODY, now):
-            return True
         depth = self._room.recent_depth()
-        if depth is None:
+        if depth is None and self._hands_over(seat, SOMEBODY, now):
             return False
         if self._hands_over(seat, depth, now):
             seat.give_up(End.HANDED_OVER)
+        elif seat.taken < self._expected:
+            seat.let_more_come()
         return True
 
     def _hands_over(self, seat: Seat, lobby: QueueDepth | None, now: float | None = None) -> bool:

@@ -85,9 +85,7 @@ def _with(state: State, old: Publishing, new: Publishing) -> State:
 def _needed(system: System, state: State, item: Publishing) -> int:
     depth = depth_of(state, item.lane)
     offered_ = 0 if depth is None else depth.ready
-    published, seats = offered_ if item.job == NO_JOB else 1, system.lanes[item.lane].seats
-    relies = item.who == PRODUCER and (system.rows or system.contract.relies_without_rows)
-    return system.decisions.tokens_needed(depth, published, seats, relies=relies)
+    return system.decisions.tokens_needed(depth, offered_ if item.job == NO_JOB else 1, system.lanes[item.lane].seats)
 
 
 def put_tokens(system: System, state: State) -> Iterator[Step]:

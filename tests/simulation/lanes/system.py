@@ -32,12 +32,6 @@ class IsWanted(Protocol):
     def __call__(self, lane: QueueDepth | None, serving_here: int, seats: int) -> bool: ...
 
 
-class TokensNeeded(Protocol):
-    """The shape of `tokens.tokens_needed`."""
-
-    def __call__(self, lane: QueueDepth | None, published: int, seats: int, *, relies: bool) -> int: ...
-
-
 class LooksAgain(Protocol):
     """The shape of `tokens.looks_again`."""
 
@@ -56,7 +50,7 @@ class Decisions:
 
     judge: Judge = protocol.judge
     turn_of: Callable[[GroupView, JobId, str, datetime], Turn] = turns.turn_of
-    tokens_needed: TokensNeeded = tokens.tokens_needed
+    tokens_needed: Callable[[QueueDepth | None, int, int], int] = tokens.tokens_needed
     is_wanted: IsWanted = tokens.is_wanted
     looks_again: LooksAgain = tokens.looks_again
     after_cancel: AfterCancelRule = tokens.after_cancel
@@ -69,8 +63,6 @@ class Contract:
     """What transport, store and executor have to keep besides, because no pure function can."""
 
     publishes_before_it_looks: bool = True
-    relies_without_rows: bool = False
-    """Whether a producer without rows takes it for granted that others put their tokens: they may die before."""
     acks_after_the_look: bool = True
     """The token of a lane that seems drained is acked when the look after the cancel has found it empty."""
     cancels_before_it_hands_over: bool = True
