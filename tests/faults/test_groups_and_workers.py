@@ -43,18 +43,20 @@ def check_started_in_order(site: Site) -> None:
 
 def test_workers_that_join_have_their_share_and_those_that_leave_take_nothing_with_them(make_site: MakeSite) -> None:
     """The first one could run them all, and does, until there are others."""
-    groups, quantum = 200, 3
+    groups, quantum, alone = 200, 3, 8
     site = make_site(**{**SETTINGS, "groups": {"quantum": quantum}}, queues={"work": {"concurrency": groups + 50}})
-    steps = Steps(groups, sized(16, 40), lambda _: Fate(seconds=0.1))
+    steps = Steps(groups, sized(40, 64), lambda _: Fate(seconds=0.1))
     with site.sending() as sending:
-        steps.send(sending, 0, steps.each)
+        steps.send(sending, 0, alone)
         first = site.start()
         wait_until_ended(site, groups)
         late = [site.start(), site.start()]
         for worker in late:
             worker.wait_for_line(TAKES_JOBS)
+        # The rest is sent only now: the first may have run all that was there.
+        steps.send(sending, alone, steps.each)
         # Each lane has changed hands twice, if it was to: then each has a third of them, more or less.
-        wait_until_ended(site, site.journal.ended() + groups * quantum * 2)
+        wait_until_ended(site, groups * (alone + quantum * 2))
         runs_of = Counter(run.pid for run in site.journal.runs()[-groups * quantum :])
         print(f"of {groups * quantum} runs: {dict(runs_of)}")
         assert len(runs_of) == 1 + len(late)
