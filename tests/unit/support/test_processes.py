@@ -35,6 +35,8 @@ def test_a_process_dies_with_the_pytest_that_started_it(tmp_path: Path) -> None:
         assert run.stdout is not None
         pid = int(run.stdout.readline())
         assert _lives(pid)
+        # Until it has become the command, it has not asked the kernel for that yet.
+        eventually_sync(lambda: psutil.Process(pid).cmdline() == [sys.executable, "-c", WAIT], 5, "the command")
         run.send_signal(signal.SIGKILL)
     eventually_sync(lambda: not _lives(pid), 5, "the kernel to kill the orphan")
 
