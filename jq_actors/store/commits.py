@@ -15,7 +15,7 @@ from .claims import Claims
 from .database import Database
 from .grants import Claimed
 from .records import ClaimRequest, Settlement
-from .settles import Settled, Settles
+from .settles import Settled, Settles, first_of_each
 
 
 class Commits:
@@ -42,7 +42,7 @@ class Commits:
         plain: set[int] = set()
         if self._database.dialect.nests_writes and not again:
             again = not await self._database.try_alone(lambda c: self._settles.write_plain(c, settlements, now, plain))
-        first = {settlement.run_token: settlement for settlement in reversed(settlements)}
+        first = first_of_each(settlements)
         rest = [settlement for settlement in settlements if settlement.run_token not in plain]
         if not rest:
             return Settled([s is first[s.run_token] for s in settlements], [])

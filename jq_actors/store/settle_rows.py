@@ -60,30 +60,6 @@ def settled_row(settlement: Settlement) -> Row:
     }
 
 
-def stored(form: Callable[[Settlement], T], settlement: Settlement) -> T:
-    """The ``form`` of the settlement.
-
-    Raises:
-      StoreError: its outcome has none that a database can hold; names its job.
-    """
-    try:
-        return form(settlement)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise StoreError(f"The outcome of job {settlement.job_id} has no stored form: {error}") from error
-
-
-def _reason(outcome: Outcome) -> str | None:
-    match outcome:
-        case Failed(failure) | Retrying(failure):
-            return storable(failure.error, MAX_REASON)
-        case Cancelled(reason) | Unhandled(reason):
-            return storable(reason, MAX_REASON)
-        case Succeeded() | Snoozed() | Interrupted():
-            return None
-        case _:
-            assert_never(outcome)
-
-
 def payload_row(settlement: Settlement) -> Row | None:
     """What of the outcome belongs into the payload."""
     failure = _failure(settlement.outcome)
@@ -95,14 +71,6 @@ def payload_row(settlement: Settlement) -> Row | None:
         result = json.dumps(settlement.outcome.value, separators=(",", ":"))
         return {"job_id": settlement.job_id, "result": result, "error": None, "traceback": None}
     return None
-
-
-def _failure(outcome: Outcome) -> Failure | None:
-    return outcome.failure if isinstance(outcome, Failed | Retrying) else None
-
-
-def _name(outcome: Outcome) -> str:
-    return type(outcome).__name__.lower()
 
 
 def columns() -> dict[str, sa.types.TypeEngine[Any]]:
@@ -130,3 +98,35 @@ def changes(jobs: sa.Table, given: sa.FromClause, now: sa.ColumnElement[Any]) ->
         "published_at": sa.case((b.republish == 0, c.published_at)),
         "publish_at": sa.case((b.republish == 1, now)),
     }
+
+
+def stored(form: Callable[[Settlement], T], settlement: Settlement) -> T:
+    """The ``form`` of the settlement.
+
+    Raises:
+      StoreError: its outcome has none that a database can hold; names its job.
+    """
+    try:
+        return form(settlement)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise StoreError(f"The outcome of job {settlement.job_id} has no stored form: {error}") from error
+
+
+def _reason(outcome: Outcome) -> str | None:
+    match outcome:
+        case Failed(failure) | Retrying(failure):
+            return storable(failure.error, MAX_REASON)
+        case Cancelled(reason) | Unhandled(reason):
+            return storable(reason, MAX_REASON)
+        case Succeeded() | Snoozed() | Interrupted():
+            return None
+        case _:
+            assert_never(outcome)
+
+
+def _failure(outcome: Outcome) -> Failure | None:
+    return outcome.failure if isinstance(outcome, Failed | Retrying) else None
+
+
+def _name(outcome: Outcome) -> str:
+    return type(outcome).__name__.lower()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,7 +53,7 @@ class Settles:
         on databases that `Dialect.nests_writes` is true of. Raises as `write` does.
         """
         may_stop = self._groups.may_stop
-        plain = [s for s in _first_of_each(settlements) if not (may_stop and isinstance(s.outcome, Failed))]
+        plain = [s for s in first_of_each(settlements).values() if not (may_stop and isinstance(s.outcome, Failed))]
         if plain:
             outcomes = [(stored(settled_row, s), stored(payload_row, s)) for s in plain]
             written |= await self._plain.write(connection, outcomes, now)
@@ -68,7 +68,7 @@ class Settles:
         Raises:
           StoreError: an outcome has no form that a database can hold; names its job.
         """
-        first = {settlement.run_token: settlement for settlement in _first_of_each(settlements)}
+        first = first_of_each(settlements)
         batch = {"batch": encode_rows([stored(settled_row, settlement) for settlement in first.values()])}
         failing = {s.job_id: s.outcome.failure for s in first.values() if isinstance(s.outcome, Failed)}
         locked = await self._groups.lock(connection, failing, now)
@@ -102,9 +102,9 @@ class Settles:
             await connection.execute(self._keep_statement, {"batch": encode_rows(payloads)})
 
 
-def _first_of_each(settlements: Sequence[Settlement]) -> Iterable[Settlement]:
-    # Of two outcomes for one run, the first stands.
-    return {settlement.run_token: settlement for settlement in reversed(settlements)}.values()
+def first_of_each(settlements: Sequence[Settlement]) -> dict[int, Settlement]:
+    """One for each run, by run token: of two outcomes for one run, the first stands."""
+    return {settlement.run_token: settlement for settlement in reversed(settlements)}
 
 
 def _settle(tables: Tables, dialect: Dialect) -> sa.UpdateBase:

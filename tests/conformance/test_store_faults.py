@@ -64,13 +64,7 @@ async def test_connections_are_cut_while_jobs_flow(
     async with world_on(proxy.url(pg.url.replace("asyncpg", driver))) as world:
         store = await world.worker()
         flow = await Flow.start(store, 3000)
-        cuts = 0
-        while not flow.done:
-            await flow.until_more(100)
-            await asyncio.to_thread(proxy.cut)
-            cuts += 1
-        await flow.finish()
-        assert cuts > 5
+        await _cut_to_its_end(proxy, flow, after=100)
         await _each_ran_once(world, store, flow)
 
 
@@ -80,13 +74,7 @@ async def test_connections_are_cut_while_jobs_of_groups_flow(pg: World, tcp_prox
     async with world_on(proxy.url(pg.url)) as world:
         store = await world.worker()
         flow = await GroupFlow.start(store, 1500)
-        cuts = 0
-        while not flow.done:
-            await flow.until_more(50)
-            await asyncio.to_thread(proxy.cut)
-            cuts += 1
-        await flow.finish()
-        assert cuts > 5
+        await _cut_to_its_end(proxy, flow, after=50)
         await _each_ran_once(world, store, flow)
 
 
@@ -293,6 +281,17 @@ class GroupFlow(Flow):
         for job in self.jobs[lane::LANES]:
             assert await runs(self._store, job) == job.id
             self.settled += 1
+
+
+async def _cut_to_its_end(proxy: TcpProxy, flow: Flow, *, after: int) -> None:
+    """Cut the connections each time that so many more are through."""
+    cuts = 0
+    while not flow.done:
+        await flow.until_more(after)
+        await asyncio.to_thread(proxy.cut)
+        cuts += 1
+    await flow.finish()
+    assert cuts > 5
 
 
 async def _each_ran_once(world: World, store: SqlStore, flow: Flow) -> None:

@@ -245,10 +245,10 @@ class Service:
         now = self._clock.monotonic()
         if seat.is_empty:
             self._quiet_since = now
-            if seat.taken >= self._expected and not self._room.has_free:
-                seat.give_up(End.DRAINED)
-                return True
             if seat.taken >= self._expected:
+                if not self._room.has_free:
+                    seat.give_up(End.DRAINED)
+                    return True
                 self._room.fell_quiet(self)
         if now - self._since_token >= self._access.longest_hold and self._token is not None:
             seat.give_up(End.HANDED_OVER)
