@@ -12,10 +12,10 @@ from .command import JobCommand
 from .events import Events
 from .groups import GroupRules
 from .job import JobId
-from .ledger import Claimed, bury
+from .ledger import Claimed, SettledRun, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, attempt_counts
-from .store.records import Claim
+from .store.records import Chain, Claim, NextJob
 from .transport.port import Delivery, Outgoing, Published, PublishResult
 
 PUBLISH_AGAIN = 1.0
@@ -42,9 +42,12 @@ class BrokerLedger:
     In a group what has to run again keeps its place: its delivery stays in hand meanwhile, and with it its lane.
     """
 
+    chains = False
+
     def __init__(self, publish: Publish, rules: GroupRules, clock: Clock, events: Events) -> None:
         self._publish, self._rules, self._clock, self._events = publish, rules, clock, events
         self._running: set[_Copy] = set()
+        self._runs: dict[int, _Copy] = {}
         self._ended: dict[_Copy, None] = {}  # in the order of their ends
         self._again: dict[_Copy, _Again] = {}  # in the order of their first ends
 
@@ -65,20 +68,27 @@ class BrokerLedger:
         if again.at > self._clock.monotonic():
             return Claim(Verdict.HOLD, look_again=timedelta(seconds=again.at - self._clock.monotonic()))
         self._running.add(copy)
+        self._runs[run_token] = copy
         return Claim(Verdict.GRANT, attempt=again.attempts + 1, group=command.group)
 
-    async def settle(self, claimed: Claimed, outcome: Outcome) -> bool:
-        """End the delivery as the outcome says."""
+    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+        """End the delivery as the outcome says. The next of a group comes by its lane."""
         await self._end(claimed, outcome)
-        return True
+        return SettledRun(written=True)
 
-    def forget(self, claimed: Claimed) -> None:
+    def forget(self, run_token: int) -> None:
         """See `Ledger.forget`."""
-        self._running.discard(_copy_of(claimed.delivery, claimed.command))
+        copy = self._runs.pop(run_token, None)
+        if copy is not None:
+            self._running.discard(copy)
 
-    async def is_blocked(self, group: str, queue: str) -> bool:
-        """See `Ledger.is_blocked`. Without rows nothing is."""
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        """See `Ledger.set_aside`. Without rows nothing is known of a job."""
         return False
+
+    async def give_up(self, job: NextJob, reason: str) -> None:
+        """See `Ledger.give_up`. Nothing is granted but what a delivery brings."""
+        raise AssertionError(f"job {job.job_id} was granted without a row")
 
     async def _to_its_lane(self, delivery: Delivery, command: JobCommand[Any], group: str) -> Claim:
         """Its delay is over, or another producer knows no lanes: it came by the plain queue and goes to its place."""

@@ -18,7 +18,7 @@ import dramatiq
 from .clock import Clock
 from .errors import DecodeError
 from .groups import check_group, check_position
-from .job import JobId, adopted_job_id
+from .job import JobId, adopted_job_id, is_job_id
 from .settings import check_name
 
 SCHEMA_VERSION = 1
@@ -135,6 +135,16 @@ def decode_command(body: bytes) -> JobCommand[Any]:
     _check_fields(command)
     _check_meta(command.meta)
     return command
+
+
+def job_id_in(body: bytes) -> JobId | None:
+    """The job that a message is about that `decode_command` cannot read; ``None``: it does not say."""
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    message_id = fields.get("message_id") if isinstance(fields, dict) else None
+    return JobId(message_id) if isinstance(message_id, str) and is_job_id(message_id) else None
 
 
 def _check_fields(command: JobCommand[Any]) -> None:

@@ -201,16 +201,6 @@ class JobParked(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class GroupBlocked(Event):
-    """Nothing of a group may run for long; a worker has left its lane in ``queue``."""
-
-    group: str
-    queue: str
-    reason: str
-    text = "group %(group)s waits (%(queue)s): %(reason)s"
-
-
-@dataclass(frozen=True, slots=True)
 class GroupPaused(Event):
     """A group starts nothing until it is resumed."""
 
@@ -226,16 +216,6 @@ class GroupResumed(Event):
 
     group: str
     text = "group %(group)s is resumed"
-
-
-@dataclass(frozen=True, slots=True)
-class OfferDeferred(Event):
-    """A group may go on, and the broker could not be asked to have its lanes served: a relay sees to it."""
-
-    group: str
-    reason: str
-    level = logging.WARNING
-    text = "the lanes of group %(group)s are not offered yet (%(reason)s); the relay offers them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +236,16 @@ class JobsReleased(Event):
     count: int
     level = logging.DEBUG
     text = "%(count)d waiting jobs queued"
+
+
+@dataclass(frozen=True, slots=True)
+class GroupsMended(Event):
+    """Groups stood still although a job could have started, or counted wrong: their places were given anew."""
+
+    count: int
+    first: str
+    level = logging.WARNING
+    text = "%(count)d group(s) stood still and were counted anew, %(first)s among them"
 
 
 @dataclass(frozen=True, slots=True)

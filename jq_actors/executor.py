@@ -1,6 +1,6 @@
 """THE life of one job in a worker. Start reading here.
 
-    receive → decode → claim → (drop | hold | park | leave) → run the chain → outcome → settle → ack
+    receive → decode → claim → (drop | hold | park) → run the chain → outcome → settle → ack, or what follows in its group
 
 Each verb is a small method. None of them knows RabbitMQ or SQL: a delivery is a `transport.port.Delivery`, claims and
 outcomes are written by a `Ledger`, the actor runs on the other side of the `Bridge`.
@@ -8,21 +8,19 @@ outcomes are written by a `Ledger`, the actor runs on the other side of the `Bri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
 from .bridge import Bridge, Crossing
 from .clock import Clock
-from .command import JobCommand, decode_command
+from .command import JobCommand, decode_command, job_id_in
 from .current import RunningJob
 from .errors import DecodeError, StoreError, StoreUnavailableError
 from .events import (
     DeliveryAckedEarly,
     DeliveryDropped,
     Events,
-    GroupBlocked,
     JobFailed,
     JobFinished,
     JobHeld,
@@ -33,11 +31,13 @@ from .events import (
     JobUnhandled,
     OutcomeLost,
 )
-from .ledger import Claimed, Ledger, bury
+from .groups import GroupRules
+from .ledger import Claimed, Ledger, Turn, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, state_after
-from .store.records import Claim
+from .store.records import Chain, Claim, NextJob
 from .transport.port import Delivery
+from .turns import may_chain
 
 if TYPE_CHECKING:
     from .actor import JobActor
@@ -45,8 +45,35 @@ if TYPE_CHECKING:
 LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
 """A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
+SHARE_AFTER = 0.05
+"""Seconds, times the group's weight, after which a group's turn ends with the job at hand when others wait for the slot."""
 
-HoldFor = Callable[[timedelta], bool]
+
+class Slot(Protocol):
+    """A place to run in, as the one who gives it to a delivery shows it."""
+
+    @property
+    def name(self) -> str:
+        """What fits there is known by it (`JobStore.fits`)."""
+        ...
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether other deliveries wait for it."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a job may still start there."""
+        ...
+
+    def hold(self, time: timedelta) -> bool:
+        """Do not run now: offer the delivery again after that time. Whether this is the first time."""
+        ...
+
+    def free(self) -> None:
+        """It is not needed any more. A second call does nothing."""
+        ...
 
 
 class Executor:
@@ -57,10 +84,11 @@ class Executor:
         ledger: Ledger,
         bridge: Bridge,
         actors: Mapping[str, JobActor[..., Any]],
+        rules: GroupRules,
         clock: Clock,
         events: Events,
     ) -> None:
-        self._ledger, self._bridge, self._actors = ledger, bridge, actors
+        self._ledger, self._bridge, self._actors, self._rules = ledger, bridge, actors, rules
         self._clock, self._events = clock, events
         self._running: dict[Claimed, Crossing] = {}
         self._is_stopping = False
@@ -70,42 +98,43 @@ class Executor:
         """How many attempts are in progress."""
         return len(self._running)
 
-    def receive(self, delivery: Delivery) -> JobCommand[Any] | None:
-        """Decode a delivery; what is no command goes to the dead queue, with the reason, and is ``None``."""
+    def receive(self, delivery: Delivery) -> JobCommand[Any] | DecodeError:
+        """Decode a delivery; what is no command is for `refuse`."""
         try:
-            command = decode_command(delivery.body)
+            return _decode(delivery.body, delivery.queue)
         except DecodeError as error:
-            bury(delivery, str(error), self._events)
-            return None
-        # It runs where it came from, and comes back there; one that was moved here may still name its old queue.
-        return command if command.queue_name == delivery.queue else command.copy(queue_name=delivery.queue)
+            return error
 
-    async def live(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor, ran: Callable[[], None]) -> None:
-        """Lead one delivery from its claim to its end.
-
-        ``hold(time)`` is called instead of running when the job runs elsewhere: offer the delivery again after that
-        time; it returns whether this is the first time. ``ran()`` is called when the actor has ended and its slot is
-        free, before the outcome is written.
-        """
-        claimed = await self._claim(delivery, command, hold)
-        if claimed is None:
-            ran()
-            return
+    async def refuse(self, delivery: Delivery, error: DecodeError) -> None:
+        """What cannot be decoded: the job's row says so, if it has one, else the dead queue keeps it, with the reason."""
+        job_id = job_id_in(delivery.body)
         try:
-            outcome = await self._run(claimed)
-            ran()
-            await self._settle(claimed, outcome)
-        finally:
-            self._ledger.forget(claimed)
-        if claimed.again_in is not None:
-            hold(claimed.again_in)
+            if job_id is None or not await self._ledger.set_aside(job_id, delivery.dispatch, str(error)):
+                bury(delivery, str(error), self._events)
+                return
+        except StoreUnavailableError:
+            await self._clock.sleep(LOOK_AGAIN_AT_MOST.total_seconds())
+            delivery.requeue()
+            return
+        delivery.ack()
+        self._events.emit(DeliveryDropped(job_id, delivery.queue, "undecodable"))
 
-    async def _claim(self, delivery: Delivery, command: JobCommand[Any], hold: HoldFor) -> Claimed | None:
+    async def live(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
+        """Lead one delivery from its claim to its end, and in a group those who follow it in the same slot.
+
+        The slot is freed when the actor has ended and nothing follows, before the outcome is written.
+        """
+        claimed = await self._claim(delivery, command, slot)
+        while claimed is not None:
+            claimed = await self._lead(claimed, slot)
+        slot.free()
+
+    async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> Claimed | None:
         run_token = self._clock.random_bits(63)
         try:
             claim = await self._ledger.claim(delivery, command, run_token)
         except StoreUnavailableError:  # closed; as long as it is open, the store itself waits for its database
-            hold(LOOK_AGAIN_AT_MOST)
+            slot.hold(LOOK_AGAIN_AT_MOST)
             return None
         except StoreError as error:
             if command.promised:
@@ -113,18 +142,20 @@ class Executor:
             # A message of somebody else, of which the database can never make a row.
             bury(delivery, str(error), self._events)
             return None
-        if claim.verdict is Verdict.GRANT:
-            ran = command if claim.instead is None else decode_command(claim.instead.body)
-            return Claimed(delivery, ran, claim, run_token, self._ledger.now())
-        self._turn_away(delivery, command, claim, hold)
-        return None
+        if claim.verdict is not Verdict.GRANT:
+            self._turn_away(delivery, command, claim, slot)
+            return None
+        turn = Turn(delivery, self._ledger.now(), self._clock.monotonic())
+        if claim.instead is not None:
+            return await self._follow(turn, claim.instead)
+        return Claimed(turn, command, claim, run_token, turn.began_at)
 
-    def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, hold: HoldFor) -> None:
+    def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, slot: Slot) -> None:
         """What becomes of a delivery that is not run."""
         match claim.verdict:
             case Verdict.HOLD:
                 again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
-                if hold(again):  # told once, not at each look
+                if slot.hold(again):  # told once, not at each look
                     self._events.emit(JobHeld(command.job_id, again.total_seconds()))
             case Verdict.DROP_FINAL | Verdict.DROP_STALE:
                 delivery.ack()
@@ -133,18 +164,53 @@ class Executor:
             case Verdict.PARK:
                 delivery.ack()
                 self._events.emit(JobParked(command.job_id, claim.group or "", claim.reason))
-            case Verdict.LEAVE:
-                self._leave(delivery, claim)
-            case Verdict.GRANT | Verdict.TAKE_OVER | Verdict.ADOPT | Verdict.TURN:
+            case Verdict.GRANT | Verdict.TAKE_OVER | Verdict.ADOPT:
                 raise AssertionError(f"a ledger carries out {claim.verdict} itself")
             case _:
                 assert_never(claim.verdict)
 
-    def _leave(self, delivery: Delivery, claim: Claim) -> None:
-        """Nothing of its group may run for long: its lane's place in this worker is for others."""
-        assert claim.group is not None
-        self._events.emit(GroupBlocked(claim.group, delivery.queue, claim.reason))
-        delivery.leave(partial(self._ledger.is_blocked, claim.group, delivery.queue))
+    async def _lead(self, claimed: Claimed, slot: Slot) -> Claimed | None:
+        """From the run to the outcome; returns the run that follows, if one does."""
+        try:
+            outcome = await self._run(claimed)
+            claimed.turn.done += 1
+            chain = self._chain(claimed, slot)
+            if chain is None:
+                slot.free()
+            following = await self._settle(claimed, outcome, chain)
+        finally:
+            self._ledger.forget(claimed.run_token)
+        if claimed.again_in is not None:
+            slot.hold(claimed.again_in)
+        return None if following is None else await self._follow(claimed.turn, following)
+
+    def _chain(self, claimed: Claimed, slot: Slot) -> Chain | None:
+        """The wish that the group's next job follows here; ``None``: its turn is over."""
+        group, turn = claimed.claim.group, claimed.turn
+        if group is None or not self._ledger.chains or not slot.is_open or not turn.is_safe:
+            return None
+        weight = self._rules.rule_of(group).weight
+        goes_on = may_chain(
+            turn.done,
+            self._rules.fairness.quantum * weight,
+            self._clock.monotonic() - turn.since,
+            SHARE_AFTER * weight,
+            others_wait=slot.others_wait,
+        )
+        return Chain(self._clock.random_bits(63), slot.name) if goes_on else None
+
+    async def _follow(self, turn: Turn, job: NextJob) -> Claimed | None:
+        """The run of ``job``, which is claimed already. One that cannot be decoded blocks its group, and says why."""
+        try:
+            command = _decode(job.body, job.queue)
+        except DecodeError as error:
+            await self._ledger.give_up(job, str(error))
+            self._ledger.forget(job.run_token)
+            turn.finish()
+            self._events.emit(JobUnhandled(job.job_id, "", job.queue, str(error)))
+            return None
+        claim = Claim(Verdict.GRANT, job.attempt, job.crashes, group=job.group)
+        return Claimed(turn, command, claim, job.run_token, self._ledger.now(), is_own=False)
 
     async def _run(self, claimed: Claimed) -> Outcome:
         if self._is_stopping:
@@ -156,8 +222,8 @@ class Executor:
         waited = claimed.started_at.timestamp() - (
             command.due_at.timestamp() if command.due_at else command.message_timestamp / 1000
         )
-        queue = claimed.delivery.queue
-        self._events.emit(JobStarted(job.id, command.actor_name, queue, job.attempt, max(waited, 0.0)))
+        started = JobStarted(job.id, command.actor_name, command.queue_name, job.attempt, max(waited, 0.0))
+        self._events.emit(started)
         crossing = self._bridge.run(job)
         self._running[claimed] = crossing
         try:
@@ -166,19 +232,20 @@ class Executor:
             claimed.ended_at = self._ledger.now()
             del self._running[claimed]
 
-    async def _settle(self, claimed: Claimed, outcome: Outcome) -> None:
+    async def _settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> NextJob | None:
         try:
-            written = await self._ledger.settle(claimed, outcome)
+            settled = await self._ledger.settle(claimed, outcome, chain)
         except StoreUnavailableError:  # closed before the database came back
             command = claimed.command
             self._events.emit(OutcomeLost(command.job_id, command.actor_name, state_after(outcome).value))
-            claimed.give_back()
-            return
-        if written:
+            claimed.turn.give_back()
+            return None
+        if settled.written:
             self._tell(claimed, outcome)
+        return settled.next
 
     def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
-        command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.delivery.queue
+        command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.command.queue_name
         job_id, actor = command.job_id, command.actor_name
         match outcome:
             case Failed(failure):
@@ -202,14 +269,14 @@ class Executor:
     # -- long jobs, and the end of the process
 
     def ack_early(self, older_than: timedelta) -> None:
-        """Ack the deliveries of attempts that have run so long that the broker would soon take them away.
+        """Ack the deliveries that have been in hand for so long that the broker would soon take them away.
 
         Only with rows: from then on the lease in the row is the job's safety copy (DESIGN §8, A1).
         """
         limit = self._ledger.now() - older_than
         for claimed in self._running:
-            if not claimed.acked and claimed.started_at <= limit:
-                claimed.let_go_early()
+            if not claimed.turn.acked and claimed.turn.began_at <= limit:
+                claimed.turn.let_go_early()
                 self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
 
     def interrupt_all(self) -> int:
@@ -221,3 +288,14 @@ class Executor:
         for crossing in self._running.values():
             self._bridge.interrupt(crossing)
         return len(self._running)
+
+
+def _decode(body: bytes, queue: str) -> JobCommand[Any]:
+    """The command, as one that came by ``queue``.
+
+    Raises:
+      DecodeError: it is none.
+    """
+    command = decode_command(body)
+    # It runs where it came from, and comes back there; one that was moved here may still name its old queue.
+    return command if command.queue_name == queue else command.copy(queue_name=queue)

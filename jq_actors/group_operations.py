@@ -11,7 +11,6 @@ from .asking import call, change, check_limit, look
 from .events import GroupPaused, GroupResumed
 from .group import Group, GroupState
 from .groups import check_group
-from .lane_offers import offer_group
 from .runtime import Runtime
 from .store.port import JobStore
 from .store.records import GroupPage
@@ -42,10 +41,10 @@ async def pause_async(*, group: str, reason: str) -> bool:
 
 
 def resume(*, group: str) -> bool:
-    """Let ``group`` go on, in order, and have its lanes served at once.
+    """Let ``group`` go on, in order.
 
-    With the broker away it is resumed all the same, and `events.OfferDeferred` tells it: the workers' relays have the
-    lanes served when they are connected. So they do for lanes in the memory of another process (``embedded://``).
+    Its first jobs are queued at once, and published by a relay: that of this process without delay, that of a worker
+    elsewhere at its next look (``relay_interval``).
 
     Returns:
       ``False``: it was not paused.
@@ -133,11 +132,10 @@ async def _pause(runtime: Runtime, store: JobStore, name: str, reason: str) -> b
 
 
 async def _resume(runtime: Runtime, store: JobStore, name: str) -> bool:
-    queues = await store.resume_group(name)
-    if queues is None:
+    if await store.resume_group(name) is None:
         return False
     runtime.events.emit(GroupResumed(name))
-    await offer_group(runtime, name, queues)
+    runtime.sender.on_stored()
     return True
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from .clock import Clock
 from .command import JobCommand
+from .errors import DecodeError
 from .events import Events, TaskFailed
-from .executor import Executor, HoldFor
+from .executor import Executor
 from .outcome import failure_of
 from .transport.port import Delivery
 
@@ -31,10 +32,20 @@ GiveBack = Callable[[Delivery, JobCommand[Any]], None]
 """Gives a delivery, and the command in it, back to the broker."""
 
 
+THREADS = "threads"
+"""The name of the slots of sync actors."""
+
+
+def coroutines_of(queue: str) -> str:
+    """The name of the slots of async actors in ``queue``."""
+    return f"coroutines:{queue}"
+
+
 @dataclass(slots=True, eq=False)
 class _Slots:
     """Free places, and the deliveries that wait for one, in the order in which they came."""
 
+    name: str
     free: int
     waiting: deque[_InHand] = field(default_factory=deque)
 
@@ -62,7 +73,7 @@ class Intake:
     ) -> None:
         self._executor, self._actors = executor, actors
         self._clock, self._events = clock, events
-        self._threads = _Slots(threads)
+        self._threads = _Slots(THREADS, threads)
         self._coroutines: dict[str, _Slots] = {}
         self._held: dict[_InHand, asyncio.TimerHandle] = {}
         self._lives: set[asyncio.Task[None]] = set()
@@ -72,7 +83,7 @@ class Intake:
 
     def serve(self, queue: str, concurrency: int) -> None:
         """Take deliveries of ``queue``, with at most ``concurrency`` coroutines of it at once."""
-        self._coroutines[queue] = _Slots(concurrency)
+        self._coroutines[queue] = _Slots(coroutines_of(queue), concurrency)
 
     def deliver(self, delivery: Delivery) -> None:
         """A delivery has come. Its job starts now, or when a slot gets free."""
@@ -80,7 +91,8 @@ class Intake:
             delivery.requeue()
             return
         command = self._executor.receive(delivery)
-        if command is None:
+        if isinstance(command, DecodeError):
+            self._lead(self._executor.refuse(delivery, command))
             return
         actor = self._actors.get(command.actor_name)
         slots = self._coroutines[delivery.queue] if actor is None or actor.is_async else self._threads
@@ -128,6 +140,11 @@ class Intake:
         return True
 
     @property
+    def is_open(self) -> bool:
+        """Whether jobs may still start."""
+        return self._open
+
+    @property
     def busy(self) -> int:
         """How many deliveries are in progress, from their claim to their settling."""
         return len(self._lives)
@@ -161,30 +178,32 @@ class Intake:
     def _start(self, in_hand: _InHand) -> None:
         in_hand.slots.free -= 1
         in_hand.has_slot = True
+        self._lead(self._live(in_hand))
+
+    def _lead(self, life: Coroutine[Any, Any, None]) -> None:
         self._idle.clear()
-        life = asyncio.get_running_loop().create_task(self._live(in_hand))
-        self._lives.add(life)
-        life.add_done_callback(self._ended)
+        task = asyncio.get_running_loop().create_task(life)
+        self._lives.add(task)
+        task.add_done_callback(self._ended)
 
     async def _live(self, in_hand: _InHand) -> None:
-        def ran() -> None:
-            self._free(in_hand)
-
+        slot = _Slot(self, in_hand)
         try:
-            await self._executor.live(in_hand.delivery, in_hand.command, self._holder(in_hand), ran)
+            await self._executor.live(in_hand.delivery, in_hand.command, slot)
         except Exception as error:  # noqa: BLE001 - ours, not the actor's: told, and looked at again
             failure, life = failure_of(error), f"the life of job {in_hand.command.job_id}"
             self._events.emit(TaskFailed(life, failure.error, failure.traceback))
-            self._holder(in_hand)(AFTER_AN_ERROR)
+            slot.hold(AFTER_AN_ERROR)
         finally:
-            self._free(in_hand)
+            self.free(in_hand)
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         self._lives.discard(life)
         if not self._lives:
             self._idle.set()
 
-    def _free(self, in_hand: _InHand) -> None:
+    def free(self, in_hand: _InHand) -> None:
+        """Its slot is for others."""
         if not in_hand.has_slot:
             return
         in_hand.has_slot = False
@@ -196,18 +215,46 @@ class Intake:
                 self._start(waiting)
                 return
 
-    def _holder(self, in_hand: _InHand) -> HoldFor:
-        def hold(time: timedelta) -> bool:
-            if not self._open:
-                in_hand.delivery.requeue()
-                return False
-            loop = asyncio.get_running_loop()
-            self._held[in_hand] = loop.call_later(time.total_seconds(), self._look_again, in_hand)
-            is_first, in_hand.was_held = not in_hand.was_held, True
-            return is_first
-
-        return hold
+    def hold(self, in_hand: _InHand, time: timedelta) -> bool:
+        """Offer it again after that time; whether this is the first time."""
+        if not self._open:
+            in_hand.delivery.requeue()
+            return False
+        loop = asyncio.get_running_loop()
+        self._held[in_hand] = loop.call_later(time.total_seconds(), self._look_again, in_hand)
+        is_first, in_hand.was_held = not in_hand.was_held, True
+        return is_first
 
     def _look_again(self, in_hand: _InHand) -> None:
         if self._held.pop(in_hand, None) is not None:
             self._offer(in_hand)
+
+
+class _Slot:
+    """The slot of one delivery, as the executor sees it."""
+
+    def __init__(self, intake: Intake, in_hand: _InHand) -> None:
+        self._intake, self._in_hand = intake, in_hand
+
+    @property
+    def name(self) -> str:
+        """See `Slot`."""
+        return self._in_hand.slots.name
+
+    @property
+    def others_wait(self) -> bool:
+        """See `Slot`."""
+        return bool(self._in_hand.slots.waiting)
+
+    @property
+    def is_open(self) -> bool:
+        """See `Slot`."""
+        return self._intake.is_open
+
+    def hold(self, time: timedelta) -> bool:
+        """See `Slot`."""
+        return self._intake.hold(self._in_hand, time)
+
+    def free(self) -> None:
+        """See `Slot`."""
+        self._intake.free(self._in_hand)

@@ -8,7 +8,6 @@ from .asking import MAX_PAGE, call, change, check_limit
 from .errors import JobNotFoundError
 from .group_operations import named
 from .job import Job, JobId, JobState, parse_states
-from .lane_offers import offer_group
 from .runtime import Runtime
 from .store.port import JobStore
 from .store.records import JobFilter
@@ -70,9 +69,7 @@ async def retry_async(
 def move(job_id: str, *, group: str | None = None, front: bool = False) -> Job:
     """Put an unfinished job that does not run to the end of another group, or to the front of its own.
 
-    The others keep their order. A job that runs is not interrupted: the one at the front comes after it. The lanes
-    that this concerns are served at once; with the broker away it is moved all the same, and `events.OfferDeferred`
-    tells it: the workers' relays do the rest when they are connected.
+    The others keep their order. A job that runs is not interrupted: the one at the front comes after it.
 
     Parameters:
       group: the group that it goes to, known or not yet known.
@@ -130,20 +127,10 @@ async def _retry(
 
 
 async def _move(runtime: Runtime, store: JobStore, job_id: JobId, to: str | None) -> Job:
-    before = await store.get(job_id)
-    if before is None or await store.move(job_id, to) is None:
+    if await store.move(job_id, to) is None:
         raise JobNotFoundError(job_id)
-    for group in dict.fromkeys((to, before.group)):
-        if group is not None:
-            await offer_group(runtime, group, await _queues_to_offer(store, group, before.queue))
+    runtime.sender.on_stored()
     job = await store.get(job_id)
     if job is None:
         raise JobNotFoundError(job_id)  # it has run meanwhile, and its row is not kept
     return job
-
-
-async def _queues_to_offer(store: JobStore, name: str, queue: str) -> list[str]:
-    """The queue of the moved job, and that of the group's head: it may have a new one, and that one can start."""
-    group = await store.get_group(name)
-    head = None if group is None or group.head is None else await store.get(group.head)
-    return [queue] if head is None else [queue, head.queue]

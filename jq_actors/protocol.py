@@ -34,8 +34,6 @@ class RowView:
     dispatch: int
     owner: Owner | None = None
     """Set exactly when the state is ``running``; ``None`` for a running row means that its worker's row is gone."""
-    grouped: bool = False
-    """It has a group: when it may start is for `turns.turn_of` to say."""
 
 
 class Verdict(StrEnum):
@@ -47,14 +45,10 @@ class Verdict(StrEnum):
     """Its worker is lost: count a crash, then run it (or fail it, see `survives_crash`)."""
     HOLD = "hold"
     """It runs elsewhere under a live lease: keep the delivery unacked, as the safety copy, and look again."""
-    TURN = "turn"
-    """It is a job of a group: see whose turn it is."""
     ADOPT = "adopt"
     """There is no row and none was promised: make one, then run it."""
     PARK = "park"
-    """It waits for a job of its group that comes by another way: its row is ``waiting``; ack."""
-    LEAVE = "leave"
-    """Nothing of its group may run for long: give it back, and leave its lane."""
+    """It waits for its turn in its group, in its row or in its lane: ack."""
     DROP_FINAL = "drop_final"
     """The job has ended, or its row is gone after it ended: ack and forget."""
     DROP_STALE = "drop_stale"
@@ -80,9 +74,7 @@ def judge(row: RowView | None, dispatch: int, now: datetime, *, promised: bool) 
         return Verdict.DROP_STALE
     if row.state is JobState.RUNNING:
         return Verdict.TAKE_OVER if owner_is_lost(row.owner, now) else Verdict.HOLD
-    if row.grouped and row.state in (JobState.QUEUED, JobState.WAITING, JobState.RETRYING):
-        # Also a retrying one: in a group it keeps its place, and its delivery is the one that runs again.
-        return Verdict.TURN
+    # In a group, too: a queued job holds one of its places, and one that has to wait is not queued (`turns`).
     if row.state is JobState.QUEUED:
         return Verdict.GRANT
     # scheduled, retrying, waiting, unhandled: whatever makes it runnable again takes a new dispatch number.

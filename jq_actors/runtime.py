@@ -39,8 +39,6 @@ WORKER_ID_VARIABLE = "JQ_WORKER_ID"
 """Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
 CLOSE_TIMEOUT = 20.0
 """Seconds that closing may take: due acks, outcomes and marks are written, then it is over."""
-GROUP_WINDOW = 3
-"""Jobs of one group that a process's own memory takes at once: one runs, and those behind must not crowd out others."""
 SENDINGS_TIMEOUT = 5.0
 """Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
 
@@ -227,7 +225,6 @@ class Runtime:
         # What is started first is closed last.
         if self.store is not None:
             self.store.rules = self.groups
-            self.store.group_window = None if self.transport.shared else GROUP_WINDOW
             self._at_close("the store", self.store.close)
             await self.store.open()
         self._at_close("the transport", self.transport.close)

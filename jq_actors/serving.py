@@ -16,7 +16,7 @@ from .errors import StoreUnavailableError
 from .events import DrainFinished, DrainStarted, JobsReleased, RuntimeStarted, TaskFailed
 from .executor import Executor
 from .handoff import Handoff
-from .intake import Intake
+from .intake import THREADS, Intake, coroutines_of
 from .ledger import Ledger, RowLedger
 from .limits import BOARD_VARIABLE, LimitReporter
 from .loops import LoopThread
@@ -56,7 +56,9 @@ class Serving:
         self.actor_loop = LoopThread("jq-actors")
         self.handoff = Handoff()
         bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, Caller(runtime.broker, self.handoff)))
-        self.executor = Executor(self._ledger(), bridge, runtime.actors, self._clock, self._events)
+        self.executor = Executor(
+            self._ledger(), bridge, runtime.actors, runtime.groups, self._clock, self._events
+        )
         self.intake = Intake(self.executor, runtime.actors, threads, self._clock, self._events)
         self.watchdog = Watchdog(
             self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events
@@ -131,7 +133,7 @@ class Serving:
 
     def _ledger(self) -> Ledger:
         if self._store is not None:
-            return RowLedger(self._store, self._events, lanes_are_shared=self._transport.shared)
+            return RowLedger(self._store, self._events)
         return BrokerLedger(self._transport.publish, self._runtime.groups, self._clock, self._events)
 
     def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
@@ -167,6 +169,7 @@ class Serving:
         relay = self._make_relay(store)
         self._runtime.sender.on_stored = relay.wake
         self._transport.on_room = relay.wake
+        store.on_due = relay.expect
         self._unsubscribe = self._events.subscribe(JobsReleased, lambda _: relay.wake())
         self._keep("relay", relay.run)
 
@@ -183,7 +186,6 @@ class Serving:
             publish_lease=persistence.leases.publish,
             retention=persistence.leases.retention,
             held=self.intake.waiting,
-            rules=self._runtime.groups,
         )
 
     def _report_limits(self, reporter: LimitReporter) -> None:
@@ -204,10 +206,22 @@ class Serving:
         at_once = self._at_once(queue, limits)
         # Half as much again, so that a slot that gets free is not empty for a round trip.
         self._transport.want(queue, min(at_once + max(1, at_once // 2), MAX_PREFETCH), self.intake.deliver)
-        if self._runtime.has_groups:
+        if self._store is not None:
+            self._store.fits = {**self._store.fits, **self._fits(queue)}
+        elif self._runtime.has_groups:
             slots = min(at_once, MAX_PREFETCH)
             self._transport.serve_lanes(queue, slots, self._runtime.groups.fairness, self.intake.deliver)
         self._taken.add(queue)
+
+    def _fits(self, queue: str) -> dict[str, frozenset[tuple[str, str]]]:
+        """What of ``queue`` can follow another job of its group, in the slots of this process."""
+        actors = [actor for actor in self._runtime.actors.values() if actor.queue_name == queue]
+        threads = frozenset((queue, actor.actor_name) for actor in actors if not actor.is_async)
+        assert self._store is not None
+        return {
+            coroutines_of(queue): frozenset((queue, actor.actor_name) for actor in actors if actor.is_async),
+            THREADS: self._store.fits.get(THREADS, frozenset()) | threads,
+        }
 
     def _at_once(self, queue: str, limits: QueueConfig) -> int:
         """How many jobs of a queue can run at once."""

@@ -1,21 +1,21 @@
-"""Whose turn it is in a group: the order guard's decision, as a pure function.
+"""Whose turn it is in a group: who holds its places, as a pure function.
 
-A delivery from a lane says "there is something to do in this group"; which job runs is for the rows to say. So the
-order holds also where the broker's differs: after a requeue, a second copy, an operator's retry, a wiped broker.
-Production (`store.claims`) and the simulation (`tests/simulation`) call the same function.
+A job of a group that holds a *place* may be at the broker, run, or block the group; one that holds none waits in its row.
+`assign_places` says who should hold them. Whatever changes a group does it under the lock of the group's row and leaves
+behind what this function says; the plain cases (a job that is sent to the end, the next one after a job that ended) are
+stated once more in SQL. Production (`store`) and the simulation (`tests/simulation`) call the same function.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from .job import JobId, JobState
 
-LONGEST_WAIT = timedelta(seconds=60)
-"""A head that has to wait longer, for its retry, does not keep a worker's place: its lane is left until then."""
-LOOK_AGAIN = timedelta(milliseconds=500)
-"""When a delivery is looked at again that waits for a run to end."""
+BEHIND = "behind other jobs of its group"
+"""The reason of a job that waits for its turn, as its row says it."""
+PAUSED = "its group is paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,112 +25,149 @@ class Member:
     job_id: JobId
     state: JobState
     queue: str
-    dispatch: int
     due_at: datetime
     """Of a scheduled or retrying one: when it may run."""
-    gap_before: int | None = None
-    """In a numbered group: the smallest number before it that nobody has sent; ``None``: they are all there."""
+    has_place: bool
+    position: int | None = None
+    """Its number, in a numbered group."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """What a claim looks at, under the group's lock."""
+    """A group, as it is under its lock."""
 
     members: tuple[Member, ...]
-    """The first unfinished jobs in order, as many as may run at once. Scheduled ones only in a numbered group; with
-    ``overtake`` none that is retrying."""
-    running: int
-    """How many run, those that are not among ``members`` too."""
+    """Unfinished jobs in order: all that hold a place, and behind them, or between, the first others, at least as many as
+    there are places. Scheduled ones only in a numbered group."""
     concurrency: int = 1
+    overtake: bool = False
+    """Whether those behind it may pass a job that waits for its retry."""
     paused: str | None = None
     """Why an operator, or a failed job, has paused it."""
+    next_position: int | None = None
+    """The number that is the next to get a place; ``None``: the group is not numbered."""
+    ended: frozenset[int] = frozenset()
+    """Numbers, from ``next_position`` on, whose jobs have ended without a place: nobody waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Run this one: the delivery's own job, or the one whose turn it is instead."""
+class Places:
+    """What has to change so that the right jobs hold the places of a group."""
 
-    member: Member
+    released: tuple[Member, ...] = ()
+    """They waited, and are to be queued."""
+    withdrawn: tuple[Member, ...] = ()
+    """They were queued, and wait again: others come first, or the group is paused."""
+    kept_back: tuple[Member, ...] = ()
+    """Retrying or unhandled ones that get the place in which they block the group."""
+    passed: tuple[Member, ...] = ()
+    """Retrying or unhandled ones that lose theirs: others come first."""
+    next_position: int | None = None
 
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Nothing may run for the moment: keep the delivery and look again."""
-
-    time: timedelta
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Leave:
-    """Nothing may run for long: give the delivery back, and leave the lane until somebody offers it again."""
-
-    reason: str
+    @property
+    def change(self) -> int:
+        """How many more places are held after it."""
+        return len(self.released) + len(self.kept_back) - len(self.withdrawn) - len(self.passed)
 
 
-@dataclass(frozen=True, slots=True)
-class Park:
-    """The job waits for one that does not come by this lane: its row becomes ``waiting``, the delivery is acked."""
+def assign_places(group: GroupView) -> Places:
+    """Who gets a place of ``group`` and who loses one: the first in order hold them, and what runs keeps its own.
 
-    reason: str
+    After it: all places are held, or nothing that could start waits, or the group is paused.
+    """
+    walk = _Walk(group, group.concurrency - sum(member.state is JobState.RUNNING for member in group.members))
+    for member in group.members:
+        if member.state is not JobState.RUNNING:
+            walk.meet(member)
+    return Places(
+        tuple(walk.released), tuple(walk.withdrawn), tuple(walk.kept_back), tuple(walk.passed), walk.next_position
+    )
 
 
-Turn = Start | Wait | Leave | Park
-
-
-def turn_of(group: GroupView, job_id: JobId, queue: str, now: datetime) -> Turn:
-    """What a delivery of ``job_id``, a job of ``group`` that is neither final nor running, from ``queue`` may start."""
+def why_it_waits(group: GroupView) -> str | None:
+    """Why the first job of ``group`` that does not run cannot start; ``None``: it can, as soon as a worker takes it."""
     if group.paused is not None:
-        return Leave(group.paused)
-    if group.running >= group.concurrency:
-        return _behind_a_run(group, queue)
-    ready = [member for member in group.members if _may_start(member, now)]
-    own = [member for member in ready if member.queue == queue]
-    if own:
-        # Its own job first: of several deliveries at once, each then starts another one.
-        return Start(next((member for member in own if member.job_id == job_id), own[0]))
-    if ready:
-        return Park(f"behind job {ready[0].job_id}, which waits in queue {ready[0].queue}")
-    return _behind_the_stuck(group, queue, now)
-
-
-def _may_start(member: Member, now: datetime) -> bool:
-    if member.gap_before is not None:
-        return False
-    match member.state:
-        case JobState.QUEUED | JobState.WAITING:
-            return True
+        return group.paused
+    first = next((member for member in group.members if member.state is not JobState.RUNNING), None)
+    if first is None:
+        return None
+    if _has_gap(first, group.next_position):
+        return f"position {group.next_position} has not been sent"
+    match first.state:
+        case JobState.UNHANDLED:
+            return f"blocked by job {first.job_id}, which no worker can run"
         case JobState.RETRYING | JobState.SCHEDULED:
-            return member.due_at <= now
+            until = first.due_at.isoformat(timespec="seconds")
+            return f"blocked by job {first.job_id}, {first.state.value} until {until}"
         case _:
-            return False
+            return None
 
 
-def _behind_a_run(group: GroupView, queue: str) -> Turn:
-    running = [member for member in group.members if member.state is JobState.RUNNING]
-    if running and all(member.queue != queue for member in running):
-        return Park(f"behind job {running[0].job_id}, which runs in queue {running[0].queue}")
-    return Wait(LOOK_AGAIN, f"behind job {running[0].job_id}, which runs" if running else "behind a job that runs")
+def may_chain(done: int, quantum: int, seconds: float, time_slice: float, *, others_wait: bool) -> bool:
+    """Whether a worker that has ended ``done`` jobs of a group in ``seconds`` goes on with the group's next one itself.
+
+    Else the next one goes to the queue's tail, behind the heads of other groups. While nobody waits here for the slot the
+    turn lasts ``quantum`` jobs; else it ends with the job at hand once it has lasted for ``time_slice``.
+    """
+    return done < quantum and not (others_wait and seconds >= time_slice)
 
 
-def _behind_the_stuck(group: GroupView, queue: str, now: datetime) -> Turn:
-    """None of the first ones may start: what for does the first of them wait that does not run?"""
-    stuck = next((member for member in group.members if member.state is not JobState.RUNNING), None)
-    if stuck is None:
-        return Wait(LOOK_AGAIN, "its place is not known")  # it changed meanwhile
-    if stuck.gap_before is not None:
-        return Park(f"position {stuck.gap_before} has not been sent")
-    reason = _why_stuck(stuck)
-    if stuck.queue != queue:
-        # Whatever moves it offers the lane of its own queue, not this one: only its end releases what is parked.
-        return Park(reason)
-    if stuck.state is JobState.UNHANDLED:
-        return Leave(reason)
-    time = stuck.due_at - now
-    return Wait(max(time, timedelta()), reason) if time <= LONGEST_WAIT else Leave(reason)
+@dataclass(slots=True)
+class _Walk:
+    """One way along the members, from the first to the last."""
+
+    group: GroupView
+    free: int
+    next_position: int | None = None
+    is_blocked: bool = False
+    released: list[Member] = field(default_factory=list)
+    withdrawn: list[Member] = field(default_factory=list)
+    kept_back: list[Member] = field(default_factory=list)
+    passed: list[Member] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._go_on_with(self.group.next_position)
+
+    def meet(self, member: Member) -> None:
+        if _has_gap(member, self.next_position):
+            self.is_blocked = True
+        match member.state:
+            case JobState.QUEUED:
+                if self._may_hold() and self.group.paused is None:
+                    self._hold(member)
+                else:
+                    self.withdrawn.append(member)
+            case JobState.WAITING:
+                if self._may_hold() and self.group.paused is None:
+                    self._hold(member)
+                    self.released.append(member)
+            case JobState.RETRYING | JobState.UNHANDLED:
+                self._meet_stuck(member)
+            case _:  # scheduled, in a numbered group: whoever comes behind it waits for it
+                self.is_blocked = True
+
+    def _meet_stuck(self, member: Member) -> None:
+        may_hold = self._may_hold() and not (self.group.overtake and member.state is JobState.RETRYING)
+        if may_hold:
+            self._hold(member)
+        if may_hold and not member.has_place:
+            self.kept_back.append(member)
+        elif member.has_place and not may_hold:
+            self.passed.append(member)
+
+    def _may_hold(self) -> bool:
+        return self.free > 0 and not self.is_blocked
+
+    def _hold(self, member: Member) -> None:
+        self.free -= 1
+        if self.next_position is not None and member.position is not None:
+            self._go_on_with(max(self.next_position, member.position + 1))
+
+    def _go_on_with(self, position: int | None) -> None:
+        while position is not None and position in self.group.ended:
+            position += 1
+        self.next_position = position
 
 
-def _why_stuck(stuck: Member) -> str:
-    if stuck.state is JobState.UNHANDLED:
-        return f"blocked by job {stuck.job_id}, which no worker can run"
-    return f"blocked by job {stuck.job_id}, {stuck.state.value} until {stuck.due_at.isoformat(timespec='seconds')}"
+def _has_gap(member: Member, next_position: int | None) -> bool:
+    return next_position is not None and member.position is not None and member.position > next_position

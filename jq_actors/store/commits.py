@@ -13,9 +13,9 @@ from jq_actors.errors import StoreError, StoreUnavailableError, StoreUnknownErro
 
 from .claims import Claims
 from .database import Database
-from .grants import Claimed
+from .judging import Claimed
 from .records import ClaimRequest, Settlement
-from .settles import Settled, Settles, first_of_each
+from .settles import SettledBatch, Settles
 
 
 class Commits:
@@ -37,20 +37,21 @@ class Commits:
         claimed.answers |= plain.answers
         return claimed
 
-    async def settlements(self, settlements: Sequence[Settlement], now: datetime, *, again: bool) -> Settled:
+    async def settlements(
+        self, settlements: Sequence[Settlement], now: datetime, lease: datetime, *, again: bool
+    ) -> SettledBatch:
         """See `Settles.write`. Raises as `Database.write` does, and when an outcome has no stored form."""
-        plain: set[int] = set()
+        plain = SettledBatch()
         if self._database.dialect.nests_writes and not again:
-            again = not await self._database.try_alone(lambda c: self._settles.write_plain(c, settlements, now, plain))
-        first = first_of_each(settlements)
-        rest = [settlement for settlement in settlements if settlement.run_token not in plain]
+            again = not await self._database.try_alone(
+                lambda c: self._settles.write_plain(c, settlements, now, lease, plain)
+            )
+        rest = [settlement for settlement in settlements if settlement.run_token not in plain.written]
         if not rest:
-            return Settled([s is first[s.run_token] for s in settlements], [])
-        with _perhaps_written(again or bool(plain)):
-            settled = await self._database.write(lambda c: self._settles.write(c, rest, now, again=again))
-        of_rest = iter(settled.written)
-        written = [s is first[s.run_token] if s.run_token in plain else next(of_rest) for s in settlements]
-        return Settled(written, settled.events)
+            return plain
+        with _perhaps_written(again or bool(plain.written)):
+            settled = await self._database.write(lambda c: self._settles.write(c, rest, now, lease, again=again))
+        return plain.joined(settled)
 
 
 @contextmanager

@@ -71,12 +71,8 @@ class Dialect(ABC):
         """The database in words, without a secret."""
 
     @abstractmethod
-    def rows(self, columns: ColumnTypes) -> sa.FromClause:
-        """The rows of the parameter ``batch`` as a table ``b`` with these columns."""
-
-    @abstractmethod
-    def row_version(self, table: sa.Table) -> sa.ColumnElement[str]:
-        """What is another one after each change of a row of ``table``."""
+    def rows(self, columns: ColumnTypes, parameter: sa.BindParameter[str] = BATCH) -> sa.FromClause:
+        """The rows of the JSON parameter as a table ``b`` with these columns."""
 
     @abstractmethod
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:

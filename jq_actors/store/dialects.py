@@ -91,16 +91,11 @@ class PostgreSQL(Dialect):
         """See Dialect."""
         return f"PostgreSQL at {url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
 
-    def rows(self, columns: ColumnTypes) -> sa.FromClause:
+    def rows(self, columns: ColumnTypes, parameter: sa.BindParameter[str] = BATCH) -> sa.FromClause:
         """See Dialect."""
         typed: list[sa.ColumnClause[Any]] = [sa.column(name, kind) for name, kind in columns.items()]
-        records = sa.func.json_to_recordset(sa.cast(BATCH, postgresql.JSON))
+        records = sa.func.json_to_recordset(sa.cast(parameter, postgresql.JSON))
         return records.table_valued(*typed, name="b").render_derived(with_types=True)
-
-    def row_version(self, table: sa.Table) -> sa.ColumnElement[str]:
-        """See Dialect."""
-        # The transaction that made this version. Not its ctid: that of a version which is gone is used again.
-        return sa.cast(sa.literal_column(f"{table.name}.xmin", sa.Text), sa.Text)
 
     def insert(self, table: sa.Table) -> postgresql.Insert:
         """See Dialect."""
@@ -197,18 +192,14 @@ class SQLite(Dialect):
         """See Dialect."""
         return f"SQLite file {url.database}"
 
-    def rows(self, columns: ColumnTypes) -> sa.FromClause:
+    def rows(self, columns: ColumnTypes, parameter: sa.BindParameter[str] = BATCH) -> sa.FromClause:
         """See Dialect."""
-        each = sa.func.json_each(BATCH).table_valued("value", name="each")
+        each = sa.func.json_each(parameter).table_valued("value", name="each")
         fields = [
             sa.type_coerce(sa.func.json_extract(each.c.value, sa.literal_column(f"'$.{name}'")), kind).label(name)
             for name, kind in columns.items()
         ]
         return sa.select(*fields).select_from(each).subquery("b")
-
-    def row_version(self, _table: sa.Table) -> sa.ColumnElement[str]:
-        """The same for all: between its look and its change nobody else writes."""
-        return sa.literal("")
 
     def insert(self, table: sa.Table) -> sqlite.Insert:
         """See Dialect."""

@@ -1,11 +1,10 @@
-"""New jobs of groups: counted, numbered and admitted, in the transaction that inserts them."""
+"""New jobs of groups: counted, numbered and admitted, in the transaction that inserts them and holds the groups' locks."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,9 +15,9 @@ from jq_actors.job import JobId, JobState
 
 from .dialect import Dialect, encode_rows
 from .group_room import GroupRoom
-from .group_rows import GroupPolicy, GroupRow, GroupRows
+from .group_rows import GroupPolicy, LockedGroups
 from .records import NewJob
-from .tables import BIGINT, NO_PLACE, Tables, group_order
+from .tables import BIGINT, Tables
 
 Wanted = Mapping[str, Sequence[NewJob]]
 """The new jobs of each group."""
@@ -30,117 +29,93 @@ class Admission:
 
     refused: dict[int, NotStoredError] = field(default_factory=dict)
     """By the index of the insertion: nothing of it is stored."""
-    waiting: dict[JobId, str] = field(default_factory=dict)
-    """Those that wait from the start, and why."""
+    waiting: set[JobId] = field(default_factory=set)
+    """Those that get no place now."""
+    numbered: set[str] = field(default_factory=set)
+    """Groups in which all new ones wait, until their turns are given."""
 
 
 class GroupIntake:
-    """Admits new jobs to their groups. A group in which nothing has to be counted is not locked for it."""
+    """Admits new jobs to their groups: gives them the places that are free."""
 
-    def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows, policy: GroupPolicy) -> None:
-        self._rows, self._policy = rows, policy
+    def __init__(self, tables: Tables, dialect: Dialect, policy: GroupPolicy) -> None:
+        self._policy = policy
         c, name = tables.jobs.c, sa.bindparam("name", type_=sa.Text)
         positions = dialect.rows({"position": BIGINT}).c.position
         self._used = sa.select(c.position).where(c.group_key == name, c.position.in_(sa.select(positions)))
         self._has_plain = sa.select(sa.exists().where(c.group_key == name, c.position.is_(None)))
-        idle = (JobState.RUNNING.value, JobState.SCHEDULED.value)
-        self._waiting = _counted(tables, dialect, c.state.not_in(idle))
-        self._unfinished = _counted(tables, dialect, group_order(tables.jobs) < NO_PLACE)
+        self._waiting = _waiting(tables, dialect)
 
     async def admit(
         self,
         connection: AsyncConnection,
         insertions: Sequence[Sequence[NewJob]],
-        now: datetime,
+        groups: LockedGroups,
         *,
         limited: bool = True,
     ) -> Admission:
-        """Decide over ``insertions``, each all or none, in their order.
+        """Decide over ``insertions``, each all or none, in their order. ``groups``: theirs, locked; counts them in.
 
-        ``limited``: `GroupRule.max_size` and `GroupPolicy.window` hold; else they are taken in whatever is there.
+        ``limited``: `GroupRule.max_size` holds; else they are taken in whatever is there.
         """
         admission = Admission()
-        wanted = _by_group(job for jobs in insertions for job in jobs)
+        wanted = by_group(job for jobs in insertions for job in jobs)
         if not wanted:
             return admission
-        rows = await self._group_rows(connection, wanted, now, limited=limited)
-        rooms = await self._rooms(connection, wanted, rows, limited=limited)
+        rooms = await self._rooms(connection, wanted, groups, limited=limited)
         for index, jobs in enumerate(insertions):
             ids = [job.id for job in jobs]
-            refusals = (rooms[name].refusal(part, ids) for name, part in _by_group(jobs).items())
+            refusals = (rooms[name].refusal(part, ids) for name, part in by_group(jobs).items())
             refusal = next((refusal for refusal in refusals if refusal is not None), None)
             if refusal is not None:
                 admission.refused[index] = refusal
                 continue
-            for job in jobs:
-                reason = None if job.group is None else rooms[job.group].take(job)
-                if reason is not None:
-                    admission.waiting[job.id] = reason
-        numbered = [
-            replace(row, next_position=rooms[name].next_position)
-            for name, row in rows.items()
-            if rooms[name].next_position != row.next_position
-        ]
-        await self._rows.write(connection, numbered, now)
+            admission.waiting |= {job.id for job in jobs if job.group is not None and not rooms[job.group].take(job)}
+        for name, room in rooms.items():
+            if room.row != groups[name]:
+                groups.put(room.row)
+            if room.row.next_position is not None:
+                admission.numbered.add(name)
         return admission
 
-    async def _group_rows(
-        self, connection: AsyncConnection, wanted: Wanted, now: datetime, *, limited: bool
-    ) -> dict[str, GroupRow]:
-        rows = await self._rows.read(connection, wanted)
-        new = wanted.keys() - rows.keys()
-        if new:
-            await self._rows.make(connection, new, now)
-            rows |= {name: GroupRow(name, None, None, ()) for name in new}
-        counted = _numbered(wanted)
-        if limited:
-            rule_of = self._policy.rules.rule_of
-            counted |= {
-                name for name in wanted if self._policy.window is not None or rule_of(name).max_size is not None
-            }
-        return rows | await self._rows.lock(connection, counted, now) if counted else rows
-
     async def _rooms(
-        self, connection: AsyncConnection, wanted: Wanted, rows: Mapping[str, GroupRow], *, limited: bool
+        self, connection: AsyncConnection, wanted: Wanted, groups: LockedGroups, *, limited: bool
     ) -> dict[str, GroupRoom]:
-        rooms = {name: GroupRoom(name, rows[name].next_position) for name in wanted}
-        for name in _numbered(wanted):
-            await self._look_at_numbers(connection, rooms[name], wanted[name])
+        rules = {name: self._policy.rules.rule_of(name) for name in wanted}
+        rooms = {name: GroupRoom(groups[name], rules[name].concurrency) for name in wanted}
+        for name, jobs in wanted.items():
+            if any(job.position is not None for job in jobs):
+                await self._look_at_numbers(connection, rooms[name], jobs)
         if limited:
-            for name, room in rooms.items():
-                room.window, room.max_size = self._policy.window, self._policy.rules.rule_of(name).max_size
-            for name, count in await self._count(connection, self._waiting, {n: r.max_size for n, r in rooms.items()}):
-                rooms[name].waiting = count
-            for name, count in await self._count(
-                connection, self._unfinished, dict.fromkeys(rooms, self._policy.window)
-            ):
-                rooms[name].unfinished = count
+            limits = {name: rule.max_size for name, rule in rules.items() if rule.max_size is not None}
+            counts = await self._count(connection, limits)
+            for name, limit in limits.items():
+                rooms[name] = replace(rooms[name], max_size=limit, not_running=counts.get(name, 0))
         return rooms
 
     async def _look_at_numbers(self, connection: AsyncConnection, room: GroupRoom, jobs: Sequence[NewJob]) -> None:
-        if room.next_position is None:
-            room.has_plain = bool(await connection.scalar(self._has_plain, {"name": room.name}))
+        name = room.row.name
+        if room.row.next_position is None:
+            room.has_plain = bool(await connection.scalar(self._has_plain, {"name": name}))
         asked = [{"position": job.position} for job in jobs if job.position is not None]
-        parameters = {"name": room.name, "batch": encode_rows(asked)}
+        parameters = {"name": name, "batch": encode_rows(asked)}
         room.used.update((await connection.execute(self._used, parameters)).scalars())
 
-    async def _count(
-        self, connection: AsyncConnection, query: sa.Select[Any], limits: Mapping[str, int | None]
-    ) -> list[tuple[str, int]]:
-        """How many jobs each group has, counted up to its limit; those without one are left out."""
+    async def _count(self, connection: AsyncConnection, limits: Mapping[str, int]) -> dict[str, int]:
+        """How many jobs each group has that neither run nor are scheduled, counted up to its limit."""
         alike: defaultdict[int, list[str]] = defaultdict(list)
         for name, limit in limits.items():
-            if limit is not None:
-                alike[limit].append(name)
-        counts: list[tuple[str, int]] = []
+            alike[limit].append(name)
+        counts: dict[str, int] = {}
         for limit, names in alike.items():
             batch = encode_rows([{"name": name} for name in names])
-            rows = await connection.execute(query, {"batch": batch, "limit": limit})
-            counts += [(row.name, row.count) for row in rows]
+            rows = await connection.execute(self._waiting, {"batch": batch, "limit": limit})
+            counts |= {row.name: row.count for row in rows}
         return counts
 
 
-def _by_group(jobs: Iterable[NewJob]) -> dict[str, list[NewJob]]:
+def by_group(jobs: Iterable[NewJob]) -> dict[str, list[NewJob]]:
+    """Those of ``jobs`` that are in groups."""
     groups: defaultdict[str, list[NewJob]] = defaultdict(list)
     for job in jobs:
         if job.group is not None:
@@ -148,15 +123,12 @@ def _by_group(jobs: Iterable[NewJob]) -> dict[str, list[NewJob]]:
     return groups
 
 
-def _numbered(wanted: Wanted) -> set[str]:
-    return {name for name, jobs in wanted.items() if any(job.position is not None for job in jobs)}
-
-
-def _counted(tables: Tables, dialect: Dialect, *which: sa.ColumnElement[bool]) -> sa.Select[Any]:
+def _waiting(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
     c, names = tables.jobs.c, dialect.rows({"name": sa.Text()})
+    idle = (JobState.RUNNING.value, JobState.SCHEDULED.value)
     some = (
         sa.select(c.seq)
-        .where(c.group_key == names.c.name, c.final_state.is_(None), *which)
+        .where(c.group_key == names.c.name, c.final_state.is_(None), c.state.not_in(idle))
         .limit(sa.bindparam("limit", type_=sa.Integer))
         .correlate(names)
         .subquery()

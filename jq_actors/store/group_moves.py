@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.errors import StoreError
 from jq_actors.job import JobId, JobState, is_job_id
+from jq_actors.turns import BEHIND
 
 from .database import Database
-from .group_release import GroupReleases, queued_anew
-from .group_rows import GroupRows
+from .group_rows import GroupRows, LockedGroups
+from .group_turns import GroupTurns, waiting
 from .tables import JOB_ID, NO_PLACE, Tables, group_order
 
 _ID = sa.bindparam("job_id", type_=JOB_ID)
@@ -21,25 +22,25 @@ _TO = sa.bindparam("to_group", type_=sa.Text)
 _KEY = sa.bindparam("key", type_=sa.BigInteger)
 _GROUP = sa.bindparam("name", type_=sa.Text)
 
-Row = sa.Row[str | None, str]
+Row = sa.Row[str | None, str, bool]
 
 
 class GroupMoves:
     """Changes the place of jobs."""
 
-    def __init__(self, database: Database, tables: Tables, rows: GroupRows, releases: GroupReleases) -> None:
+    def __init__(self, database: Database, tables: Tables, rows: GroupRows, turns: GroupTurns) -> None:
         self._database, self._jobs = database, tables.jobs
-        self._rows, self._releases = rows, releases
+        self._rows, self._turns = rows, turns
         jobs = tables.jobs
         c, order = jobs.c, group_order(jobs)
         this = (c.id == _ID, c.final_state.is_(None), c.state != JobState.RUNNING.value)
-        self._look = sa.select(c.group_key, c.state).where(c.id == _ID)
+        self._look = sa.select(c.group_key, c.state, c.has_place).where(c.id == _ID)
         self._first = sa.select(sa.func.min(order)).where(
             c.group_key == _GROUP, c.final_state.is_(None), order < NO_PLACE
         )
         place = sa.update(jobs).where(*this).values(group_key=_TO, order_key=_KEY)
-        self._place = place.where(c.state.not_in(_IN_LANE))
-        self._place_in_lane = place.where(c.state.in_(_IN_LANE)).values(queued_anew(jobs))
+        self._place = place.where(c.state.not_in(_STARTABLE)).values(has_place=False)
+        self._let_wait = place.where(c.state.in_(_STARTABLE)).values(waiting(BEHIND))
 
     async def move(self, job_id: JobId, group: str | None, now: datetime) -> JobState | None:
         """See JobStore."""
@@ -54,33 +55,33 @@ class GroupMoves:
         if before is None:
             return None
         own = _own_group(job_id, before)
-        groups = [own] if group is None else [own, group]
-        await self._lock(connection, groups, now)
-        # Under the locks nothing of the groups is claimed; it may have been claimed, or moved, before.
+        groups = await self._lock(connection, [own] if group is None else [own, group], now)
         row = await self._seen(connection, job_id)
         if row is None or row.group_key != own:
             raise StoreError(f"Job {job_id} was moved by somebody else just now; nothing was changed.")
         state = JobState(row.state)
         if state.is_final or state is JobState.RUNNING:
             raise StoreError(f"Job {job_id} cannot be moved: it is {state.value}.")
+        to = group or own
         key = await self._key(connection, own, state, to_front=group is None)
-        parameters = {"job_id": job_id, "to_group": group or own, "key": key}
-        placed = 0
-        for statement in (self._place_in_lane, self._place):
-            placed += (await connection.execute(statement, {**parameters, "now": now})).rowcount
-        if not placed:
-            raise StoreError(f"Job {job_id} has ended just now; it was not moved.")
-        await self._rows.touch(connection, groups)
-        await self._releases.release(connection, [own], now)  # those behind it may be the first now
+        parameters = {"job_id": job_id, "to_group": to, "key": key, "now": now}
+        statement = self._let_wait if state in _STARTABLE else self._place
+        if not (await connection.execute(statement, parameters)).rowcount:
+            raise StoreError(f"Job {job_id} was claimed just now; it was not moved.")  # a claim takes no lock of groups
+        groups.add(own, held=-int(bool(row.has_place)), waiting=-int(state is JobState.WAITING))
+        groups.add(to, waiting=int(state in _STARTABLE))
+        await self._turns.give(connection, groups, now)
         return state
 
     async def _seen(self, connection: AsyncConnection, job_id: JobId) -> Row | None:
         return (await connection.execute(self._look, {"job_id": job_id})).one_or_none()
 
-    async def _lock(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> None:
-        for row in (await self._rows.lock(connection, names, now)).values():
+    async def _lock(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> LockedGroups:
+        groups = await self._rows.lock(connection, names, now)
+        for row in groups.rows.values():
             if row.next_position is not None:
                 raise StoreError(f"The jobs of group {row.name!r} are numbered: none can be moved in, out or within.")
+        return groups
 
     async def _key(self, connection: AsyncConnection, own: str, state: JobState, *, to_front: bool) -> int:
         if state is JobState.SCHEDULED:
@@ -92,8 +93,7 @@ class GroupMoves:
         return last
 
 
-_IN_LANE = sorted((JobState.QUEUED.value, JobState.WAITING.value))
-"""States whose jobs have, or had, a copy in a lane."""
+_STARTABLE = (JobState.QUEUED, JobState.WAITING)
 
 
 def _own_group(job_id: JobId, row: Row) -> str:

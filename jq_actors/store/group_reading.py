@@ -11,16 +11,15 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.group import Group, GroupState
-from jq_actors.groups import GroupRule
 from jq_actors.job import JobId, JobState
-from jq_actors.turns import Start, turn_of
+from jq_actors.turns import GroupView, why_it_waits
 
 from .cursors import decode_cursor, encode_cursor
 from .database import Database
 from .dialect import encode_rows
 from .group_names import names_behind
 from .group_rows import GroupRow, GroupRows
-from .group_views import GroupViews, Sight
+from .group_views import GroupViews
 from .records import GroupPage
 from .tables import JOB_ID, NO_PLACE, Tables, UtcDateTime, group_order
 
@@ -60,7 +59,7 @@ class GroupReading:
         async def get(connection: AsyncConnection) -> Group | None:
             found = await self._read(connection, [group], now)
             if not found and await connection.scalar(self._has_had_jobs, {"of_group": group}):
-                return _group(Sight(GroupRow(group, None, None, ()), GroupRule()), None, None, {}, now)
+                return _group(group, GroupView(()), None, None, {}, now)
             return found[0] if found else None
 
         return await self._database.read(get)
@@ -92,19 +91,19 @@ class GroupReading:
         batch = {"batch": encode_rows([{"name": name} for name in names])}
         counts = {row.group_key: row for row in await connection.execute(self._counts, {**batch, "now": now})}
         rows = await self._rows.read(connection, names)
-        known = {name: rows.get(name) or GroupRow(name, None, None, ()) for name in names if name in {*rows, *counts}}
-        sights = (await self._views.read(connection, known)).sights
+        known = {name: rows.get(name) or GroupRow(name) for name in names if name in {*rows, *counts}}
+        views = await self._views.read(connection, known)
         heads = {row.group_key: row for row in await connection.execute(self._heads, batch)}
-        reasons = await self._unhandled_reasons(connection, sights)
-        return [_group(sight, counts.get(name), heads.get(name), reasons, now) for name, sight in sights.items()]
+        reasons = await self._unhandled_reasons(connection, views)
+        return [_group(name, view, counts.get(name), heads.get(name), reasons, now) for name, view in views.items()]
 
     async def _unhandled_reasons(
-        self, connection: AsyncConnection, sights: Mapping[str, Sight]
+        self, connection: AsyncConnection, views: Mapping[str, GroupView]
     ) -> dict[JobId, str | None]:
         ids = [
             {"id": member.job_id}
-            for sight in sights.values()
-            for member in sight.members
+            for view in views.values()
+            for member in view.members
             if member.state is JobState.UNHANDLED
         ]
         if not ids:
@@ -113,22 +112,20 @@ class GroupReading:
         return {JobId(row.id): row.reason for row in rows}
 
 
-def state_of(sight: Sight, reasons: Mapping[JobId, str | None], now: datetime) -> tuple[GroupState, str | None]:
+def state_of(view: GroupView, reasons: Mapping[JobId, str | None]) -> tuple[GroupState, str | None]:
     """What a group does, and why it waits, if it does. ``reasons``: what the rows of unhandled jobs say."""
-    view = sight.view()
     if view.paused is not None:
         return GroupState.PAUSED, view.paused
-    if view.running:
+    if any(member.state is JobState.RUNNING for member in view.members):
         return GroupState.RUNNING, None
     if not view.members:
         return GroupState.IDLE, None
-    head = view.members[0]
-    turn = turn_of(view, head.job_id, head.queue, now)
-    if isinstance(turn, Start):
+    reason, head = why_it_waits(view), view.members[0]
+    if reason is None:
         return GroupState.QUEUED, None
     if head.state is JobState.UNHANDLED and reasons.get(head.job_id):
-        return GroupState.BLOCKED, f"{turn.reason}: {reasons[head.job_id]}"
-    return GroupState.BLOCKED, turn.reason
+        return GroupState.BLOCKED, f"{reason}: {reasons[head.job_id]}"
+    return GroupState.BLOCKED, reason
 
 
 def _name_in(cursor: str) -> str:
@@ -139,12 +136,17 @@ def _name_in(cursor: str) -> str:
 
 
 def _group(
-    sight: Sight, counts: Row | None, head: Row | None, reasons: Mapping[JobId, str | None], now: datetime
+    name: str,
+    view: GroupView,
+    counts: Row | None,
+    head: Row | None,
+    reasons: Mapping[JobId, str | None],
+    now: datetime,
 ) -> Group:
-    state, reason = state_of(sight, reasons, now)
+    state, reason = state_of(view, reasons)
     oldest = None if counts is None else counts.oldest
     return Group(
-        name=sight.row.name,
+        name=name,
         state=state,
         reason=reason,
         waiting=0 if counts is None else counts.waiting,
@@ -153,14 +155,17 @@ def _group(
         head=None if head is None else JobId(head.id),
         oldest_due_at=oldest,
         lag=None if oldest is None else now - oldest,
-        next_position=_next_position(sight, head),
+        next_position=_next_position(view, head),
     )
 
 
-def _next_position(sight: Sight, head: Row | None) -> int | None:
-    if sight.next_position is None or head is None or head.state == JobState.RUNNING:
-        return sight.next_position
-    return min(sight.next_position, int(head.position))
+def _next_position(view: GroupView, head: Row | None) -> int | None:
+    position = view.next_position
+    while position is not None and position in view.ended:
+        position += 1
+    if position is None or head is None or head.state == JobState.RUNNING:
+        return position
+    return min(position, int(head.position))
 
 
 def _counts(tables: Tables) -> sa.Select[Any]:

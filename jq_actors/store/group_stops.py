@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import UNFINISHED_STATES, JobState
+from jq_actors.turns import PAUSED
 
-from .dialect import Dialect, encode_rows
-from .group_release import NOW
+from .group_rows import LockedGroups
+from .group_turns import NOW, waiting
 from .storable import MAX_REASON, storable
 from .tables import Tables
 
@@ -23,23 +24,25 @@ _REASON = sa.bindparam("why", type_=sa.Text)
 class GroupStops:
     """The statements that stop groups."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
-        g, c = tables.groups.c, tables.jobs.c
-        b = dialect.rows({"name": sa.Text(), "reason": sa.Text()}).c
-        self._pause = (
-            sa.update(tables.groups)
-            .where(g.name == b.name, g.paused_at.is_(None))
-            .values(paused_at=NOW, paused_reason=b.reason)
-            .returning(g.name)
+    def __init__(self, tables: Tables) -> None:
+        g, jobs = tables.groups.c, tables.jobs
+        c = jobs.c
+        self._pause = sa.update(tables.groups).where(g.name == _GROUP).values(paused_at=NOW, paused_reason=_REASON)
+        self._withdraw = (
+            sa.update(jobs)
+            .where(c.group_key == _GROUP, c.final_state.is_(None), c.state == JobState.QUEUED.value)
+            .values(waiting(PAUSED))
         )
+        self._holding = sa.select(sa.func.count()).where(c.group_key == _GROUP, c.final_state.is_(None), c.has_place)
         self._cancel = (
-            sa.update(tables.jobs)
+            sa.update(jobs)
             .where(c.group_key == _GROUP, c.final_state.is_(None), c.state.in_(_CANCELLABLE))
             .values(
                 state=JobState.CANCELLED.value,
                 final_state=JobState.CANCELLED.value,
                 finished_at=NOW,
                 reason=_REASON,
+                has_place=False,
                 publish_at=None,
                 wake_at=None,
                 parked_at=None,
@@ -47,13 +50,27 @@ class GroupStops:
             )
         )
 
-    async def pause(self, connection: AsyncConnection, reasons: Mapping[str, str], now: datetime) -> list[str]:
-        """Pause the groups, each for its reason. Returns those that were not paused already."""
-        batch = [{"name": name, "reason": storable(reason, MAX_REASON)} for name, reason in reasons.items()]
-        paused = await connection.execute(self._pause, {"batch": encode_rows(batch), "now": now})
-        return list(paused.scalars())
+    async def pause(
+        self, connection: AsyncConnection, groups: LockedGroups, name: str, reason: str, now: datetime
+    ) -> bool:
+        """Pause the group: what is queued waits again, so that no claim can start it. ``False``: it was paused."""
+        row = groups[name]
+        if row.paused is not None:
+            return False
+        kept = storable(reason, MAX_REASON)
+        parameters = {"of_group": name, "now": now}
+        await connection.execute(self._pause, {**parameters, "why": kept})
+        withdrawn = (await connection.execute(self._withdraw, parameters)).rowcount
+        groups.put(replace(row, paused=kept, held=row.held - withdrawn, waiting=row.waiting + withdrawn))
+        return True
 
-    async def cancel(self, connection: AsyncConnection, group: str, reason: str, now: datetime) -> int:
+    async def cancel(
+        self, connection: AsyncConnection, groups: LockedGroups, name: str, reason: str, now: datetime
+    ) -> int:
         """Cancel the unfinished jobs of the group but those that run. Returns how many."""
-        parameters = {"of_group": group, "why": storable(reason, MAX_REASON), "now": now}
-        return (await connection.execute(self._cancel, parameters)).rowcount
+        parameters = {"of_group": name, "why": storable(reason, MAX_REASON), "now": now}
+        count = (await connection.execute(self._cancel, parameters)).rowcount
+        # What runs, also what was claimed just now: it keeps its place.
+        holding = (await connection.scalar(self._holding, {"of_group": name})) or 0
+        groups.put(replace(groups[name], held=holding, waiting=0))
+        return count

@@ -1,4 +1,4 @@
-"""The relay's look at parked jobs: what a settlement missed is released, and gaps that lasted too long are ended."""
+"""The relay's look at numbered groups: a number that did not come in time is not waited for any longer."""
 
 from __future__ import annotations
 
@@ -11,86 +11,100 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.durations import format_duration
 from jq_actors.events import Event, GroupPaused
-from jq_actors.groups import OnGap
+from jq_actors.groups import GroupRule, OnGap
 from jq_actors.job import JobState
-from jq_actors.turns import Member
+from jq_actors.turns import GroupView, Member
 
 from .database import Database
-from .group_names import names_behind
-from .group_release import GroupReleases, is_ripe
-from .group_rows import GroupRows
+from .group_rows import GroupPolicy, GroupRow, GroupRows
 from .group_stops import GroupStops
-from .group_views import Sight
+from .group_turns import GroupTurns
+from .group_views import GroupViews
 from .tables import JOB_ID, Tables
 
 GROUPS_AT_ONCE = 500
-"""Groups with parked jobs that one look reads; the next one goes on behind them."""
+"""Groups that one look reads; the next one goes on behind them."""
 
 
 class GroupSweep:
-    """Goes round all groups that have parked jobs."""
+    """Goes round all numbered groups in which something waits."""
 
     def __init__(
-        self, database: Database, tables: Tables, rows: GroupRows, releases: GroupReleases, stops: GroupStops
+        self,
+        database: Database,
+        tables: Tables,
+        policy: GroupPolicy,
+        rows: GroupRows,
+        views: GroupViews,
+        turns: GroupTurns,
+        stops: GroupStops,
     ) -> None:
-        self._database, self._rows, self._releases, self._stops = database, rows, releases, stops
+        self._database, self._policy, self._rows = database, policy, rows
+        self._views, self._turns, self._stops = views, turns, stops
         self._after = ""
-        self._names = names_behind(tables, lambda job: job.c.parked_at.is_not(None))
-        c = tables.jobs.c
-        self._head = sa.select(c.parked_at, c.position).where(c.id == sa.bindparam("job_id", type_=JOB_ID))
+        c, g = tables.jobs.c, tables.groups.c
+        self._names = (
+            sa.select(g.name)
+            .where(g.name > sa.bindparam("after", type_=sa.Text), g.next_position.is_not(None))
+            .where(g.waiting > 0, g.paused_at.is_(None))
+            .order_by(g.name)
+            .limit(sa.bindparam("limit", type_=sa.Integer))
+        )
+        self._waiting_since = sa.select(c.parked_at).where(c.id == sa.bindparam("job_id", type_=JOB_ID))
         self._ended_at = sa.select(c.finished_at).where(
             c.group_key == sa.bindparam("name", type_=sa.Text),
             c.position == sa.bindparam("number", type_=sa.BigInteger),
             c.position.is_not(None),
         )
 
-    async def release_waiting(self, limit: int, now: datetime) -> tuple[int, list[Event]]:
-        """See JobStore; also what to tell. Looks at up to ``limit`` groups."""
-        names, sights = await self._database.read(lambda c: self._look(c, min(limit, GROUPS_AT_ONCE)))
-        self._after = names[-1] if len(names) == min(limit, GROUPS_AT_ONCE) else ""
-        events: list[Event] = []
-        released = 0
-        for sight in (sight for sight in sights if _waits_for_number(sight)):
-            count, paused = await self._database.write(partial(self._end_gap, name=sight.row.name, now=now))
-            released, events = released + count, events + paused
-        ripe = [sight.row.name for sight in sights if is_ripe(sight)]
-        if ripe:
-            released += await self._database.write(lambda c: self._releases.release(c, ripe, now))
+    async def end_gaps(self, limit: int, now: datetime) -> tuple[int, list[Event]]:
+        """See `JobStore.end_gaps`; also what to tell. Looks at up to ``limit`` groups."""
+        if all(rule.gap_timeout is None for rule in self._policy.rules.rules):
+            return 0, []
+        most = min(limit, GROUPS_AT_ONCE)
+        names = await self._database.read(lambda c: self._look(c, most))
+        self._after = names[-1] if len(names) == most else ""
+        released, events = 0, list[Event]()
+        for name in names:
+            if self._rule(name).gap_timeout is not None:
+                count, paused = await self._database.write(partial(self._end_gap, name=name, now=now))
+                released, events = released + count, events + paused
         return released, events
 
-    async def _look(self, connection: AsyncConnection, limit: int) -> tuple[list[str], list[Sight]]:
-        found = await connection.execute(self._names, {"after": self._after, "limit": limit})
-        names = list(found.scalars())
-        return names, await self._releases.sights(connection, names) if names else []
+    async def _look(self, connection: AsyncConnection, limit: int) -> list[str]:
+        return list((await connection.execute(self._names, {"after": self._after, "limit": limit})).scalars())
+
+    def _rule(self, name: str) -> GroupRule:
+        return self._policy.rules.rule_of(name)
 
     async def _end_gap(self, connection: AsyncConnection, name: str, now: datetime) -> tuple[int, list[Event]]:
-        rows = await self._rows.lock(connection, [name], now)
-        for sight in await self._releases.sights(connection, [name]):
-            head, timeout = _waits_for_number(sight), sight.rule.gap_timeout
-            if head is None or timeout is None:
-                continue
-            row = (await connection.execute(self._head, {"job_id": head.job_id})).one()
-            if await self._waits_since(connection, name, head, row.parked_at or now) + timeout > now:
-                continue
-            if sight.rule.on_gap is OnGap.PAUSE:
-                reason = f"position {head.gap_before} did not come within {format_duration(timeout)}"
-                paused = await self._stops.pause(connection, {name: reason}, now)
-                return 0, [GroupPaused(name, reason) for _ in paused]
-            await self._rows.write(connection, [replace(rows[name], next_position=row.position)], now)
-            return await self._releases.release(connection, [name], now), []
-        return 0, []
+        groups, rule = await self._rows.lock(connection, [name], now), self._rule(name)
+        view = (await self._views.read(connection, groups.rows))[name]
+        head = _waits_for_number(view)
+        if head is None or head.position is None or rule.gap_timeout is None:
+            return 0, []
+        if await self._waits_since(connection, groups[name], head, now) + rule.gap_timeout > now:
+            return 0, []
+        if rule.on_gap is OnGap.PAUSE:
+            reason = f"position {view.next_position} did not come within {format_duration(rule.gap_timeout)}"
+            is_new = await self._stops.pause(connection, groups, name, reason, now)
+            await self._rows.write(connection, groups, now)
+            return 0, [GroupPaused(name, reason)] if is_new else []
+        groups.put(replace(groups[name], next_position=head.position))
+        return (await self._turns.give(connection, groups, now)).count, []
 
-    async def _waits_since(self, connection: AsyncConnection, name: str, head: Member, parked_at: datetime) -> datetime:
+    async def _waits_since(self, connection: AsyncConnection, group: GroupRow, head: Member, now: datetime) -> datetime:
         """Since when it is that number that the group waits for: not while one before it had not ended."""
-        assert head.gap_before is not None
-        before = {"name": name, "number": head.gap_before - 1}
+        assert group.next_position is not None
+        since = (await connection.scalar(self._waiting_since, {"job_id": head.job_id})) or now
+        before = {"name": group.name, "number": group.next_position - 1}
         ended_at = await connection.scalar(self._ended_at, before)
-        return max(parked_at, ended_at or parked_at)
+        return max(since, ended_at or since)
 
 
-def _waits_for_number(sight: Sight) -> Member | None:
-    """The parked head of a group whose rule does not let it wait for ever for the number before."""
-    if sight.rule.gap_timeout is None:
+def _waits_for_number(view: GroupView) -> Member | None:
+    """The first job that does not run, if it waits because the number before it has not been sent."""
+    head = next((member for member in view.members if member.state is not JobState.RUNNING), None)
+    if head is None or head.state is not JobState.WAITING or head.position is None or view.next_position is None:
         return None
-    head = next((member for member in sight.members if member.state is not JobState.RUNNING), None)
-    return head if head is not None and head.state is JobState.WAITING and head.gap_before is not None else None
+    return head if head.position > view.next_position and not view.ended else None

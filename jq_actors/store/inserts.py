@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,12 +12,16 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.errors import NotStoredError, StoreError
-from jq_actors.job import JobState
+from jq_actors.job import JobId, JobState
+from jq_actors.protocol import Verdict
+from jq_actors.turns import BEHIND
 
 from .dialect import Dialect, encode_rows
-from .group_intake import GroupIntake
+from .group_intake import Admission, GroupIntake, by_group
 from .group_room import is_scheduled
-from .records import ClaimRequest, NewJob
+from .group_rows import GroupRows, LockedGroups
+from .group_turns import GroupTurns
+from .records import Claim, ClaimRequest, Dispatch, NewJob
 from .tables import NO_PLACE, Tables
 
 CHUNK = 500
@@ -24,14 +29,27 @@ CHUNK = 500
 
 Insertion = tuple[Sequence[NewJob], timedelta | None]
 """Jobs, and how long their producer has to publish them (`JobStore.insert`)."""
+Inserted = list[Dispatch] | NotStoredError
+"""Those of an insertion that its producer has to publish; or why its group does not take it."""
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class InsertedBatch:
+    """What became of insertions."""
+
+    each: list[Inserted]
+    released: int
+    """Jobs of numbered groups whose turn has come with it: a relay publishes them."""
 
 
 class Inserts:
     """Writes new jobs with their payloads."""
 
-    def __init__(self, tables: Tables, dialect: Dialect, groups: GroupIntake) -> None:
-        self._groups = groups
+    def __init__(
+        self, tables: Tables, dialect: Dialect, rows: GroupRows, intake: GroupIntake, turns: GroupTurns
+    ) -> None:
+        self._rows, self._intake, self._turns = rows, intake, turns
         jobs, payloads = tables.jobs, tables.payloads
         given = [column for column in jobs.columns if column is not jobs.c.seq]
         batch = dialect.rows({"n": sa.Integer(), **{column.name: column.type for column in given}})
@@ -52,15 +70,18 @@ class Inserts:
 
     async def insert(
         self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime
-    ) -> list[NotStoredError | None]:
-        """Insert the jobs of ``insertions``, in their order; returns for each why its group does not take it, if so.
+    ) -> InsertedBatch:
+        """Insert the jobs of ``insertions``, in their order.
 
         Raises:
           StoreError: one of them exists; names it.
         """
-        admission = await self._groups.admit(connection, [jobs for jobs, _ in insertions], now)
+        names = by_group(job for jobs, _ in insertions for job in jobs)
+        # Before the first row: so the numbers that rows of a group get have the order of their commits.
+        groups = await self._rows.lock(connection, names, now)
+        admission = await self._intake.admit(connection, [jobs for jobs, _ in insertions], groups)
         jobs = [
-            (job, sent_row(job, now, lease, admission.waiting.get(job.id)))
+            (job, sent_row(job, now, lease, waits=job.id in admission.waiting))
             for index, (jobs, lease) in enumerate(insertions)
             if index not in admission.refused
             for job in jobs
@@ -72,25 +93,52 @@ class Inserts:
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
             await self._insert_bodies(connection, [job for job, _ in chunk])
-        return [admission.refused.get(index) for index in range(len(insertions))]
+        # What that releases is for the relay: of one batch, insertions may have other leases, or none.
+        given = await self._turns.give(connection, groups, now, names=admission.numbered)
+        return InsertedBatch(
+            [
+                admission.refused.get(index) or dispatches_of(insertion, admission.waiting)
+                for index, insertion in enumerate(insertions)
+            ],
+            given.count,
+        )
 
     async def adopt(
-        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], worker_id: str, now: datetime
-    ) -> set[str]:
-        """Insert rows for deliveries of different jobs that have none: running, or, in a group, queued.
+        self,
+        connection: AsyncConnection,
+        requests: Sequence[ClaimRequest],
+        groups: LockedGroups,
+        worker_id: str,
+        now: datetime,
+    ) -> dict[int, Claim]:
+        """Insert rows for deliveries of different jobs that have none: running, or, in a group, as it is their turn.
 
-        Returns the ids of those that were inserted; the others have a row meanwhile.
+        ``groups``: theirs, locked. Returns the answers to those that were inserted, by run token, but for those of
+        groups that may be granted now; the others have a row meanwhile.
 
         Raises:
           StoreError: one has a position that its group cannot take.
         """
         # Limits are for those who send: these were taken in when their broker took them.
-        admission = await self._groups.admit(connection, [[_adopted(r)] for r in requests], now, limited=False)
+        arrived = [[replace(job, due_at=min(job.due_at, now))] for job in map(_adopted, requests)]
+        admission = await self._intake.admit(connection, arrived, groups, limited=False)
         for refusal in admission.refused.values():
             raise StoreError(str(refusal))
-        made = await self._insert_rows(connection, [adopted_row(request, worker_id, now) for request in requests])
+        rows = [adopted_row(r, worker_id, now, waits=r.job_id in admission.waiting) for r in requests]
+        made = await self._insert_rows(connection, rows)
+        for request in requests:
+            group = _adopted(request).group
+            if group is not None and request.job_id not in made:
+                # Somebody else was quicker, and has counted it.
+                is_waiting = request.job_id in admission.waiting
+                groups.add(group, held=-int(not is_waiting), waiting=-int(is_waiting))
         await self._insert_bodies(connection, [_adopted(request) for request in requests if request.job_id in made])
-        return made
+        await self._turns.give(connection, groups, now, names=admission.numbered)
+        return {
+            request.run_token: answer
+            for request in requests
+            if request.job_id in made and (answer := _answer(request, admission)) is not None
+        }
 
     async def _insert_rows(self, connection: AsyncConnection, rows: Sequence[Row]) -> set[str]:
         batch = encode_rows([{"n": number, **row} for number, row in enumerate(rows)])
@@ -102,30 +150,45 @@ class Inserts:
             await connection.execute(self._insert_payloads, {"batch": batch})
 
 
-def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None, waits_for: str | None = None) -> Row:
+def dispatches_of(insertion: Insertion, waiting: Container[JobId] = ()) -> list[Dispatch]:
+    """Those jobs of a stored ``insertion`` that its producer has to publish; ``waiting``: those that wait in groups."""
+    jobs, lease = insertion
+    if lease is None:
+        return []
+    return [
+        Dispatch(job.id, 1, job.queue, job.body, job.priority, job.group)
+        for job in jobs
+        if job.id not in waiting and not is_scheduled(job)
+    ]
+
+
+def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None, *, waits: bool = False) -> Row:
     """The row of a job that was sent.
 
-    ``publish_lease``: how long its producer has to publish it. ``waits_for``: why it is not to be published, but
-    waits in its group.
+    ``publish_lease``: how long its producer has to publish it. ``waits``: it has no place in its group yet.
     """
     if is_scheduled(job):
         row = _row(job, JobState.SCHEDULED, dispatch=1) | {"wake_at": job.due_at}
         if job.group is not None and job.position is None:
             row["order_key"] = NO_PLACE
         return row
-    if waits_for is not None:
-        return _row(job, JobState.WAITING, dispatch=1) | {"parked_at": now, "reason": waits_for}
+    if waits:
+        return _row(job, JobState.WAITING, dispatch=1) | {"parked_at": now, "reason": BEHIND}
     return _row(job, JobState.QUEUED, dispatch=1) | {
-        "publish_at": job.due_at if publish_lease is None else now + publish_lease
+        "has_place": job.group is not None,
+        "publish_at": job.due_at if publish_lease is None else now + publish_lease,
     }
 
 
-def adopted_row(request: ClaimRequest, worker_id: str, now: datetime) -> Row:
-    """The row of a job that its delivery brought: it runs from now on, or, in a group, asks for its turn."""
+def adopted_row(request: ClaimRequest, worker_id: str, now: datetime, *, waits: bool = False) -> Row:
+    """The row of a job that its delivery brought: it runs from now on, or, in a group, when it is its turn."""
     job = _adopted(request)
-    arrived = {"due_at": min(job.due_at, now), "published_at": now}
+    arrived: Row = {"due_at": min(job.due_at, now)}
+    if waits:
+        return _row(job, JobState.WAITING, request.dispatch) | arrived | {"parked_at": now, "reason": BEHIND}
+    arrived["published_at"] = now
     if job.group is not None:
-        return _row(job, JobState.QUEUED, request.dispatch) | arrived
+        return _row(job, JobState.QUEUED, request.dispatch) | arrived | {"has_place": True}
     return (
         _row(job, JobState.RUNNING, request.dispatch)
         | arrived
@@ -136,6 +199,13 @@ def adopted_row(request: ClaimRequest, worker_id: str, now: datetime) -> Row:
             "started_at": now,
         }
     )
+
+
+def _answer(request: ClaimRequest, admission: Admission) -> Claim | None:
+    group = _adopted(request).group
+    if group is None:
+        return Claim(Verdict.GRANT, attempt=1)
+    return Claim(Verdict.PARK, group=group, reason=BEHIND) if request.job_id in admission.waiting else None
 
 
 def _adopted(request: ClaimRequest) -> NewJob:
@@ -160,6 +230,7 @@ def _row(job: NewJob, state: JobState, dispatch: int) -> Row:
         "crashes": 0,
         "enqueued_at": job.enqueued_at,
         "tags": job.tags,
+        "has_place": False,
     }
 
 

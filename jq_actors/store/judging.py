@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import sqlalchemy as sa
 
+from jq_actors.events import Event
 from jq_actors.protocol import RowView, Verdict
 
-from .records import Claim, ClaimRequest
+from .losses import LostRun, events_of
+from .records import Claim, ClaimRequest, NextJob
 
 COME_AGAIN = timedelta(milliseconds=200)
 """When a request that lost every race comes again."""
@@ -19,17 +22,48 @@ Row = sa.Row[Any]
 
 
 @dataclass(slots=True)
+class Claimed:
+    """What became of a batch. Its events are to be told when it is committed."""
+
+    answers: dict[int, Claim] = field(default_factory=dict)
+    """By run token."""
+    taken: list[LostRun] = field(default_factory=list)
+    """Runs of lost workers whose jobs were taken over."""
+    failed: list[LostRun] = field(default_factory=list)
+    """Those that were one too many."""
+    of_groups: list[Event] = field(default_factory=list)
+    """What that did to their groups."""
+
+    def grant(self, row: sa.Row[Any], instead: NextJob | None = None) -> None:
+        """The job in ``row`` runs: the delivery's own, or another one, ``instead``."""
+        attempt = Claim(Verdict.GRANT, row.attempt, row.crashes, instead=instead, group=row.group_key)
+        self.answers[row.run_token] = attempt
+
+    @property
+    def freed(self) -> set[str]:
+        """The groups in which a place became free."""
+        return {run.group for run in self.failed if run.group is not None}
+
+    @property
+    def events(self) -> list[Event]:
+        """What to tell."""
+        return [*events_of(self.taken, self.failed), *self.of_groups]
+
+    def unanswered(self, requests: Sequence[ClaimRequest]) -> list[ClaimRequest]:
+        """Those of ``requests`` that have no answer yet."""
+        return [request for request in requests if request.run_token not in self.answers]
+
+
+@dataclass(slots=True)
 class ToDo:
     """What the verdicts over a batch want done."""
 
+    grant: list[ClaimRequest] = field(default_factory=list)
     adopt: dict[str, ClaimRequest] = field(default_factory=dict)
     take_over: dict[str, ClaimRequest] = field(default_factory=dict)
-    groups: dict[int, str] = field(default_factory=dict)
-    """Those that ask for their turn, by run token."""
+    """By the job that is taken over: the request's own, or one of the chain that its delivery began."""
 
-    def answer(
-        self, verdict: Verdict, request: ClaimRequest, row: Row | None, view: RowView | None, now: datetime
-    ) -> Claim | None:
+    def answer(self, verdict: Verdict, request: ClaimRequest, view: RowView | None, now: datetime) -> Claim | None:
         """The answer, where the verdict is one; else it is noted."""
         match verdict:
             case Verdict.DROP_FINAL | Verdict.DROP_STALE:
@@ -40,16 +74,26 @@ class ToDo:
                 self.adopt.setdefault(request.job_id, request)
             case Verdict.TAKE_OVER:
                 self.take_over.setdefault(request.job_id, request)
-            case Verdict.TURN:
-                assert row is not None
-                self.groups[request.run_token] = row.group_key
             case Verdict.GRANT:
-                pass  # it changed between the UPDATE and this look: the next round grants it
-            case Verdict.PARK | Verdict.LEAVE:
-                raise AssertionError(f"a turn decides on {verdict}, not a judgement")
+                self.grant.append(request)
+            case Verdict.PARK:
+                raise AssertionError("what is parked is said by who admits it, not by a judgement")
             case _:
                 assert_never(verdict)
         return None
+
+    def groups(self, rows: Mapping[str, Row]) -> set[str]:
+        """The groups whose locks it takes."""
+        adopted = {request.adopt.group for request in self.adopt.values() if request.adopt is not None}
+        return {name for name in (*adopted, *(rows[job_id].group_key for job_id in self.take_over)) if name is not None}
+
+
+def first_of_each(requests: Sequence[ClaimRequest]) -> list[ClaimRequest]:
+    """One for each dispatch: an UPDATE joined with two rows for one job would take any of them."""
+    first: dict[tuple[str, int], ClaimRequest] = {}
+    for request in requests:
+        first.setdefault((request.job_id, request.dispatch), request)
+    return list(first.values())
 
 
 def _lease_left(view: RowView | None, now: datetime) -> timedelta:

@@ -12,11 +12,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.events import Event, JobFailed, JobTakenOver
 from jq_actors.job import JobId, JobState
+from jq_actors.turns import PAUSED
 
 from .dialect import Dialect, encode_rows
-from .group_ends import GroupEnds
-from .group_failures import FailedJob
-from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
+from .group_failures import FailedJob, GroupFailures
+from .group_rows import LockedGroups
+from .group_turns import NOW, waiting
+from .tables import BIGINT, JOB_ID, Tables
 
 LOST = "lost"
 """The outcome of such a run, in its attempt's row."""
@@ -51,12 +53,14 @@ class LostRun:
 
 
 class Losses:
-    """The compare-and-sets that end lost runs, each under the token of the run."""
+    """The compare-and-sets that end lost runs, each under the token of the run.
 
-    def __init__(self, tables: Tables, dialect: Dialect, groups: GroupEnds) -> None:
-        self._groups = groups
+    Of jobs in groups the caller holds the groups' locks, and gives their turns on when it is done (`GroupTurns.give`).
+    """
+
+    def __init__(self, tables: Tables, dialect: Dialect, failures: GroupFailures) -> None:
+        self._failures = failures
         jobs, attempts, payloads = tables.jobs, tables.attempts, tables.payloads
-        self._now = sa.bindparam("now", type_=UtcDateTime)
         lost = dialect.rows({"id": JOB_ID, "run_token": BIGINT, "reason": sa.Text()})
         ended = (
             sa.update(jobs)
@@ -71,11 +75,13 @@ class Losses:
         self._queue = ended.values(
             state=JobState.QUEUED.value, published_at=None, publish_at=jobs.c.due_at, lane_owner=None
         )
+        self._wait = ended.values(waiting(PAUSED))
         self._fail = ended.values(
             state=JobState.FAILED.value,
             final_state=JobState.FAILED.value,
-            finished_at=self._now,
+            finished_at=NOW,
             reason=lost.c.reason,
+            has_place=False,
         )
         run = dialect.rows({column.name: column.type for column in attempts.columns})
         self._record = sa.insert(attempts).from_select(
@@ -85,22 +91,32 @@ class Losses:
             sa.update(payloads).where(payloads.c.job_id == lost.c.id).values(error=lost.c.reason, traceback=None)
         )
 
-    async def queue(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> list[LostRun]:
-        """Queue the jobs again, unpublished, the same dispatch. Returns those that were still running so."""
-        return await self._end(connection, self._queue, {}, runs, now)
+    async def queue(
+        self, connection: AsyncConnection, runs: Sequence[LostRun], groups: LockedGroups, now: datetime
+    ) -> list[LostRun]:
+        """Queue the jobs again, unpublished, the same dispatch; those of paused groups wait. Returns those that ran so."""
+        paused = [run for run in runs if run.group is not None and groups[run.group].paused is not None]
+        queued = await self._end(connection, self._queue, [run for run in runs if run not in paused], now)
+        stopped = await self._end(connection, self._wait, paused, now)
+        for run in stopped:
+            assert run.group is not None
+            groups.add(run.group, held=-1, waiting=1)
+        return queued + stopped
 
     async def fail(
-        self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime
+        self, connection: AsyncConnection, runs: Sequence[LostRun], groups: LockedGroups, now: datetime
     ) -> tuple[list[LostRun], list[Event]]:
         """Fail the jobs. Returns those that were still running so, and what else there is to tell of their groups."""
-        locked = await self._groups.lock(connection, [run.job_id for run in runs], now)
-        failed = await self._end(connection, self._fail, {"now": now}, runs, now)
+        failed = await self._end(connection, self._fail, runs, now)
         if not failed:
             return [], []
         await connection.execute(self._explain, {"batch": encode_rows([_row(run) for run in failed])})
-        groups = [run.group for run in failed if run.group is not None]
-        why = [FailedJob(run.job_id, run.reason) for run in failed]
-        return failed, await self._groups.ended(connection, locked, why, groups, now)
+        of_groups: list[FailedJob] = []
+        for run in failed:
+            if run.group is not None:
+                groups.add(run.group, held=-1)
+                of_groups.append(FailedJob(run.job_id, run.group, run.reason))
+        return failed, await self._failures.stop(connection, groups, of_groups, now)
 
     async def record(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> None:
         """Write the attempts of runs that were ended."""
@@ -121,17 +137,12 @@ class Losses:
             await connection.execute(self._record, {"batch": encode_rows(rows)})
 
     async def _end(
-        self,
-        connection: AsyncConnection,
-        statement: sa.Update,
-        parameters: dict[str, Any],
-        runs: Sequence[LostRun],
-        now: datetime,
+        self, connection: AsyncConnection, statement: sa.Update, runs: Sequence[LostRun], now: datetime
     ) -> list[LostRun]:
         if not runs:
             return []
-        result = await connection.execute(statement, {"batch": encode_rows([_row(run) for run in runs]), **parameters})
-        tokens = set(result.scalars())
+        batch = encode_rows([_row(run) for run in runs])
+        tokens = set((await connection.execute(statement, {"batch": batch, "now": now})).scalars())
         ended = [run for run in runs if run.run_token in tokens]
         await self.record(connection, ended, now)
         return ended
@@ -154,10 +165,10 @@ def lost_run(row: sa.Row[Any]) -> LostRun:
 
 
 def run_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
-    """What `lost_run` reads, of jobs joined with their workers."""
+    """What `lost_run` reads, and a judgement, of jobs joined with their workers."""
     c, w = tables.jobs.c, tables.workers.c
     of_job = [c.id, c.run_token, c.actor, c.queue, c.group_key, c.attempt, c.crashes, c.worker_id, c.started_at]
-    return [*of_job, w.host, w.pid]
+    return [*of_job, c.state, c.dispatch, w.host, w.pid, w.lease_until, w.process_started]
 
 
 def events_of(queued: Sequence[LostRun], failed: Sequence[LostRun]) -> list[Event]:

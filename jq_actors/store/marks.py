@@ -1,4 +1,4 @@
-"""What becomes of rows that were to be published: marked, released; and unhandled ones, offered anew."""
+"""What becomes of rows that were to be published: marked, released."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.job import JobId, JobState
+from jq_actors.job import JobState
 
 from .database import Database
 from .dialect import encode_rows
@@ -35,26 +35,6 @@ class Marks:
         self._release = leased.where(c.state == JobState.QUEUED.value).values(publish_at=c.due_at)
         unfinished = _on_the_row(c.final_state.is_(None))
         self._own = this.where(unfinished).values(lane_owner=sa.bindparam("me", type_=sa.Text))
-        actors = database.dialect.rows({"actor": tables.jobs.c.actor.type}).c
-        self._offer = (
-            sa.update(tables.jobs)
-            .where(
-                c.actor == actors.actor,
-                c.state == JobState.UNHANDLED.value,
-                c.final_state.is_(None),
-                sa.func.coalesce(c.reason, "").startswith(sa.bindparam("reason_begins", type_=sa.Text)),
-            )
-            .values(
-                state=JobState.QUEUED.value,
-                dispatch=c.dispatch + 1,
-                published_at=None,
-                publish_at=_NOW,
-                lane_owner=None,
-                redispatches=0,
-                reason=None,
-            )
-            .returning(c.id)
-        )
 
     async def published(self, marks: Sequence[Mark], me: str | None, now: datetime) -> None:
         """The dispatches of ``marks`` are at the broker, or in the memory of this worker (``me``)."""
@@ -76,16 +56,6 @@ class Marks:
 
     def _ended(self, keys: Sequence[Key]) -> str:
         return encode_rows([_row(key) | {"lease": until} for key, until in self._leases.ended(keys)])
-
-    async def offered(self, actors: Sequence[str], reason_begins: str, now: datetime) -> list[JobId]:
-        """Unhandled rows of ``actors``, whose reason begins so, are queued again; returns their ids."""
-        batch = encode_rows([{"actor": actor} for actor in actors])
-        parameters = {"batch": batch, "reason_begins": reason_begins, "now": now}
-
-        async def offer(connection: AsyncConnection) -> list[JobId]:
-            return list((await connection.execute(self._offer, parameters)).scalars())
-
-        return await self._database.write(offer)
 
 
 def _row(key: Key) -> dict[str, Any]:

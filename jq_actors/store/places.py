@@ -68,9 +68,9 @@ class Places:
 
     async def _starts_at(self, connection: AsyncConnection, name: str, ahead: int, now: datetime) -> datetime | None:
         rows = await self._rows.read(connection, [name])
-        row = rows.get(name) or GroupRow(name, None, None, ())
-        sight = (await self._views.read(connection, {name: row})).sights[name]
-        state, _ = state_of(sight, {}, now)
+        row = rows.get(name) or GroupRow(name)
+        view = (await self._views.read(connection, {name: row}))[name]
+        state, _ = state_of(view, {})
         head = (await connection.execute(self._first, {"name": name})).one_or_none()
         if state in (GroupState.PAUSED, GroupState.BLOCKED) or head is None:
             return None
@@ -80,10 +80,10 @@ class Places:
         lengths = [run.finished_at - run.started_at for run in runs]
         if not lengths:
             return None
-        ids = {"batch": encode_rows([{"id": job_id} for job_id in sight.running])}
+        ids = {"batch": encode_rows([{"id": one.job_id} for one in view.members if one.state is JobState.RUNNING])}
         running = [now - started_at for started_at in (await connection.execute(self._started, ids)).scalars()]
         mean = sum(lengths, timedelta()) / len(lengths)
-        return now + time_until(ahead, running, mean, sight.rule.concurrency)
+        return now + time_until(ahead, running, mean, view.concurrency)
 
 
 def time_until(ahead: int, running: Sequence[timedelta], mean: timedelta, concurrency: int) -> timedelta:

@@ -1,6 +1,6 @@
-"""Settlements that concern nothing but their jobs, in one statement that is a transaction of its own.
+"""Settlements as one statement that is a transaction of its own; in a group it gives the turn on, and claims the next job.
 
-They are nearly all of them. What it does not write, for whatever reason, is for `Settles.write`.
+Nearly all settlements are written so. What it does not write, for whatever reason, is for `Settles.write`.
 """
 
 from __future__ import annotations
@@ -12,56 +12,121 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.job import JobState
+from jq_actors.job import JobId, JobState
 
 from .dialect import Dialect, encode_rows
+from .group_chains import CHAIN_COLUMNS, chained_settlements
+from .group_rows import GRAIN, GroupPolicy
+from .group_turns import GroupTurns, TurnsGiven, next_job
+from .records import Dispatch, Settlement
 from .settle_rows import Row, changes, columns
 from .tables import Tables, UtcDateTime
+from .workers import Workers
 
 KEPT = ("result", "error", "traceback")
 """What of an outcome belongs into the payload."""
 
+Outcomes = Sequence[tuple[Row, Row | None]]
+"""What becomes of the jobs' rows, and of their payloads."""
+
 
 class PlainSettles:
-    """Writes outcomes, their attempts and payloads, but for jobs of groups in which something is parked."""
+    """Writes outcomes, their attempts and payloads, and turns in groups in which nothing else is to be done."""
 
-    def __init__(self, tables: Tables, dialect: Dialect) -> None:
-        self._statements = {keeps: _settle(tables, dialect, keeps=keeps) for keeps in (False, True)}
+    def __init__(
+        self, tables: Tables, dialect: Dialect, policy: GroupPolicy, turns: GroupTurns, workers: Workers
+    ) -> None:
+        self._policy, self._turns, self._workers = policy, turns, workers
+        self._alone = {keeps: _alone(tables, dialect, keeps=keeps) for keeps in (False, True)}
+        self._in_groups = chained_settlements(tables, dialect, _effects)
 
     async def write(
-        self, connection: AsyncConnection, outcomes: Sequence[tuple[Row, Row | None]], now: datetime
-    ) -> set[int]:
-        """Write the rows, with what belongs into their payloads, that their fences let through and nothing waits for.
+        self,
+        connection: AsyncConnection,
+        settlements: Sequence[Settlement],
+        outcomes: Outcomes,
+        now: datetime,
+        lease: datetime,
+    ) -> tuple[set[int], TurnsGiven]:
+        """Write ``outcomes``, those of ``settlements``, as far as their fences let them through.
 
-        Returns the run tokens of those.
+        Returns the run tokens of those that are written, and what was released: leased to this process until ``lease``.
         """
-        keeps = any(payload is not None for _, payload in outcomes)
-        rows = [row if payload is None else {**row, **_kept(payload)} for row, payload in outcomes]
-        parameters = {"batch": encode_rows(rows), "now": now}
-        return set((await connection.execute(self._statements[keeps], parameters)).scalars())
+        if all(settlement.group is None for settlement in settlements):
+            keeps = any(payload is not None for _, payload in outcomes)
+            batch = encode_rows([_given(row, payload, keeps=keeps) for row, payload in outcomes])
+            written = await connection.execute(self._alone[keeps], {"batch": batch, "now": now})
+            return set(written.scalars()), TurnsGiven()
+        rows = [
+            {**_given(row, payload, keeps=True), **_chain(settlement)}
+            for settlement, (row, payload) in zip(settlements, outcomes, strict=True)
+        ]
+        groups = self._groups(settlements)
+        parameters: dict[str, Any] = {"batch": encode_rows(rows), "groups": encode_rows(groups), **self._here()}
+        parameters |= {"most": max(group["places"] for group in groups), "lease": lease}
+        parameters |= {"now": now, "stale": now - GRAIN}
+        return _read((await connection.execute(self._in_groups, parameters)).all())
+
+    def _groups(self, settlements: Sequence[Settlement]) -> list[Row]:
+        names = {settlement.group for settlement in settlements if settlement.group is not None}
+        rules = {name: self._policy.rules.rule_of(name) for name in names}
+        return [{"name": name, "places": rule.concurrency, "overtake": rule.overtake} for name, rule in rules.items()]
+
+    def _here(self) -> dict[str, Any]:
+        """What can run in this process."""
+        fits = [
+            {"slot": slot, "queue": queue, "actor": actor}
+            for slot, jobs in self._turns.fits.items()
+            for queue, actor in jobs
+        ]
+        return {"fits": encode_rows(fits), "me": self._workers.my_id_or_none}
 
 
-def _kept(payload: Row) -> Row:
+def _given(row: Row, payload: Row | None, *, keeps: bool) -> Row:
     # An attempt has an error, too, and cuts it at another length.
-    return {f"kept_{name}": payload[name] for name in KEPT}
+    kept = {f"kept_{name}": None if payload is None else payload[name] for name in KEPT} if keeps else {}
+    return {**row, **kept}
 
 
-def _settle(tables: Tables, dialect: Dialect, *, keeps: bool) -> sa.Select[int]:
-    jobs, a, p = tables.jobs, tables.attempts.c, tables.payloads.c
+def _chain(settlement: Settlement) -> Row:
+    chain = settlement.chain
+    return dict(zip(CHAIN_COLUMNS, (None, None) if chain is None else (chain.run_token, chain.slot), strict=True))
+
+
+def _read(rows: Sequence[sa.Row[Any]]) -> tuple[set[int], TurnsGiven]:
+    """The rows of the statement for groups: those settled, and those that were released after them."""
+    written, given = set[int](), TurnsGiven()
+    for row in rows:
+        if row.id is None:
+            written.add(row.settled)
+        elif row.settled is not None:
+            # Without a body, which somebody has deleted, it cannot be decoded, and becomes unhandled.
+            given.chained[row.settled] = next_job(row, (row.body or "").encode())
+        elif row.body is not None:  # else a relay finds that out
+            given.dispatches.append(
+                Dispatch(JobId(row.id), row.dispatch, row.queue, row.body.encode(), row.priority, row.group_key)
+            )
+    return written, given
+
+
+def _alone(tables: Tables, dialect: Dialect, *, keeps: bool) -> sa.Select[int]:
+    jobs = tables.jobs
     also: dict[str, sa.types.TypeEngine[Any]] = {f"kept_{name}": sa.Text() for name in KEPT} if keeps else {}
-    given = dialect.rows({**columns(), **also})
-    b = sa.select(*given.c).cte("given")
-    parked = jobs.alias("parked")
-    behind = sa.exists().where(parked.c.group_key == jobs.c.group_key, parked.c.parked_at.is_not(None))
+    given = sa.select(*dialect.rows({**columns(), **also}).c).cte("given")
     settled = (
         sa.update(jobs)
-        .where(jobs.c.id == b.c.id, jobs.c.run_token == b.c.run_token, jobs.c.state == JobState.RUNNING.value)
-        .where(~behind)
-        .values(changes(jobs, b, sa.bindparam("now", type_=UtcDateTime)))
+        .where(jobs.c.id == given.c.id, jobs.c.run_token == given.c.run_token)
+        .where(jobs.c.state == JobState.RUNNING.value, jobs.c.group_key.is_(None))
+        .values(changes(jobs, given, sa.bindparam("now", type_=UtcDateTime)))
         .returning(jobs.c.id, jobs.c.run_token, jobs.c.attempt, jobs.c.worker_id)
         .cte("settled")
     )
-    s = settled.c
+    return sa.select(settled.c.run_token).add_cte(*_effects(tables, dialect, given, settled, keeps=keeps))
+
+
+def _effects(tables: Tables, dialect: Dialect, given: sa.CTE, settled: sa.CTE, *, keeps: bool = True) -> list[sa.CTE]:
+    """What is written besides the rows of jobs that are settled: their attempts, and what belongs into payloads."""
+    a, p, b, s = tables.attempts.c, tables.payloads.c, given, settled.c
     attempt = {
         a.job_id: s.id,
         a.run_token: s.run_token,
@@ -81,4 +146,4 @@ def _settle(tables: Tables, dialect: Dialect, *, keeps: bool) -> sa.Select[int]:
         some = sa.or_(*(b.c[f"kept_{name}"].is_not(None) for name in KEPT))
         keep = sa.update(tables.payloads).where(p.job_id == s.id, s.run_token == b.c.run_token, some)
         effects.append(keep.values(values).cte("kept"))
-    return sa.select(s.run_token).add_cte(*effects)
+    return effects

@@ -8,7 +8,7 @@ While the database is away, `claim` and `settle` wait for it (natural back-press
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -27,10 +27,10 @@ from .records import (
     NewJob,
     Recovery,
     Retention,
-    Room,
+    Settled,
     Settlement,
-    StillGroup,
     StoreReport,
+    TakenDue,
 )
 
 
@@ -39,11 +39,12 @@ class JobStore(Protocol):
 
     rules: GroupRules
     """What holds for groups; set by the runtime before `open`."""
-    group_window: int | None
-    """How many jobs of one group are given to the transport at once; those behind are ``waiting`` from the start.
-
-    ``None``: as many as there are. Set by the runtime, for a transport whose queues are small (`Transport.shared`).
-    """
+    fits: Mapping[str, frozenset[tuple[str, str]]]
+    """Of each slot of this process the jobs that it can run: queues and actors. Set by the worker (`Chain.slot`)."""
+    on_released: Callable[[Sequence[Dispatch]], None]
+    """Called with dispatches that a settlement released, and that this process has to publish now."""
+    on_due: Callable[[datetime], None]
+    """Called when a settlement has made a job due at that time; the worker's relay looks then."""
 
     async def open(self) -> None:
         """Connect and make sure of the tables (``auto_migrate``), or wait in the background for the database.
@@ -63,8 +64,10 @@ class JobStore(Protocol):
 
     # -- the life of a job
 
-    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
-        """Insert rows, all or none. With ``publish_lease`` the caller publishes them itself within that time.
+    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
+        """Insert rows, all or none. Returns those that the caller has to publish itself, within ``publish_lease``.
+
+        None without it; scheduled ones, and those that wait in their groups, are never among them.
 
           Raises:
             StoreUnavailableError: surely none is stored.
@@ -79,8 +82,8 @@ class JobStore(Protocol):
         """Decide over a delivery; batched with the claims that wait (natural group commit)."""
         ...
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Write an outcome; ``False``: the claim was lost meanwhile and nothing was written. Batched."""
+    async def settle(self, settlement: Settlement) -> Settled:
+        """Write an outcome, and give the turn on in its group. Batched."""
         ...
 
     async def mark_published(self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False) -> None:
@@ -97,17 +100,19 @@ class JobStore(Protocol):
 
     # -- the relay
 
-    async def take_due(self, limit: int, publish_lease: timedelta) -> list[Dispatch]:
-        """Scheduled and retrying rows that are due become queued with dispatch+1, leased to the caller."""
+    async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:
+        """Scheduled and retrying rows that are due become queued with dispatch+1, leased to the caller.
+
+        In a group they go on in their place, or take their turn.
+        """
         ...
 
     async def take_unpublished(
-        self, room: Mapping[str, Room] | None, limit: int, publish_lease: timedelta
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
         """Queued rows that were never published and that nobody leases, oldest first.
 
-        ``room``: at most so many of each queue, and no other queues; ``None``: any. Jobs of groups and others do not
-        wait for each other.
+        ``room``: at most so many of each queue, and no other queues; ``None``: any.
         """
         ...
 
@@ -137,37 +142,33 @@ class JobStore(Protocol):
         """Unhandled rows of these actors, with such a reason, become queued again, with dispatch+1, unpublished."""
         ...
 
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        """This dispatch can be run by nobody: it becomes unhandled, with the reason, if it is the valid one.
+
+        ``False``: there is no such row.
+        """
+        ...
+
     async def prune(self, retention: Retention, limit: int) -> int:
         """Delete up to ``limit`` final rows that are past their time; returns how many."""
         ...
 
     # -- groups
 
-    async def has_turn(self, group: str, queue: str) -> bool:
-        """Whether a delivery from ``queue`` would now be answered with anything but LEAVE; also when none is left."""
+    async def end_gaps(self, limit: int) -> int:
+        """End what numbered groups have waited for too long for (`GroupRule.gap_timeout`); how many jobs are released."""
         ...
 
-    async def release_waiting(self, limit: int) -> int:
-        """Parked jobs whose reason is gone become queued, with dispatch+1, unpublished, in order; how many.
-
-        Also ends what a numbered group waited for too long for (`GroupRule.gap_timeout`).
-        """
-        ...
-
-    async def still_groups(self, before: datetime, limit: int) -> list[StillGroup]:
-        """Groups whose head was published, and that did not move since ``before``; each is returned once in a while."""
-        ...
-
-    async def take_lost(self, still: Sequence[StillGroup], limit: int, publish_lease: timedelta) -> list[Dispatch]:
-        """Published, queued rows of these groups, in order, whose lanes have lost them: the *same* dispatch again."""
+    async def mend_groups(self, before: datetime, limit: int) -> int:
+        """Look at groups that have not moved since ``before``, count those anew that are wrong; returns how many."""
         ...
 
     async def pause_group(self, group: str, reason: str) -> bool:
         """Start nothing of ``group`` any more, known or not yet known; ``False``: it was paused already."""
         ...
 
-    async def resume_group(self, group: str) -> list[str] | None:
-        """Start its jobs again; returns the queues that it has unfinished jobs in. ``None``: it was not paused."""
+    async def resume_group(self, group: str) -> int | None:
+        """Start its jobs again; returns how many are released. ``None``: it was not paused."""
         ...
 
     async def cancel_group(self, group: str, reason: str) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import NamedTuple
 
 from jq_actors.group import Group
 from jq_actors.job import Job, JobId, JobState
@@ -43,41 +42,52 @@ class ClaimRequest:
     """The producer stored a row (see `protocol.judge`)."""
     adopt: NewJob | None
     """The row to make when there is none and none was promised; ``None`` when one was."""
-    queue: str = ""
-    """The user's name of the queue that the delivery came from."""
-    can_leave: bool = True
-    """It came by a lane of its group alone, that can be left; else what would be LEAVE is PARK."""
-    group: str | None = None
-    """Its group, as the delivery says: a hint, which saves a look. The row may say another."""
+    redelivered: bool = False
+    """The broker delivered it before, to somebody: perhaps its worker died in the middle of a chain that it began."""
 
 
 @dataclass(frozen=True, slots=True)
-class Instead:
-    """The job that was granted in place of the delivery's own: it is its turn in their group."""
+class NextJob:
+    """A job of a group that runs from now on here, besides the one that a delivery brought: it was its turn."""
 
     job_id: JobId
     dispatch: int
+    run_token: int
+    attempt: int
+    crashes: int
+    queue: str
+    group: str
     body: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer. ``verdict`` is GRANT, HOLD, PARK, LEAVE, DROP_FINAL or DROP_STALE: the rest the store does itself."""
+    """The answer. ``verdict`` is GRANT, HOLD, PARK, DROP_FINAL or DROP_STALE: the rest the store does itself."""
 
     verdict: Verdict
     attempt: int = 0
     """The number of the attempt that begins, from 1, when granted."""
     crashes: int = 0
     look_again: timedelta = timedelta()
-    """When held: how long until the owner's lease can be over, or its turn may have come."""
-    instead: Instead | None = None
-    """When granted: run this one; the delivery stays in hand, and is asked about again when that has ended."""
+    """When held: how long until the owner's lease can be over."""
+    instead: NextJob | None = None
+    """When granted: run this one. The delivery's own job has ended, and began a chain whose worker is lost."""
     group: str | None = None
     """The group of the job, as its row says."""
     reason: str = ""
-    """When parked or left: why."""
+    """When parked: why."""
     own_token: int | None = None
     """When held because it runs in this very process: the token of that run, as its row has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A wish: what comes next in the group runs at once, in this very process."""
+
+    run_token: int
+    """Of that run."""
+    slot: str
+    """The slot that it would have; only jobs that fit there are given (`JobStore.fits`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +101,19 @@ class Settlement:
     finished_at: datetime
     republish: bool = False
     """Interrupted and the broker has no copy of it in a worker's hand: the relay has to publish it again."""
-    keeps_turn: bool = False
-    """Retrying, in a group, for a short time: its delivery stays in hand and runs again by the same dispatch. The relay
-    takes it only if that does not happen."""
+    group: str | None = None
+    """The group of the job, as its claim said."""
+    chain: Chain | None = None
+    """Go on with the group's next job here; ``None``: that one is published, for anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a settlement."""
+
+    written: bool
+    """``False``: the claim was lost meanwhile, and nothing was written."""
+    next: NextJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +129,13 @@ class Dispatch:
 
 
 @dataclass(frozen=True, slots=True)
-class StillGroup:
-    """A group with a published job at its head that did not move for a while."""
+class TakenDue:
+    """Scheduled and retrying jobs whose time has come."""
 
-    group: str
-    queue: str
-    """The queue of its head."""
+    dispatches: list[Dispatch]
+    """Those that the relay has to publish."""
+    count: int
+    """All of them; in groups some wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +196,6 @@ class StoreReport:
     problems: tuple[str, ...] = ()
     revision: str | None = None
     head: str | None = None
-
-
-class Room(NamedTuple):
-    """How many rows of a queue fit into a process's memory."""
-
-    plain: int
-    """Those without a group."""
-    lanes: int = 0
-    """Those of groups."""
 
 
 @dataclass(frozen=True, slots=True)

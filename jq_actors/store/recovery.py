@@ -8,12 +8,14 @@ from datetime import datetime
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.events import Event
+from jq_actors.events import Event, JobsReleased
 from jq_actors.job import JobState
 from jq_actors.outcome import Interrupted
 from jq_actors.protocol import Owner, owner_is_lost, survives_crash
 
 from .database import Database
+from .group_rows import GroupRows
+from .group_turns import GroupTurns
 from .losses import Losses, LostRun, events_of, lost_run, run_columns
 from .records import Leases, Settlement
 from .settles import Settles
@@ -54,10 +56,12 @@ class Recovering:
         known_workers: Workers,
         losses: Losses,
         settles: Settles,
+        rows: GroupRows,
+        turns: GroupTurns,
     ) -> None:
         jobs, workers = tables.jobs, tables.workers
         self._database, self._leases, self._workers = database, leases, known_workers
-        self._losses, self._settles = losses, settles
+        self._losses, self._settles, self._rows, self._turns = losses, settles, rows, turns
         self._all = sa.select(
             workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started, workers.c.lease_until
         )
@@ -74,18 +78,11 @@ class Recovering:
                 jobs.c.worker_id == _WORKER,
             )
             .limit(_LIMIT)
-            .with_for_update(of=jobs)
         )
         self._unlane = (
             sa.update(jobs)
             .where(jobs.c.lane_owner == _WORKER, jobs.c.state == JobState.QUEUED.value)
             .values(lane_owner=None, published_at=None, publish_at=jobs.c.due_at)
-        )
-        # Its delivery was kept in hand, to run again by it when it is due (`Settlement.keeps_turn`).
-        self._wake = (
-            sa.update(jobs)
-            .where(jobs.c.lane_owner == _WORKER, jobs.c.state == JobState.RETRYING.value)
-            .values(lane_owner=None, wake_at=jobs.c.due_at)
         )
 
     async def recover(self, limit: int, now: datetime) -> Recovered:
@@ -123,12 +120,18 @@ class Recovering:
                 return recovered  # another relay is at it
             if not owner_is_lost(replace(owner, lease_until=self._workers.lease_end(lease_until)), now):
                 return recovered  # it came back to life
+            # Read without locks, since those of the groups come first; the run tokens say who is still running so.
             runs = await self._runs(connection, owner.worker_id, limit)
+            groups = await self._rows.lock(connection, {run.group for run in runs if run.group is not None}, now)
             alive = [run for run in runs if survives_crash(run.crashes, self._leases.max_crashes)]
-            recovered.queued = await self._losses.queue(connection, alive, now)
+            recovered.queued = await self._losses.queue(connection, alive, groups, now)
             doomed = [run for run in runs if run not in alive]
-            recovered.failed, recovered.of_groups = await self._losses.fail(connection, doomed, now)
-            await self._empty_memory(connection, owner.worker_id)
+            recovered.failed, recovered.of_groups = await self._losses.fail(connection, doomed, groups, now)
+            freed = {run.group for run in recovered.failed if run.group is not None}
+            given = await self._turns.give(connection, groups, now, names=freed)
+            if given.count:
+                recovered.of_groups.append(JobsReleased(given.count))
+            await connection.execute(self._unlane, {"worker": owner.worker_id})
             if len(runs) < limit:
                 await connection.execute(self._remove, worker)
                 recovered.workers.append(owner.worker_id)
@@ -136,21 +139,18 @@ class Recovering:
 
         return await self._database.write(work)
 
-    async def _empty_memory(self, connection: AsyncConnection, worker: str) -> None:
-        """What waits in the memory of ``worker``, where lanes are not shared, is for the relays again."""
-        await connection.execute(self._unlane, {"worker": worker})
-        await connection.execute(self._wake, {"worker": worker})
-
     async def _leave(self, connection: AsyncConnection, worker: str, now: datetime) -> None:
         await connection.execute(self._remove, {"worker": worker})
-        await self._empty_memory(connection, worker)
+        await connection.execute(self._unlane, {"worker": worker})
         runs = await self._runs(connection, worker, _ALL)
         if runs:
             interrupted = [
-                Settlement(run.job_id, run.run_token, Interrupted(), run.started_at, now, republish=True)
+                Settlement(
+                    run.job_id, run.run_token, Interrupted(), run.started_at, now, republish=True, group=run.group
+                )
                 for run in runs
             ]
-            await self._settles.write(connection, interrupted, now, again=False)
+            await self._settles.write(connection, interrupted, now, now, again=False)
 
     async def _runs(self, connection: AsyncConnection, worker: str, limit: int) -> list[LostRun]:
         parameters = {"worker": worker, "limit": limit}

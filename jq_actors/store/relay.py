@@ -5,10 +5,10 @@ is one small method; `Relay.run` calls each when its time has come. By the numbe
 
 1. `publish_due`: scheduled and retrying rows whose time has come;
 2. `publish_unpublished`: rows that no producer brought to the broker (it died, or the broker was away);
-3. `release_waiting`: parked jobs of groups whose reason is gone;
+3. `end_gaps`: jobs of numbered groups that waited too long for a number;
 4. `recover_lost`: running rows whose worker's lease is over;
 5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has;
-6. `wake_still_groups`: groups that could move and do not: their lane is offered, or published once more.
+6. `mend_groups`: groups that could move and do not (must never be): they are counted anew.
 """
 
 from __future__ import annotations
@@ -23,22 +23,20 @@ from jq_actors.clock import Clock
 from jq_actors.doorbell import Doorbell
 from jq_actors.errors import StoreUnavailableError
 from jq_actors.events import Events, JobsPruned, JobsReleased, Redispatched, TaskFailed, WorkerLost
-from jq_actors.groups import GroupRules
 from jq_actors.outcome import failure_of
 from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
 
 from .looks import Look
 from .missing import MissingRows
 from .port import JobStore
-from .records import Dispatch, Retention, Room
-from .still_groups import StillGroups
+from .records import Dispatch, Retention
 
 BATCH = 500
 """Most rows that one look takes. After a full batch the next look comes at once."""
 STALE_AFTER = timedelta(seconds=30)
 """A row that was published longer ago, and is still queued, should be found in the broker's counts."""
 RECOVER_EVERY = timedelta(seconds=5)
-STILL_EVERY = timedelta(seconds=10)
+MEND_EVERY = timedelta(seconds=10)
 COUNT_EVERY = timedelta(seconds=15)
 """Further apart than a worker's heartbeats (10 s by default), which a count relies on: see `MissingRows`."""
 PRUNE_EVERY = timedelta(minutes=1)
@@ -60,7 +58,6 @@ class Relay:
       publish_lease: how long the rows of one batch are kept from other relays.
       held: how many deliveries of each queue this worker holds now, as its heartbeat says it; given, it is
         brought up to date before the broker's counts are compared.
-      rules: say by which lanes the jobs of groups travel.
       stale_after: see `STALE_AFTER`; also how long a group may stand still.
     """
 
@@ -76,30 +73,26 @@ class Relay:
         publish_lease: timedelta = timedelta(seconds=30),
         retention: Retention | None = None,
         held: Callable[[], Mapping[str, int]] | None = None,
-        rules: GroupRules | None = None,
         stale_after: timedelta = STALE_AFTER,
     ) -> None:
         self._store, self._transport, self._clock, self._events = store, transport, clock, events
         self._queues, self._interval, self._publish_lease = queues, interval, publish_lease
         self._retention = retention or Retention()
-        self._rules = rules or GroupRules()
         self._missing = MissingRows(store, transport, queues, held, stale_after)
-        self._still = StillGroups(store, transport, self._rules, stale_after)
+        self._stale_after = stale_after
         self._bell = Doorbell(clock)
+        self._is_woken = False
         self._next_due: datetime | None = None
-        self._at_wake = (
-            Look("due", self.publish_due, self._until_due),
-            Look("unpublished", self.publish_unpublished, self._until_next_look),
-        )
+        self._due = Look("due", self.publish_due, self._until_due)
+        self._at_wake = (self._due, Look("unpublished", self.publish_unpublished, self._until_next_look))
         self._count = Look("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
-        self._wake_still = Look("still groups", self.wake_still_groups, lambda: self._jittered(STILL_EVERY))
         self._looks = (
             *self._at_wake,
-            Look("waiting", self.release_waiting, self._until_next_look),
+            Look("gaps", self.end_gaps, self._until_next_look),
             Look("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
             self._count,
             Look("missing", self.publish_missing, self._until_next_look),
-            self._wake_still,
+            Look("groups", self.mend_groups, lambda: self._jittered(MEND_EVERY)),
             Look("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
         )
 
@@ -110,16 +103,26 @@ class Relay:
                 if look.next_at <= self._clock.monotonic():
                     await self._take(look)
             soon = self._clock.monotonic() + self._until_next_look()
-            for look, is_urgent in ((self._count, self._missing.is_urgent), (self._wake_still, self._still.is_urgent)):
-                look.next_at = min(look.next_at, soon) if is_urgent else look.next_at
+            if self._missing.is_urgent:
+                self._count.next_at = min(self._count.next_at, soon)
             next_at = min(look.next_at for look in self._looks)
-            if await self._bell.wait(max(0.0, next_at - self._clock.monotonic())):
+            await self._bell.wait(max(0.0, next_at - self._clock.monotonic()))
+            if self._is_woken:
+                self._is_woken = False
                 for look in self._at_wake:
                     look.next_at = 0.0
 
     def wake(self) -> None:
         """Look for due and unpublished rows at once: a row was stored, or a full lane has room again."""
+        self._is_woken = True
         self._bell.ring()
+
+    def expect(self, due_at: datetime) -> None:
+        """A row becomes due then: look at that time."""
+        if self._next_due is None or due_at < self._next_due:
+            self._next_due = due_at
+            self._due.next_at = min(self._due.next_at, self._clock.monotonic() + self._until_due())
+            self._bell.ring()
 
     # -- the looks; each returns how many rows it moved
 
@@ -129,9 +132,11 @@ class Relay:
         if not self._can_publish():
             return 0
         due = await self._store.take_due(BATCH, self._publish_lease)
-        await self._publish(due, "due")
-        self._next_due = await self._store.next_due()
-        return len(due)
+        await self._publish(due.dispatches, "due")
+        # What is expected since the look began is perhaps not in this answer.
+        times = (self._next_due, await self._store.next_due())
+        self._next_due = min((time for time in times if time is not None), default=None)
+        return due.count
 
     async def publish_unpublished(self) -> int:
         """(2) Publish what was never published, oldest first; where queues are not shared, what has room."""
@@ -142,12 +147,11 @@ class Relay:
         await self._publish(unpublished, "unpublished")
         return len(unpublished)
 
-    async def release_waiting(self) -> int:
-        """(3) Queue the parked jobs whose turn it may be, and let numbered groups go on that waited too long."""
-        released = await self._store.release_waiting(BATCH)
+    async def end_gaps(self) -> int:
+        """(3) Let numbered groups go on that have waited too long for a number."""
+        released = await self._store.end_gaps(BATCH)
         if released:
             self._events.emit(JobsReleased(released))
-            self.wake()
         return released
 
     async def recover_lost(self) -> int:
@@ -180,13 +184,9 @@ class Relay:
                 del self._missing.believed[queue]
         return moved
 
-    async def wake_still_groups(self) -> int:
-        """(6) See to it that groups are served whose head could run."""
-        if not self._transport.shared or not self._can_publish():
-            return 0
-        looked, lost = await self._still.look(self._publish_lease)
-        await self._publish(lost, "lost lane")
-        return looked
+    async def mend_groups(self) -> int:
+        """(6) Look at groups that have not moved for a while."""
+        return await self._store.mend_groups(self._store.now() - self._stale_after, BATCH)
 
     async def prune(self) -> int:
         """Delete final rows that are past their retention."""
@@ -241,10 +241,9 @@ class Relay:
         health = self._transport.health
         return health.connected and not health.publisher_blocked
 
-    def _rooms(self) -> dict[str, Room]:
-        capacity = self._transport.capacity
-        rooms = {queue: Room(capacity(queue), capacity(queue, lanes=True)) for queue in self._queues}
-        return {queue: room for queue, room in rooms.items() if any(room)}
+    def _rooms(self) -> dict[str, int]:
+        rooms = {queue: self._transport.capacity(queue) for queue in self._queues}
+        return {queue: room for queue, room in rooms.items() if room}
 
     async def _publish(self, dispatches: Sequence[Dispatch], reason: str) -> None:
         fitting, returned = self._split(dispatches)
@@ -269,15 +268,13 @@ class Relay:
             await self._store.release_publish_lease([(d.job_id, d.dispatch) for d in returned])
 
     def _outgoing(self, dispatch: Dispatch) -> Outgoing:
-        group = dispatch.group
         return Outgoing(
             dispatch.job_id,
             dispatch.dispatch,
             dispatch.queue,
             dispatch.body,
             dispatch.priority,
-            lane=None if group is None else self._rules.lane_of(dispatch.queue, group),
-            group=group,
+            group=dispatch.group,
             relayed=True,
         )
 
@@ -285,10 +282,9 @@ class Relay:
         """What there is room for, and what not: due rows were taken whatever room their queues have."""
         if self._transport.shared:
             return list(dispatches), []
-        taken: Counter[tuple[str, bool]] = Counter()
+        taken: Counter[str] = Counter()
         parts: tuple[list[Dispatch], list[Dispatch]] = ([], [])
         for dispatch in dispatches:
-            queue, lanes = kind = dispatch.queue, dispatch.group is not None
-            taken[kind] += 1
-            parts[taken[kind] > self._transport.capacity(queue, lanes=lanes)].append(dispatch)
+            taken[dispatch.queue] += 1
+            parts[taken[dispatch.queue] > self._transport.capacity(dispatch.queue)].append(dispatch)
         return parts

@@ -13,10 +13,9 @@ from jq_actors.job import JobId, JobState
 
 from .bodies import Bodies
 from .database import Database
-from .dialect import encode_rows
 from .publish_leases import PublishLeases
-from .records import Dispatch, Room
-from .tables import BIGINT, JOB_ID, NO_PLACE, Tables, UtcDateTime
+from .records import Dispatch
+from .tables import Tables, UtcDateTime
 
 FIRST_BACKOFF = timedelta(seconds=30)
 MAX_DOUBLINGS = 6
@@ -42,24 +41,11 @@ class RelayQueries:
         order = (c.publish_at, c.seq)
         leased = {"publish_at": _LEASE, "lane_owner": None}
         self._take_due = self._take(
-            (c.wake_at <= _NOW,),
-            (c.wake_at, c.seq),
-            leased
-            | {
-                "state": JobState.QUEUED.value,
-                "dispatch": c.dispatch + 1,
-                "wake_at": None,
-                "published_at": None,
-                "redispatches": 0,
-                "reason": None,
-            },
+            (c.wake_at <= _NOW, c.group_key.is_(None)), (c.wake_at, c.seq), queued_anew(tables.jobs) | leased
         )
         self._take_any = self._take(unpublished, order, leased)
-        of_queue, grouped = (c.queue == _QUEUE, *unpublished), c.group_key.is_not(None)
-        self._take_plain = self._take((*of_queue, ~grouped), order, leased)
-        self._take_grouped = self._take((*of_queue, grouped), order, leased)
-        # Jobs of groups are elsewhere at the broker, and found by their groups: see `StillQueries`.
-        in_broker = (c.queue == _QUEUE, c.group_key.is_(None), c.final_state.is_(None), queued, c.publish_at.is_(None))
+        self._take_of_queue = self._take((c.queue == _QUEUE, *unpublished), order, leased)
+        in_broker = (c.queue == _QUEUE, c.final_state.is_(None), queued, c.publish_at.is_(None))
         self._take_missing = self._take(
             # The second condition is the first without its row's back-off: the one that the index can answer.
             (*in_broker, c.published_at <= _missing_since(c.redispatches), c.published_at <= _since(0)),
@@ -70,8 +56,6 @@ class RelayQueries:
         published = sa.select(c.seq).where(*in_broker, c.published_at <= before).limit(_LIMIT)
         self._count_published = sa.select(sa.func.count()).select_from(published.subquery())
         self._next_due = sa.select(sa.func.min(c.wake_at)).where(c.wake_at.is_not(None))
-        placed = database.dialect.rows({"id": JOB_ID, "place": BIGINT}).c
-        self._place = sa.update(tables.jobs).where(c.id == placed.id).values(order_key=placed.place)
         self._bodies = Bodies(tables, database.dialect)
 
     async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
@@ -79,18 +63,16 @@ class RelayQueries:
         return await self.lease(self._take_due, {"limit": limit}, now, lease)
 
     async def take_unpublished(
-        self, room: Mapping[str, Room] | None, limit: int, now: datetime, lease: timedelta
+        self, room: Mapping[str, int] | None, limit: int, now: datetime, lease: timedelta
     ) -> list[Dispatch]:
         """See JobStore."""
         if room is None:
             return await self.lease(self._take_any, {"limit": limit}, now, lease)
         taken: list[Dispatch] = []
         for queue, places in room.items():
-            for statement, wanted in ((self._take_plain, places.plain), (self._take_grouped, places.lanes)):
-                wanted = min(wanted, limit - len(taken))
-                if wanted > 0:
-                    parameters = {"limit": wanted, "wanted_queue": queue}
-                    taken += await self.lease(statement, parameters, now, lease)
+            wanted = min(places, limit - len(taken))
+            if wanted > 0:
+                taken += await self.lease(self._take_of_queue, {"limit": wanted, "wanted_queue": queue}, now, lease)
         return taken
 
     async def take_missing(
@@ -136,39 +118,47 @@ class RelayQueries:
 
         async def take(connection: AsyncConnection) -> list[Dispatch]:
             rows = (await connection.execute(statement, {**parameters, "now": now, "lease": now + lease})).all()
-            return await self._dispatches(connection, rows, await self._places(connection, rows))
+            bodies = await self._bodies.of(connection, [row.id for row in rows])
+            # In the order in which they were sent, or that their group gives them: RETURNING has none.
+            return dispatches_of(sorted(rows, key=_order), bodies)
 
         dispatches = await self._database.write(take)
         self._leases.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
         return dispatches
 
-    async def _places(self, connection: AsyncConnection, rows: Sequence[Row]) -> dict[int, int]:
-        """What orders the rows, by ``seq``. Those that became due take their places in their groups now."""
-        places = {row.seq: row.seq if row.order_key is None else row.order_key for row in rows}
-        due = sorted((row for row in rows if row.order_key == NO_PLACE), key=lambda row: (row.due_at, row.seq))
-        if due:
-            numbers = await self._database.dialect.next_numbers(connection, self._tables.jobs, len(due))
-            placed = [{"id": row.id, "place": number} for row, number in zip(due, numbers, strict=True)]
-            await connection.execute(self._place, {"batch": encode_rows(placed)})
-            places |= {row.seq: number for row, number in zip(due, numbers, strict=True)}
-        return places
-
-    async def _dispatches(
-        self, connection: AsyncConnection, rows: Sequence[Row], places: Mapping[int, int]
-    ) -> list[Dispatch]:
-        bodies = await self._bodies.of(connection, [row.id for row in rows])
-        # In the order in which they were sent, or that their group gives them: RETURNING has none.
-        return [
-            Dispatch(JobId(row.id), row.dispatch, row.queue, bodies[row.id], row.priority, row.group_key)
-            for row in sorted(rows, key=lambda row: places[row.seq])
-            if row.id in bodies
-        ]
-
 
 def dispatch_columns(jobs: sa.Table) -> list[sa.ColumnElement[Any]]:
-    """What a statement returns of the rows that it takes (`RelayQueries.lease`)."""
+    """What a statement returns of rows that are to be published (`dispatches_of`)."""
     c = jobs.c
     return [c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key, c.order_key, c.due_at]
+
+
+def dispatches_of(rows: Sequence[Row], bodies: Mapping[str, bytes]) -> list[Dispatch]:
+    """The dispatches of ``rows`` (of `dispatch_columns`), in their order; those whose bodies are gone are left out."""
+    return [
+        Dispatch(JobId(row.id), row.dispatch, row.queue, bodies[row.id], row.priority, row.group_key)
+        for row in rows
+        if row.id in bodies
+    ]
+
+
+def queued_anew(jobs: sa.Table) -> dict[str, Any]:
+    """What makes a row a queued one that is published, from ``now`` on, as a new dispatch: older copies are stale."""
+    return {
+        "state": JobState.QUEUED.value,
+        "dispatch": jobs.c.dispatch + 1,
+        "published_at": None,
+        "publish_at": _NOW,
+        "lane_owner": None,
+        "redispatches": 0,
+        "reason": None,
+        "wake_at": None,
+        "parked_at": None,
+    }
+
+
+def _order(row: Row) -> int:
+    return int(row.seq if row.order_key is None else row.order_key)
 
 
 def _missing_since(redispatches: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:

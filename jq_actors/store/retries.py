@@ -10,11 +10,14 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import JobId, JobState, is_job_id
+from jq_actors.turns import BEHIND
 
 from .database import Database
 from .dialect import encode_rows
-from .group_release import NOW, queued_anew
+from .group_rows import GroupRows
+from .group_turns import NOW, GroupTurns, waiting
 from .records import JobFilter
+from .relay_queries import queued_anew
 from .tables import JOB_ID, NO_PLACE, Tables
 
 _RETRIED = sorted((JobState.FAILED.value, JobState.CANCELLED.value))
@@ -23,40 +26,50 @@ _RETRIED = sorted((JobState.FAILED.value, JobState.CANCELLED.value))
 class Retries:
     """Queues ended jobs again. Their attempts stay; the retry policy counts from the start."""
 
-    def __init__(self, database: Database, tables: Tables) -> None:
-        self._database, self._tables = database, tables
+    def __init__(self, database: Database, tables: Tables, rows: GroupRows, turns: GroupTurns) -> None:
+        self._database, self._tables, self._rows, self._turns = database, tables, rows, turns
         jobs = tables.jobs
-        b = database.dialect.rows({"id": JOB_ID})
+        c, b = jobs.c, database.dialect.rows({"id": JOB_ID})
+        self._groups = sa.select(c.group_key).join(b, b.c.id == c.id).where(c.group_key.is_not(None)).distinct()
         # In the order of their rows: two that retry the same jobs do not wait for each other in a circle.
         picked = (
-            sa.select(jobs.c.seq)
-            .join(b, b.c.id == jobs.c.id)
-            .where(jobs.c.final_state.in_(_RETRIED))
-            .order_by(jobs.c.seq)
+            sa.select(c.seq)
+            .join(b, b.c.id == c.id)
+            .where(c.final_state.in_(_RETRIED))
+            .order_by(c.seq)
             .with_for_update(of=jobs)
             .cte("picked")
         )
         # What was cancelled before it was due never had another place than that of its sending.
-        place = sa.case((jobs.c.order_key == NO_PLACE, None), else_=jobs.c.order_key)
-        anew = (
-            queued_anew(jobs)
-            | {"order_key": place}
-            | {"final_state": None, "finished_at": None, "due_at": NOW, "attempt": 0, "crashes": 0}
-        )
-        self._retry = sa.update(jobs).where(jobs.c.seq == picked.c.seq).values(anew).returning(jobs.c.seq, jobs.c.id)
+        place = sa.case((c.order_key == NO_PLACE, None), else_=c.order_key)
+        anew = queued_anew(jobs) | {"order_key": place, "final_state": None, "finished_at": None}
+        anew |= {"due_at": NOW, "attempt": 0, "crashes": 0}
+        retry = sa.update(jobs).where(c.seq == picked.c.seq).values(anew)
+        self._alone = retry.where(c.group_key.is_(None)).returning(c.seq, c.id)
+        # In its old place, but not at once: whoever gives the turns sees to that.
+        waits = retry.values(waiting(BEHIND)).where(c.group_key.is_not(None))
+        self._in_groups = waits.returning(c.seq, c.id, c.group_key)
 
     async def retry(self, where: JobFilter, job_ids: Sequence[JobId], limit: int, now: datetime) -> list[JobId]:
         """See JobStore. Oldest first: of more than ``limit``, those that were sent before the others."""
+        wanted = [job_id for job_id in dict.fromkeys(job_ids) if is_job_id(job_id)][:limit]
 
         async def retry(connection: AsyncConnection) -> list[JobId]:
-            wanted = [job_id for job_id in dict.fromkeys(job_ids) if is_job_id(job_id)][:limit]
-            if not job_ids:
-                wanted = list((await connection.execute(self._find(where, limit))).scalars())
-            batch = encode_rows([{"id": job_id} for job_id in wanted])
-            rows = (await connection.execute(self._retry, {"batch": batch, "now": now})).all()
-            return [JobId(row.id) for row in sorted(rows, key=lambda row: row.seq)]
+            ids = wanted if job_ids else list((await connection.execute(self._find(where, limit))).scalars())
+            return await self._retry(connection, ids, now)
 
         return await self._database.write(retry)
+
+    async def _retry(self, connection: AsyncConnection, job_ids: Sequence[str], now: datetime) -> list[JobId]:
+        batch = {"batch": encode_rows([{"id": job_id} for job_id in job_ids])}
+        names = (await connection.execute(self._groups, batch)).scalars().all()
+        groups = await self._rows.lock(connection, names, now)
+        rows = list((await connection.execute(self._alone, {**batch, "now": now})).all())
+        for row in (await connection.execute(self._in_groups, {**batch, "now": now})).all() if names else ():
+            groups.add(row.group_key, waiting=1)
+            rows.append(row)
+        await self._turns.give(connection, groups, now)
+        return [JobId(row.id) for row in sorted(rows, key=lambda row: row.seq)]
 
     def _find(self, where: JobFilter, limit: int) -> sa.Select[Any]:
         c = self._tables.jobs.c

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import timedelta
-from typing import Any, TypeVar, assert_never
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, assert_never
 
 import sqlalchemy as sa
 
 from jq_actors.errors import StoreError
+from jq_actors.groups import GroupRules
+from jq_actors.job import JobState
 from jq_actors.outcome import (
     Cancelled,
     Failed,
@@ -27,19 +29,31 @@ from .records import Settlement
 from .storable import MAX_ERROR, MAX_REASON, storable
 from .tables import BIGINT, JOB_ID, UtcDateTime, iso_utc
 
-WAKE_AFTER = timedelta(seconds=30)
-"""How long after a retry was due, whose delivery is kept for it, a relay finds that nobody has claimed it."""
-
 Row = dict[str, Any]
-T = TypeVar("T")
 
 
-def settled_row(settlement: Settlement) -> Row:
-    """What the outcome makes of the job's row, and the attempt that it ends."""
+def settled_row(settlement: Settlement, rules: GroupRules, *, paused: bool = False) -> Row:
+    """What the outcome makes of the job's row, and the attempt that it ends. ``paused``: its group is.
+
+    Raises:
+      StoreError: the outcome has no form that a database can hold; names its job.
+    """
+    with _storing(settlement):
+        return _settled_row(settlement, rules, paused=paused)
+
+
+def payload_row(settlement: Settlement) -> Row | None:
+    """What of the outcome belongs into the payload. Raises as `settled_row` does."""
+    with _storing(settlement):
+        return _payload_row(settlement)
+
+
+def _settled_row(settlement: Settlement, rules: GroupRules, *, paused: bool) -> Row:
     outcome = settlement.outcome
     state = state_after(outcome)
+    if paused and state is JobState.QUEUED:
+        state = JobState.WAITING
     due_at = settlement.finished_at + outcome.delay if isinstance(outcome, Retrying | Snoozed) else None
-    wake_at = due_at + WAKE_AFTER if due_at is not None and settlement.keeps_turn else due_at
     failure = _failure(outcome)
     finished_at = iso_utc(settlement.finished_at)
     return {
@@ -49,10 +63,11 @@ def settled_row(settlement: Settlement) -> Row:
         "final_state": state if state.is_final else None,
         "finished_at": finished_at if state.is_final else None,
         "due_at": None if due_at is None else iso_utc(due_at),
-        "wake_at": None if wake_at is None else iso_utc(wake_at),
         "reason": _reason(outcome),
         "uncounted": 0 if attempt_counts(outcome) else 1,
         "republish": int(settlement.republish),
+        "group_key": settlement.group,
+        "frees": settlement.group is not None and frees_its_place(state, settlement.group, rules),
         "started": iso_utc(settlement.started_at),
         "ended": finished_at,
         "outcome": _name(outcome),
@@ -60,8 +75,14 @@ def settled_row(settlement: Settlement) -> Row:
     }
 
 
-def payload_row(settlement: Settlement) -> Row | None:
-    """What of the outcome belongs into the payload."""
+def frees_its_place(state: JobState, group: str, rules: GroupRules) -> bool:
+    """Whether a job of ``group`` that was running gives its place away when it is in ``state``."""
+    if state is JobState.RETRYING:
+        return rules.rule_of(group).overtake
+    return state.is_final or state is JobState.WAITING
+
+
+def _payload_row(settlement: Settlement) -> Row | None:
     failure = _failure(settlement.outcome)
     if failure is not None:
         error = storable(failure.error, MAX_ERROR)
@@ -78,10 +99,11 @@ def columns() -> dict[str, sa.types.TypeEngine[Any]]:
     text, number, time = sa.Text(), sa.Integer(), UtcDateTime()
     of_job: dict[str, sa.types.TypeEngine[Any]]
     of_attempt: dict[str, sa.types.TypeEngine[Any]]
-    of_job = {"state": text, "final_state": text, "finished_at": time, "reason": text, "due_at": time, "wake_at": time}
+    of_job = {"state": text, "final_state": text, "finished_at": time, "reason": text, "due_at": time}
     of_attempt = {"started": time, "ended": time, "outcome": text, "error": text}
+    of_group: dict[str, sa.types.TypeEngine[Any]] = {"group_key": text, "frees": sa.Boolean()}
     flags = {"uncounted": number, "republish": number}
-    return {"id": JOB_ID, "run_token": BIGINT, **of_job, **of_attempt, **flags}
+    return {"id": JOB_ID, "run_token": BIGINT, **of_job, **of_attempt, **of_group, **flags}
 
 
 def changes(jobs: sa.Table, given: sa.FromClause, now: sa.ColumnElement[Any]) -> Row:
@@ -92,22 +114,20 @@ def changes(jobs: sa.Table, given: sa.FromClause, now: sa.ColumnElement[Any]) ->
         "final_state": b.final_state,
         "finished_at": b.finished_at,
         "reason": b.reason,
-        "wake_at": b.wake_at,
+        "wake_at": b.due_at,
         "due_at": sa.func.coalesce(b.due_at, c.due_at),
+        "has_place": c.has_place & ~b.frees,
+        "parked_at": sa.case((b.state == JobState.WAITING.value, now)),
         "attempt": c.attempt - b.uncounted,
         "published_at": sa.case((b.republish == 0, c.published_at)),
-        "publish_at": sa.case((b.republish == 1, now)),
+        "publish_at": sa.case(((b.republish == 1) & (b.state == JobState.QUEUED.value), now)),
     }
 
 
-def stored(form: Callable[[Settlement], T], settlement: Settlement) -> T:
-    """The ``form`` of the settlement.
-
-    Raises:
-      StoreError: its outcome has none that a database can hold; names its job.
-    """
+@contextmanager
+def _storing(settlement: Settlement) -> Iterator[None]:
     try:
-        return form(settlement)
+        yield
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise StoreError(f"The outcome of job {settlement.job_id} has no stored form: {error}") from error
 

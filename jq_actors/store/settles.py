@@ -1,9 +1,10 @@
-"""Settling: the outcome of a run is written under its fence, the run token."""
+"""Settling: the outcome of a run is written under its fence, the run token; in a group the next job's turn comes with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -11,100 +12,214 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.events import Event
+from jq_actors.groups import OnFailure
 from jq_actors.job import JobState
-from jq_actors.outcome import Failed
+from jq_actors.outcome import Failed, Interrupted
 
+from .bodies import Bodies
 from .dialect import Dialect, encode_rows
-from .group_ends import GroupEnds
-from .group_failures import FailedJob
-from .group_rows import GroupPolicy
+from .grants import granted_columns
+from .group_failures import FailedJob, GroupFailures
+from .group_rows import GroupPolicy, GroupRows, LockedGroups
+from .group_turns import GroupTurns, Successor, TurnsGiven, next_job
 from .plain_settles import PlainSettles
-from .records import Settlement
-from .settle_rows import changes, columns, payload_row, settled_row, stored
-from .tables import JOB_ID, Tables, UtcDateTime
+from .records import Dispatch, NextJob, Settled, Settlement
+from .settle_rows import Row, changes, columns, payload_row, settled_row
+from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
+from .workers import Workers
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What became of settlements. The events are to be told when it is committed."""
+@dataclass(slots=True)
+class SettledBatch:
+    """What became of settlements, by run token."""
 
-    written: list[bool]
-    """In their order."""
-    events: list[Event]
+    written: set[int] = field(default_factory=set)
+    next: dict[int, NextJob] = field(default_factory=dict)
+    dispatches: list[Dispatch] = field(default_factory=list)
+    """Leased to this process, which has to publish them."""
+    events: list[Event] = field(default_factory=list)
+    """To be told when it is committed."""
+
+    def joined(self, other: SettledBatch) -> SettledBatch:
+        """This and what became of others."""
+        return SettledBatch(
+            self.written | other.written,
+            self.next | other.next,
+            self.dispatches + other.dispatches,
+            self.events + other.events,
+        )
+
+    def answers(self, settlements: Sequence[Settlement]) -> list[Settled]:
+        """The answers, in order. Of two outcomes for one run, the first stands."""
+        first = first_of_each(settlements)
+        return [
+            Settled(s.run_token in self.written, self.next.get(s.run_token))
+            if first[s.run_token] is s
+            else Settled(written=False)
+            for s in settlements
+        ]
 
 
 class Settles:
-    """Writes outcomes, their attempts, and what of them belongs into the payload."""
+    """Writes outcomes, their attempts, what of them belongs into the payload, and whose turn it is after them."""
 
-    def __init__(self, tables: Tables, dialect: Dialect, groups: GroupEnds, policy: GroupPolicy) -> None:
-        self._groups, self._policy = groups, policy
-        self._plain = PlainSettles(tables, dialect)
+    def __init__(
+        self,
+        tables: Tables,
+        dialect: Dialect,
+        policy: GroupPolicy,
+        rows: GroupRows,
+        turns: GroupTurns,
+        failures: GroupFailures,
+        workers: Workers,
+        bodies: Bodies,
+    ) -> None:
+        self._policy, self._rows, self._turns, self._failures = policy, rows, turns, failures
+        self._workers, self._bodies = workers, bodies
+        self._plain = PlainSettles(tables, dialect, policy, turns, workers)
         self._settle_statement = _settle(tables, dialect)
         self._record_statement = _record(tables, dialect)
         self._keep_statement = _keep(tables, dialect)
         self._find_statement = _find(tables, dialect)
+        self._chained_statement = _chained(tables, dialect)
 
     async def write_plain(
-        self, connection: AsyncConnection, settlements: Sequence[Settlement], now: datetime, written: set[int]
+        self,
+        connection: AsyncConnection,
+        settlements: Sequence[Settlement],
+        now: datetime,
+        lease: datetime,
+        batch: SettledBatch,
     ) -> None:
-        """Write those that concern nothing but their jobs, if their fences let them through.
+        """Write, in one statement, those that need no more, if their fences let them through.
 
-        Notes their run tokens in ``written``; of the others nobody knows yet what becomes of them: see `write`. Only
-        on databases that `Dialect.nests_writes` is true of. Raises as `write` does.
+        Of the others nobody knows yet what becomes of them: see `write`. Only on databases that
+        `Dialect.nests_writes` is true of. Raises as `write` does.
         """
-        may_stop = self._groups.may_stop
-        plain = [s for s in first_of_each(settlements).values() if not (may_stop and isinstance(s.outcome, Failed))]
+        plain = [s for s in first_of_each(settlements).values() if not self._is_special(s)]
         if plain:
-            outcomes = [(stored(settled_row, s), stored(payload_row, s)) for s in plain]
-            written |= await self._plain.write(connection, outcomes, now)
+            outcomes = [(self._row(s), payload_row(s)) for s in plain]
+            written, given = await self._plain.write(connection, plain, outcomes, now, lease)
+            batch.written |= written
+            _note(batch, given)
 
     async def write(
-        self, connection: AsyncConnection, settlements: Sequence[Settlement], now: datetime, *, again: bool
-    ) -> Settled:
-        """Write what its fence lets through.
+        self,
+        connection: AsyncConnection,
+        settlements: Sequence[Settlement],
+        now: datetime,
+        lease: datetime,
+        *,
+        again: bool,
+    ) -> SettledBatch:
+        """Write what its fence lets through. What is released is leased to this process until ``lease``.
 
         ``again``: an earlier try may have been committed; what it wrote counts as written.
 
         Raises:
           StoreError: an outcome has no form that a database can hold; names its job.
         """
-        first = first_of_each(settlements)
-        batch = {"batch": encode_rows([stored(settled_row, settlement) for settlement in first.values()])}
-        failing = {s.job_id: s.outcome.failure for s in first.values() if isinstance(s.outcome, Failed)}
-        locked = await self._groups.lock(connection, failing, now)
-        rows = (await connection.execute(self._settle_statement, {**batch, "now": now})).all()
-        written = {row.run_token for row in rows}
-        events: list[Event] = []
-        if written:
-            await connection.execute(self._record_statement, batch)
-            await self._keep(connection, [first[token] for token in written])
-            failed = [FailedJob(row.id, failing[row.id].error) for row in rows if row.state == JobState.FAILED]
-            events = await self._groups.ended(connection, locked, failed, self._freed(rows), now)
-        if again and len(written) < len(first):
-            written |= set((await connection.execute(self._find_statement, batch)).scalars())
-        return Settled([s.run_token in written and s is first[s.run_token] for s in settlements], events)
-
-    def _freed(self, rows: Sequence[sa.Row[Any]]) -> set[str]:
-        """The groups in which those behind may go on."""
-        return {
-            row.group_key
-            for row in rows
-            if row.group_key is not None
-            and (
-                row.final_state is not None
-                or (row.state == JobState.RETRYING and self._policy.rules.rule_of(row.group_key).overtake)
+        first, batch = first_of_each(settlements), SettledBatch()
+        if any(s.chain is not None for s in first.values()):
+            await self._workers.hold(connection, now)
+        groups = await self._rows.lock(connection, {s.group for s in first.values() if s.group is not None}, now)
+        rows = await self._settle(connection, first, groups, now)
+        if rows:
+            batch.written = {row.run_token for row in rows}
+            batch.events = await self._stop(connection, first, rows, groups, now)
+            freed = self._free(rows, groups)
+            successors = _successors(first, batch.written, freed)
+            given = await self._turns.give(
+                connection, groups, now, names=freed, publish_from=lease, successors=successors
             )
-        }
+            _note(batch, given)
+        if again:
+            await self._find(connection, first, batch)
+        return batch
+
+    def _is_special(self, settlement: Settlement) -> bool:
+        """Whether it does more to its group than to give its place to the next one."""
+        group = settlement.group
+        if group is None:
+            return False
+        stops = self._policy.rules.rule_of(group).on_failure is not OnFailure.CONTINUE
+        return isinstance(settlement.outcome, Interrupted) or (stops and isinstance(settlement.outcome, Failed))
+
+    def _row(self, settlement: Settlement, *, paused: bool = False) -> Row:
+        return settled_row(settlement, self._policy.rules, paused=paused)
+
+    async def _settle(
+        self, connection: AsyncConnection, first: Mapping[int, Settlement], groups: LockedGroups, now: datetime
+    ) -> Sequence[sa.Row[Any]]:
+        rows = [self._row(s, paused=s.group is not None and groups[s.group].paused is not None) for s in first.values()]
+        batch = {"batch": encode_rows(rows)}
+        settled = (await connection.execute(self._settle_statement, {**batch, "now": now})).all()
+        if settled:
+            await connection.execute(self._record_statement, batch)
+            await self._keep(connection, [first[row.run_token] for row in settled])
+        return settled
 
     async def _keep(self, connection: AsyncConnection, settlements: Sequence[Settlement]) -> None:
-        payloads = [payload for payload in (stored(payload_row, s) for s in settlements) if payload is not None]
-        if payloads:
-            await connection.execute(self._keep_statement, {"batch": encode_rows(payloads)})
+        kept = [payload for payload in map(payload_row, settlements) if payload is not None]
+        if kept:
+            await connection.execute(self._keep_statement, {"batch": encode_rows(kept)})
+
+    async def _stop(
+        self,
+        connection: AsyncConnection,
+        first: Mapping[int, Settlement],
+        rows: Sequence[sa.Row[Any]],
+        groups: LockedGroups,
+        now: datetime,
+    ) -> list[Event]:
+        failed = [
+            FailedJob(row.id, row.group_key, outcome.failure.error)
+            for row in rows
+            if row.group_key is not None and isinstance(outcome := first[row.run_token].outcome, Failed)
+        ]
+        return await self._failures.stop(connection, groups, failed, now)
+
+    def _free(self, rows: Iterable[sa.Row[Any]], groups: LockedGroups) -> list[str]:
+        """Count what the runs of ``rows`` have left; returns the groups in which somebody may go on."""
+        freed: dict[str, None] = {}
+        for row in rows:
+            if row.group_key is not None and not row.has_place:
+                freed[row.group_key] = None
+                groups.add(row.group_key, held=-1, waiting=int(row.state == JobState.WAITING))
+        return list(freed)
+
+    async def _find(self, connection: AsyncConnection, first: Mapping[int, Settlement], batch: SettledBatch) -> None:
+        """What an earlier try has written, and let run."""
+        lost = [settlement for token, settlement in first.items() if token not in batch.written]
+        rows = encode_rows([self._row(settlement) for settlement in lost])
+        batch.written |= set((await connection.execute(self._find_statement, {"batch": rows})).scalars())
+        followed = {s.chain.run_token: s.run_token for s in lost if s.chain is not None}
+        if followed:
+            tokens = encode_rows([{"run_token": token} for token in followed])
+            parameters = {"batch": tokens, "me": self._workers.my_id}
+            found = (await connection.execute(self._chained_statement, parameters)).all()
+            bodies = await self._bodies.of(connection, [row.id for row in found])
+            batch.next |= {followed[row.run_token]: next_job(row, bodies[row.id]) for row in found if row.id in bodies}
 
 
 def first_of_each(settlements: Sequence[Settlement]) -> dict[int, Settlement]:
     """One for each run, by run token: of two outcomes for one run, the first stands."""
     return {settlement.run_token: settlement for settlement in reversed(settlements)}
+
+
+def _note(batch: SettledBatch, given: TurnsGiven) -> None:
+    batch.next |= given.chained
+    batch.dispatches += given.dispatches
+
+
+def _successors(
+    first: Mapping[int, Settlement], written: set[int], groups: Iterable[str]
+) -> dict[str, list[Successor]]:
+    wanted, successors = set(groups), defaultdict[str, list[Successor]](list)
+    for token, settlement in first.items():
+        if token in written and settlement.group in wanted and settlement.chain is not None:
+            successors[settlement.group].append(Successor(token, settlement.chain))
+    return successors
 
 
 def _settle(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
@@ -115,7 +230,7 @@ def _settle(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
         sa.update(tables.jobs)
         .where(c.id == b.id, c.run_token == b.run_token, c.state == JobState.RUNNING.value)
         .values(changes(tables.jobs, rows, now))
-        .returning(c.id, c.run_token, c.group_key, c.state, c.final_state)
+        .returning(c.id, c.run_token, c.group_key, c.state, c.has_place)
     )
 
 
@@ -156,4 +271,13 @@ def _find(tables: Tables, dialect: Dialect) -> sa.Select[int]:
     a, b = tables.attempts.c, dialect.rows(columns()).c
     return sa.select(a.run_token).where(
         a.job_id == b.id, a.run_token == b.run_token, a.outcome == b.outcome, a.finished_at == b.ended
+    )
+
+
+def _chained(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
+    c, b = tables.jobs.c, dialect.rows({"run_token": BIGINT}).c
+    mine = (c.state == JobState.RUNNING.value, c.worker_id == sa.bindparam("me", type_=sa.Text))
+    # By the index of unfinished rows: an answer is lost seldom.
+    return sa.select(*granted_columns(tables)).where(
+        c.final_state.is_(None), *mine, c.run_token.in_(sa.select(b.run_token))
     )

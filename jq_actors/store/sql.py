@@ -7,27 +7,23 @@ for both (on SQLite, where writers queue up anyway, 0.9 times).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from jq_actors.clock import Clock
 from jq_actors.errors import NotStoredError
-from jq_actors.events import Events
+from jq_actors.events import Events, JobsReleased
 from jq_actors.job import JobId, JobState
-from jq_actors.outcome import Interrupted
+from jq_actors.outcome import Interrupted, Retrying, Snoozed
 from jq_actors.protocol import Verdict
 from jq_actors.worker import WorkerIdentity
 
 from .batching import GroupCommit
-from .bodies import Bodies
 from .claims import Claims
 from .commits import Commits
 from .database import Database
-from .group_claims import GroupClaims
-from .group_ends import GroupEnds
-from .group_grants import GroupGrants
-from .group_intake import GroupIntake
-from .inserts import Insertion, Inserts
+from .group_due import GroupDue
+from .inserts import Inserted, Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
 from .publish_leases import PublishLeases
@@ -42,9 +38,10 @@ from .records import (
     NewJob,
     Recovery,
     Retention,
-    Room,
+    Settled,
     Settlement,
     StoreReport,
+    TakenDue,
 )
 from .recovery import Recovering
 from .relay_queries import RelayQueries
@@ -52,6 +49,8 @@ from .retention import Pruning
 from .settles import Settles
 from .sql_groups import GroupParts, SqlGroups
 from .tables import tables_for
+from .take_overs import TakeOvers
+from .unhandled import UnhandledJobs
 from .workers import Workers
 
 CLOSE_TIMEOUT = 5.0
@@ -88,24 +87,29 @@ class SqlStore(SqlGroups):
         self._readiness = Readiness(url, jobs_table, self._db, clock, auto_migrate=auto_migrate)
         tables, dialect = tables_for(jobs_table), self._db.dialect
         self._workers = Workers(tables, dialect, grace=leases.worker)
-        groups = GroupParts(self._db, tables)
-        ends = GroupEnds(groups.failures, groups.releases)
-        losses = Losses(tables, dialect, ends)
-        self._inserts = Inserts(tables, dialect, GroupIntake(tables, dialect, groups.rows, groups.policy))
-        bodies = Bodies(tables, dialect)
-        grants = GroupGrants(tables, dialect, self._workers)
-        turns = GroupClaims(tables, dialect, grants, groups.rows, groups.views, bodies)
-        self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, losses, turns, bodies)
-        self._settles = Settles(tables, dialect, ends, groups.policy)
+        parts = GroupParts(self._db, tables, self._workers)
+        rows, turns, bodies = parts.rows, parts.turns, parts.bodies
+        losses = Losses(tables, dialect, parts.failures)
+        self._inserts = Inserts(tables, dialect, rows, parts.intake, turns)
+        take_overs = TakeOvers(tables, dialect, self._workers, losses, bodies, leases.max_crashes)
+        self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
+        self._settles = Settles(tables, dialect, parts.policy, rows, turns, parts.failures, self._workers, bodies)
         self._commits = Commits(self._db, self._claims, self._settles)
         self._publishing = PublishLeases()
+        self._publish_lease = leases.publish
         self._relay = RelayQueries(self._db, tables, self._publishing)
+        self._group_due = GroupDue(self._db, tables, rows, turns, bodies)
         self._marks = Marks(self._db, tables, self._publishing)
-        self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles)
+        self._unhandled = UnhandledJobs(self._db, tables, rows, turns)
+        self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles, rows, turns)
         self._pruning = Pruning(self._db, tables)
-        super().__init__(self._db, tables, events, groups, self._relay)
+        self.on_released: Callable[[Sequence[Dispatch]], None] = lambda _: None
+        self.on_due: Callable[[datetime], None] = lambda _: None
+        super().__init__(self._db, tables, events, parts)
         self._claiming = GroupCommit("claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back)
-        self._settling = GroupCommit("settle", self._write_settlements, clock=clock, events=events)
+        self._settling = GroupCommit(
+            "settle", self._write_settlements, clock=clock, events=events, abandoned=self._give_back_next
+        )
         self._inserting = GroupCommit("insert", self._write_jobs, clock=clock, events=events, patient=False)
         self._marking = GroupCommit("mark", self._write_marks, clock=clock, events=events, patient=False)
 
@@ -134,17 +138,18 @@ class SqlStore(SqlGroups):
 
     # -- the life of a job
 
-    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
+    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
         """See JobStore. Insertions of several callers share a commit; each stays all or none."""
-        refusal = await self._inserting.add((jobs, publish_lease))
-        if refusal is not None:
-            raise refusal
+        inserted = await self._inserting.add((jobs, publish_lease))
+        if isinstance(inserted, NotStoredError):
+            raise inserted
+        return inserted
 
     async def claim(self, request: ClaimRequest) -> Claim:
         """See JobStore. A caller that is cancelled gives back what it was granted."""
         return await self._claiming.add(request)
 
-    async def settle(self, settlement: Settlement) -> bool:
+    async def settle(self, settlement: Settlement) -> Settled:
         """See JobStore. It is written even when the caller is cancelled."""
         return await self._settling.add(settlement)
 
@@ -163,19 +168,29 @@ class SqlStore(SqlGroups):
             self._events.emit(event)
         return [claimed.answers[request.run_token] for request in requests]
 
-    async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[bool]:
-        settled = await self._commits.settlements(settlements, self.now(), again=again)
-        for event in settled.events:
-            self._events.emit(event)
-        return settled.written
-
-    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[NotStoredError | None]:
+    async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[Settled]:
         now = self.now()
-        refusals = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
-        for (jobs, lease), refusal in zip(insertions, refusals, strict=True):
-            if lease is not None and refusal is None:
-                self._publishing.took([(job.id, 1) for job in jobs], now + lease, now)
-        return refusals
+        lease = now + self._publish_lease
+        batch = await self._commits.settlements(settlements, now, lease, again=again)
+        for event in batch.events:
+            self._events.emit(event)
+        if batch.dispatches:
+            self._publishing.took([(d.job_id, d.dispatch) for d in batch.dispatches], lease, now)
+            self.on_released(batch.dispatches)
+        due = [s.finished_at + s.outcome.delay for s in settlements if isinstance(s.outcome, Retrying | Snoozed)]
+        if due:
+            self.on_due(min(due))
+        return batch.answers(settlements)
+
+    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
+        now = self.now()
+        batch = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
+        for (_, lease), dispatches in zip(insertions, batch.each, strict=True):
+            if lease is not None and not isinstance(dispatches, NotStoredError):
+                self._publishing.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
+        if batch.released:
+            self._events.emit(JobsReleased(batch.released))
+        return batch.each
 
     async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
         now = self.now()
@@ -184,22 +199,34 @@ class SqlStore(SqlGroups):
         return [None] * len(marks)
 
     def _give_back(self, request: ClaimRequest, claim: Claim) -> None:
-        if claim.verdict is Verdict.GRANT:
-            now, instead = self.now(), claim.instead
-            job_id = request.job_id if instead is None else instead.job_id
-            interrupted = Settlement(job_id, request.run_token, Interrupted(), now, now, republish=instead is not None)
-            given_back = self._settling.add(interrupted)
-            # When the store closes too soon for it, the worker's lease gives the job back.
-            given_back.add_done_callback(lambda future: future.cancelled() or future.exception())
+        if claim.verdict is Verdict.GRANT and claim.instead is not None:
+            self._interrupt(claim.instead.job_id, request.run_token, claim.group, republish=True)
+        elif claim.verdict is Verdict.GRANT:
+            self._interrupt(request.job_id, request.run_token, claim.group, republish=False)
+
+    def _give_back_next(self, _settlement: Settlement, settled: Settled) -> None:
+        if settled.next is not None:
+            self._interrupt(settled.next.job_id, settled.next.run_token, settled.next.group, republish=True)
+
+    def _interrupt(self, job_id: JobId, run_token: int, group: str | None, *, republish: bool) -> None:
+        now = self.now()
+        interrupted = Settlement(job_id, run_token, Interrupted(), now, now, republish=republish, group=group)
+        given_back = self._settling.add(interrupted)
+        # When the store closes too soon for it, the worker's lease gives the job back.
+        given_back.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     # -- the relay
 
-    async def take_due(self, limit: int, publish_lease: timedelta) -> list[Dispatch]:
+    async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:
         """See JobStore."""
-        return await self._relay.take_due(limit, self.now(), publish_lease)
+        now = self.now()
+        alone = await self._relay.take_due(limit, now, publish_lease)
+        of_groups, woken = await self._group_due.take(limit, now, now + publish_lease)
+        self._publishing.took([(d.job_id, d.dispatch) for d in of_groups], now + publish_lease, now)
+        return TakenDue(alone + of_groups, len(alone) + woken)
 
     async def take_unpublished(
-        self, room: Mapping[str, Room] | None, limit: int, publish_lease: timedelta
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
         """See JobStore."""
         return await self._relay.take_unpublished(room, limit, self.now(), publish_lease)
@@ -232,7 +259,11 @@ class SqlStore(SqlGroups):
 
     async def offer_unhandled(self, actors: Sequence[str], reason_begins: str = "") -> list[JobId]:
         """See JobStore."""
-        return await self._marks.offered(actors, reason_begins, self.now())
+        return await self._unhandled.offer(actors, reason_begins, self.now())
+
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        """See JobStore."""
+        return await self._unhandled.set_aside(job_id, dispatch, reason)
 
     async def prune(self, retention: Retention, limit: int) -> int:
         """See JobStore."""

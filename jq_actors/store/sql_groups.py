@@ -3,59 +3,60 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from jq_actors.events import Events
+from jq_actors.events import Events, GroupsMended
 from jq_actors.group import Group, GroupState
 from jq_actors.groups import GroupRules
 from jq_actors.job import Job, JobId, JobState
 
+from .bodies import Bodies
 from .database import Database
 from .group_failures import GroupFailures
+from .group_intake import GroupIntake
+from .group_mending import GroupMending
 from .group_moves import GroupMoves
 from .group_reading import GroupReading
-from .group_release import GroupReleases
 from .group_rows import GroupPolicy, GroupRows
 from .group_steering import GroupSteering
 from .group_stops import GroupStops
 from .group_sweep import GroupSweep
+from .group_turns import Fits, GroupTurns
 from .group_views import GroupViews
 from .places import Places
 from .reading import Reading
-from .records import Dispatch, GroupPage, JobFilter, StillGroup
-from .relay_queries import RelayQueries
+from .records import GroupPage, JobFilter
 from .retries import Retries
-from .still_queries import StillQueries
 from .tables import Tables
+from .workers import Workers
 
 
 class GroupParts:
     """What claims, insertions, settlements and the methods of `SqlGroups` have in common."""
 
-    def __init__(self, database: Database, tables: Tables) -> None:
+    def __init__(self, database: Database, tables: Tables, workers: Workers) -> None:
         dialect = database.dialect
         self.policy = GroupPolicy()
+        self.bodies = Bodies(tables, dialect)
         self.rows = GroupRows(tables, dialect)
         self.views = GroupViews(tables, dialect, self.policy)
-        self.releases = GroupReleases(tables, dialect, self.rows, self.views, self.policy)
-        self.stops = GroupStops(tables, dialect)
-        self.failures = GroupFailures(tables, dialect, self.rows, self.stops, self.policy)
+        self.turns = GroupTurns(tables, dialect, self.rows, self.views, self.bodies, workers)
+        self.stops = GroupStops(tables)
+        self.failures = GroupFailures(self.stops, self.policy)
+        self.intake = GroupIntake(tables, dialect, self.policy)
 
 
 class SqlGroups:
     """The group methods of a `JobStore`; `SqlStore` adds the others."""
 
-    def __init__(
-        self, database: Database, tables: Tables, events: Events, parts: GroupParts, relay: RelayQueries
-    ) -> None:
-        rows, views, releases, stops = parts.rows, parts.views, parts.releases, parts.stops
-        self._events, self._policy = events, parts.policy
-        self._failures = parts.failures
-        self._steering = GroupSteering(database, tables, rows, views, releases, stops)
-        self._moves = GroupMoves(database, tables, rows, releases)
-        self._retries = Retries(database, tables)
-        self._sweep = GroupSweep(database, tables, rows, releases, stops)
-        self._still = StillQueries(database, tables, rows, views, relay)
+    def __init__(self, database: Database, tables: Tables, events: Events, parts: GroupParts) -> None:
+        policy, rows, views, turns, stops = parts.policy, parts.rows, parts.views, parts.turns, parts.stops
+        self._events, self._policy, self._turns = events, policy, turns
+        self._steering = GroupSteering(database, tables, rows, turns, stops)
+        self._moves = GroupMoves(database, tables, rows, turns)
+        self._retries = Retries(database, tables, rows, turns)
+        self._sweep = GroupSweep(database, tables, policy, rows, views, turns, stops)
+        self._mending = GroupMending(database, tables, policy, rows, views, turns)
         self._group_reading = GroupReading(database, tables, rows, views)
         self._reading = Reading(database, tables, Places(tables, database.dialect, rows, views))
 
@@ -73,34 +74,29 @@ class SqlGroups:
         self._policy.rules = rules
 
     @property
-    def group_window(self) -> int | None:
+    def fits(self) -> Fits:
         """See JobStore."""
-        return self._policy.window
+        return self._turns.fits
 
-    @group_window.setter
-    def group_window(self, window: int | None) -> None:
-        self._policy.window = window
+    @fits.setter
+    def fits(self, fits: Fits) -> None:
+        self._turns.fits = fits
 
     # -- for workers and their relays
 
-    async def has_turn(self, group: str, queue: str) -> bool:
-        """See JobStore."""
-        return await self._steering.has_turn(group, queue, self.now())
-
-    async def release_waiting(self, limit: int) -> int:
-        """See JobStore. Goes round: a look at some of the groups with parked jobs, the next one at those behind."""
-        released, events = await self._sweep.release_waiting(limit, self.now())
+    async def end_gaps(self, limit: int) -> int:
+        """See JobStore. Goes round: a look at some of the numbered groups, the next one at those behind."""
+        released, events = await self._sweep.end_gaps(limit, self.now())
         for event in events:
             self._events.emit(event)
         return released
 
-    async def still_groups(self, before: datetime, limit: int) -> list[StillGroup]:
+    async def mend_groups(self, before: datetime, limit: int) -> int:
         """See JobStore."""
-        return await self._still.still_groups(before, limit, self.now())
-
-    async def take_lost(self, still: Sequence[StillGroup], limit: int, publish_lease: timedelta) -> list[Dispatch]:
-        """See JobStore."""
-        return await self._still.take_lost(still, limit, self.now(), publish_lease)
+        looked, mended = await self._mending.mend(before, limit, self.now())
+        if mended:
+            self._events.emit(GroupsMended(len(mended), mended[0]))
+        return looked
 
     # -- for operators
 
@@ -108,7 +104,7 @@ class SqlGroups:
         """See JobStore."""
         return await self._steering.pause(group, reason, self.now())
 
-    async def resume_group(self, group: str) -> list[str] | None:
+    async def resume_group(self, group: str) -> int | None:
         """See JobStore."""
         return await self._steering.resume(group, self.now())
 

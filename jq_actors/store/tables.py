@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-REVISION = "0002"
+REVISION = "0003"
 """The newest revision of ``migrations/``; a test compares the two. Here, so that an open needs no Alembic."""
 
 NO_PLACE = 2**62
@@ -137,6 +137,8 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("order_key", BIGINT),
         # Since when it is waiting; NULL: it is not.
         sa.Column("parked_at", UtcDateTime),
+        # Whether it holds one of its group's places: then it is counted in `held` of the group's row.
+        sa.Column("has_place", sa.Boolean, nullable=False, server_default=sa.false()),
         postgresql_with=_STORAGE,
         # Without it SQLite gives the number of a pruned newest row again, and a cursor would skip rows.
         sqlite_autoincrement=True,
@@ -157,8 +159,7 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "wake", c.wake_at, where=c.wake_at.is_not(None))
     _index(jobs, "publish", c.publish_at, c.seq, where=c.publish_at.is_not(None))
     _index(jobs, "publish_queue", c.queue, c.publish_at, c.seq, where=c.publish_at.is_not(None))
-    alone = c.group_key.is_(None)  # jobs of groups are found by their groups
-    _index(jobs, "published", c.queue, c.published_at, where=alone & unfinished & c.published_at.is_not(None))
+    _index(jobs, "published", c.queue, c.published_at, where=unfinished & c.published_at.is_not(None))
     _index(jobs, "lane", c.lane_owner, where=c.lane_owner.is_not(None))
     _index(jobs, "expiry", c.final_state, c.finished_at, where=final)
 
@@ -169,10 +170,10 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "queue", c.queue, c.seq)
     _index(jobs, "group", c.group_key, c.seq, where=c.group_key.is_not(None))
 
-    # Groups: their unfinished jobs in order, those that are parked, and the numbers that are taken.
+    # Groups: their unfinished jobs in order, and the numbers that are taken. Those that wait have no index of their
+    # own: they begin right behind the few that hold places, and a release stays a HOT update.
     grouped = c.group_key.is_not(None)
     _index(jobs, "turn", c.group_key, group_order(jobs), where=grouped & unfinished)
-    _index(jobs, "parked", c.group_key, where=c.parked_at.is_not(None))
     _index(jobs, "position", c.group_key, c.position, unique=True, where=c.position.is_not(None))
 
 
@@ -226,13 +227,18 @@ def _groups(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("paused_at", UtcDateTime),
         sa.Column("paused_reason", sa.Text),
-        # In a numbered group: no job with a smaller position may come any more. NULL: it is not numbered.
+        # In a numbered group: the next number to get a place. NULL: it is not numbered. It outlives the group's jobs.
         sa.Column("next_position", BIGINT),
-        # The ids of the jobs that were granted and may run still. A settlement does not take its job off.
-        sa.Column("holders", JSON_VALUE, nullable=False, server_default=sa.text("'[]'")),
-        # When something of it was granted, released or offered, to some seconds.
+        # How many of its jobs hold a place, and how many are waiting. Counted here, since only what is in the row
+        # itself is as new as the lock on it (`PlainSettles`).
+        sa.Column("held", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("waiting", sa.Integer, nullable=False, server_default=sa.text("0")),
+        # How many of the last insertion got a place: RETURNING does not know what the row was before.
+        sa.Column("admitted", sa.Integer, nullable=False, server_default=sa.text("0")),
+        # Grows with each write that changes which jobs wait, or their order.
+        sa.Column("version", BIGINT, nullable=False, server_default=sa.text("0")),
+        # When something of it was admitted, released or looked at, to some seconds.
         sa.Column("moved_at", UtcDateTime, nullable=False),
-        # Each grant in a group changes its row, and has to: `GroupGrants` rests on it.
         postgresql_with=_STORAGE,
     )
     _index(groups, "moved", groups.c.moved_at)

@@ -52,6 +52,11 @@ class Workers:
             raise RuntimeStateError("A worker has to be registered before it claims jobs.")
         return self._me.id
 
+    @property
+    def my_id_or_none(self) -> str | None:
+        """The same; ``None`` when it was not registered, or has left."""
+        return None if self._me is None else self._me.id
+
     def enrol(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
         """From here on this process is ``worker``; its row is made by `renew` or `hold`."""
         self._me, self._queues, self._lease = worker, list(queues), lease
