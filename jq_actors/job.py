@@ -48,12 +48,16 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (_S.SCHEDULED, _S.QUEUED),  # due
         (_S.RETRYING, _S.QUEUED),  # due
         (_S.QUEUED, _S.RUNNING),  # claimed
-        (_S.QUEUED, _S.WAITING),  # claimed too early in its group, or paused
+        (_S.QUEUED, _S.WAITING),  # its place in its group is another one's now, or the group is paused
         (_S.WAITING, _S.QUEUED),  # its predecessor is final, or resumed
-        # Its turn has come while a delivery of its group is in a worker's hand: released, or due, and claimed in one.
-        (_S.WAITING, _S.RUNNING),
-        (_S.RETRYING, _S.RUNNING),
-        (_S.SCHEDULED, _S.RUNNING),
+        (_S.WAITING, _S.RUNNING),  # the same, in the settlement before it, by the same worker
+        # In a group, without a place of its own: due, interrupted or lost while it is paused, known to a worker, retried.
+        (_S.SCHEDULED, _S.WAITING),
+        (_S.RETRYING, _S.WAITING),
+        (_S.RUNNING, _S.WAITING),
+        (_S.UNHANDLED, _S.WAITING),
+        (_S.FAILED, _S.WAITING),
+        (_S.CANCELLED, _S.WAITING),
         (_S.QUEUED, _S.UNHANDLED),  # no such actor here, or its arguments do not bind
         # Its payload was deleted by hand: found when it is to be sent, or when its turn has come.
         (_S.SCHEDULED, _S.UNHANDLED),

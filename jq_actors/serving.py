@@ -56,9 +56,7 @@ class Serving:
         self.actor_loop = LoopThread("jq-actors")
         self.handoff = Handoff()
         bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, Caller(runtime.broker, self.handoff)))
-        self.executor = Executor(
-            self._ledger(), bridge, runtime.actors, runtime.groups, self._clock, self._events
-        )
+        self.executor = Executor(self._ledger(), bridge, runtime.actors, runtime.groups, self._clock, self._events)
         self.intake = Intake(self.executor, runtime.actors, threads, self._clock, self._events)
         self.watchdog = Watchdog(
             self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events

@@ -14,13 +14,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.events import JobsReleased
 from jq_actors.job import JobState
 from jq_actors.protocol import Owner, RowView, Verdict, judge
 
 from .bodies import Bodies
 from .dialect import Dialect, encode_rows
-from .grants import grant, granted_columns
+from .grants import grant_of_queued, granted_columns
 from .group_rows import GroupRows, LockedGroups
 from .group_turns import GroupTurns, next_job
 from .inserts import Inserts
@@ -56,7 +55,7 @@ class Claims:
         self._rows, self._turns, self._take_overs = rows, turns, take_overs
         self._chains = BrokenChains(tables, dialect, rows)
         self._writes_alone = not dialect.nests_writes
-        self._grant_statement = _grant(tables, dialect)
+        self._grant_statement = grant_of_queued(tables, dialect)
         self._look_statement = _look(tables, dialect)
         self._granted_statement = _granted(tables, dialect)
 
@@ -94,9 +93,7 @@ class Claims:
             await self._judge(connection, open_, groups, now, claimed)
         for request in claimed.unanswered(requests):
             claimed.answers[request.run_token] = Claim(Verdict.HOLD, look_again=COME_AGAIN)
-        given = await self._turns.give(connection, groups, now, names=claimed.freed)
-        if given.count:
-            claimed.of_groups.append(JobsReleased(given.count))
+        await self._rows.write(connection, groups, now)
         return claimed
 
     async def _find_granted(
@@ -192,7 +189,8 @@ class Claims:
         """Its job has ended, and perhaps began a chain: what runs of its group is taken over, or watched."""
         answer = Claim(Verdict.DROP_FINAL)
         for other in rows.values():
-            if other.state != JobState.RUNNING or other.group_key != row.group_key:
+            # Only of the worker that had the delivery: what others run of the group is theirs to bring to its end.
+            if other.state != JobState.RUNNING or other.group_key != row.group_key or other.worker_id != row.worker_id:
                 continue
             view = self._view(other, dead)
             verdict = judge(view, other.dispatch, now, promised=True)
@@ -221,15 +219,6 @@ def _is_over(row: Row, request: ClaimRequest) -> bool:
     """Whether the delivery, of a job in a group, brings no run of its own: then it may have begun a chain."""
     is_current = row.dispatch == request.dispatch and row.state in (JobState.QUEUED, JobState.RUNNING)
     return row.group_key is not None and not is_current
-
-
-def _grant(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
-    c = tables.jobs.c
-    b = dialect.rows({"id": JOB_ID, "dispatch": sa.Integer(), "run_token": BIGINT}).c
-    this = (c.id == b.id, c.dispatch == b.dispatch, c.state == JobState.QUEUED.value)
-    now = sa.bindparam("now", type_=c.started_at.type)
-    # Unchanged where it was marked before, so that the update stays a HOT one.
-    return grant(tables, b.run_token, *this, published_at=sa.func.coalesce(c.published_at, now))
 
 
 def _look(tables: Tables, dialect: Dialect) -> sa.Select[Any]:

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from jq_actors.job import JobState
 
-from .tables import Tables, UtcDateTime
+from .dialect import Dialect
+from .tables import BIGINT, JOB_ID, Tables, UtcDateTime
 from .workers import held_worker
 
 
@@ -42,3 +43,13 @@ def granted_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
     """What is told of a row that runs now."""
     c = tables.jobs.c
     return [c.id, c.run_token, c.attempt, c.crashes, c.dispatch, c.queue, c.group_key]
+
+
+def grant_of_queued(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
+    """The claims of a batch: of dispatches that are queued."""
+    c = tables.jobs.c
+    b = dialect.rows({"id": JOB_ID, "dispatch": sa.Integer(), "run_token": BIGINT}).c
+    this = (c.id == b.id, c.dispatch == b.dispatch, c.state == JobState.QUEUED.value)
+    now = sa.bindparam("now", type_=UtcDateTime)
+    # Unchanged where it was marked before, so that the update stays a HOT one.
+    return grant(tables, b.run_token, *this, published_at=sa.func.coalesce(c.published_at, now))

@@ -40,7 +40,7 @@ def chained_settlements(tables: Tables, dialect: Dialect, effects: Effects) -> s
     me = held_worker(tables).cte("me")
     locked = _locked(tables, dialect, me)
     heads = _heads(tables, locked)
-    open_ = _open(locked, heads)
+    open_ = _open(tables, given, locked, heads)
     settled = _settled(tables, given, open_)
     freed = _freed(given, settled)
     picked = _picked(tables, dialect, locked, heads, freed, given, settled, me)
@@ -101,6 +101,7 @@ def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
             job.c.state,
             job.c.queue,
             job.c.actor,
+            order.label("place"),
             sa.func.row_number().over(order_by=order).label("n"),
         )
         .where(job.c.group_key == locked.c.name, job.c.final_state.is_(None), order < NO_PLACE)
@@ -113,9 +114,16 @@ def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
     return sa.select(locked.c.name, *first.c).select_from(locked.join(first, sa.true())).cte("heads")
 
 
-def _open(locked: sa.CTE, heads: sa.CTE) -> sa.CTE:
+def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CTE:
     """As an array, which is whole before the first job is touched: all groups are locked before all jobs."""
-    stuck = sa.exists().where(heads.c.name == locked.c.name, heads.c.state != JobState.WAITING.value)
+    job = tables.jobs.alias("keeping")
+    # Where one that was sent or moved before a run waits, that run must not keep the place: it is to be withdrawn.
+    comes_first = sa.exists().where(
+        given.c.group_key == heads.c.name, ~given.c.frees, job.c.id == given.c.id, heads.c.place < group_order(job)
+    )
+    stuck = sa.exists().where(
+        heads.c.name == locked.c.name, sa.or_(heads.c.state != JobState.WAITING.value, comes_first)
+    )
     names = sa.func.array_agg(locked.c.name, type_=postgresql.ARRAY(sa.Text))
     is_open = (locked.c.seen == locked.c.version, locked.c.next_position.is_(None), ~stuck)
     return sa.select(names.label("names")).where(*is_open).cte("open")

@@ -5,6 +5,7 @@ What `turns.assign_places` says is read and written here, for all of a transacti
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -97,13 +98,8 @@ class GroupTurns:
           successors: of a group the runs that have just ended here, and may be followed here by those released.
         """
         given = TurnsGiven()
-        wanted = groups.rows if names is None else {name: groups[name] for name in names}
-        views = await self._views.read(connection, wanted)
-        places = {name: assign_places(view) for name, view in views.items()}
-        for name, of_group in places.items():
-            if of_group.next_position != groups[name].next_position:
-                groups.put(replace(groups[name], next_position=of_group.next_position))
-        await self._take(connection, places, groups, now)
+        places = await self._places(connection, groups, set(groups.rows if names is None else names), now)
+        await self._set_places(connection, places, groups)
         chained = await self._go_on(connection, places, successors or {}, now, given)
         rest = [one for of in places.values() for one in of.released if one.job_id not in chained]
         released = chained | await self._publish(connection, rest, publish_from or now, now, given)
@@ -114,22 +110,48 @@ class GroupTurns:
         await self._rows.write(connection, groups, now)
         return given
 
-    async def _take(
-        self, connection: AsyncConnection, places: Mapping[str, Places], groups: LockedGroups, now: datetime
+    async def _places(
+        self, connection: AsyncConnection, groups: LockedGroups, names: set[str], now: datetime
+    ) -> dict[str, Places]:
+        """What is to change, after those were withdrawn that lose their places.
+
+        A claim takes no lock of groups. Where it was quicker than a withdrawal, its job runs and keeps its place: who gets
+        one has to be decided anew.
+        """
+        settled: dict[str, Places] = {}
+        while names:
+            views = await self._views.read(connection, {name: groups[name] for name in names})
+            places = {name: assign_places(view) for name, view in views.items()}
+            gone = await self._withdrawn(connection, places, now)
+            for name, of_group in places.items():
+                groups.add(name, held=-gone[name], waiting=gone[name]) if gone[name] else None
+                if gone[name] == len(of_group.withdrawn):
+                    settled[name] = of_group
+            names = names - settled.keys()
+        return settled
+
+    async def _withdrawn(
+        self, connection: AsyncConnection, places: Mapping[str, Places], now: datetime
+    ) -> Counter[str]:
+        """How many of each group wait again."""
+        ids = [{"id": one.job_id} for of in places.values() for one in of.withdrawn]
+        if not ids:
+            return Counter()
+        parameters = {"batch": encode_rows(ids), "now": now}
+        return Counter((await connection.execute(self._withdraw, parameters)).scalars())
+
+    async def _set_places(
+        self, connection: AsyncConnection, places: Mapping[str, Places], groups: LockedGroups
     ) -> None:
         stuck = [{"id": one.job_id, "has_place": True} for of in places.values() for one in of.kept_back]
         stuck += [{"id": one.job_id, "has_place": False} for of in places.values() for one in of.passed]
         if stuck:
             await connection.execute(self._set_place, {"batch": encode_rows(stuck)})
-            for name, of_group in places.items():
-                if of_group.kept_back or of_group.passed:
-                    groups.add(name, held=len(of_group.kept_back) - len(of_group.passed))
-        withdrawn = [{"id": one.job_id} for of in places.values() for one in of.withdrawn]
-        if withdrawn:
-            parameters = {"batch": encode_rows(withdrawn), "now": now}
-            # One that was claimed just now runs, and keeps its place.
-            for name in (await connection.execute(self._withdraw, parameters)).scalars():
-                groups.add(name, held=-1, waiting=1)
+        for name, of_group in places.items():
+            if of_group.kept_back or of_group.passed:
+                groups.add(name, held=len(of_group.kept_back) - len(of_group.passed))
+            if of_group.next_position != groups[name].next_position:
+                groups.put(replace(groups[name], next_position=of_group.next_position))
 
     async def _go_on(
         self,

@@ -40,11 +40,6 @@ class Claimed:
         self.answers[row.run_token] = attempt
 
     @property
-    def freed(self) -> set[str]:
-        """The groups in which a place became free."""
-        return {run.group for run in self.failed if run.group is not None}
-
-    @property
     def events(self) -> list[Event]:
         """What to tell."""
         return [*events_of(self.taken, self.failed), *self.of_groups]

@@ -12,12 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.events import Event, JobFailed, JobTakenOver
 from jq_actors.job import JobId, JobState
-from jq_actors.turns import PAUSED
 
 from .dialect import Dialect, encode_rows
 from .group_failures import FailedJob, GroupFailures
 from .group_rows import LockedGroups
-from .group_turns import NOW, waiting
+from .group_turns import NOW
 from .tables import BIGINT, JOB_ID, Tables
 
 LOST = "lost"
@@ -75,7 +74,6 @@ class Losses:
         self._queue = ended.values(
             state=JobState.QUEUED.value, published_at=None, publish_at=jobs.c.due_at, lane_owner=None
         )
-        self._wait = ended.values(waiting(PAUSED))
         self._fail = ended.values(
             state=JobState.FAILED.value,
             final_state=JobState.FAILED.value,
@@ -91,17 +89,9 @@ class Losses:
             sa.update(payloads).where(payloads.c.job_id == lost.c.id).values(error=lost.c.reason, traceback=None)
         )
 
-    async def queue(
-        self, connection: AsyncConnection, runs: Sequence[LostRun], groups: LockedGroups, now: datetime
-    ) -> list[LostRun]:
-        """Queue the jobs again, unpublished, the same dispatch; those of paused groups wait. Returns those that ran so."""
-        paused = [run for run in runs if run.group is not None and groups[run.group].paused is not None]
-        queued = await self._end(connection, self._queue, [run for run in runs if run not in paused], now)
-        stopped = await self._end(connection, self._wait, paused, now)
-        for run in stopped:
-            assert run.group is not None
-            groups.add(run.group, held=-1, waiting=1)
-        return queued + stopped
+    async def queue(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> list[LostRun]:
+        """Queue the jobs again, unpublished, the same dispatch, in their places. Returns those that still ran so."""
+        return await self._end(connection, self._queue, runs, now)
 
     async def fail(
         self, connection: AsyncConnection, runs: Sequence[LostRun], groups: LockedGroups, now: datetime

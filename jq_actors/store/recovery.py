@@ -124,11 +124,10 @@ class Recovering:
             runs = await self._runs(connection, owner.worker_id, limit)
             groups = await self._rows.lock(connection, {run.group for run in runs if run.group is not None}, now)
             alive = [run for run in runs if survives_crash(run.crashes, self._leases.max_crashes)]
-            recovered.queued = await self._losses.queue(connection, alive, groups, now)
+            recovered.queued = await self._losses.queue(connection, alive, now)
             doomed = [run for run in runs if run not in alive]
             recovered.failed, recovered.of_groups = await self._losses.fail(connection, doomed, groups, now)
-            freed = {run.group for run in recovered.failed if run.group is not None}
-            given = await self._turns.give(connection, groups, now, names=freed)
+            given = await self._turns.give(connection, groups, now)
             if given.count:
                 recovered.of_groups.append(JobsReleased(given.count))
             await connection.execute(self._unlane, {"worker": owner.worker_id})

@@ -127,10 +127,10 @@ class Settles:
         if rows:
             batch.written = {row.run_token for row in rows}
             batch.events = await self._stop(connection, first, rows, groups, now)
-            freed = self._free(rows, groups)
-            successors = _successors(first, batch.written, freed)
+            names = self._free(rows, groups)
+            successors = _successors(first, batch.written, names)
             given = await self._turns.give(
-                connection, groups, now, names=freed, publish_from=lease, successors=successors
+                connection, groups, now, names=names, publish_from=lease, successors=successors
             )
             _note(batch, given)
         if again:
@@ -180,13 +180,17 @@ class Settles:
         return await self._failures.stop(connection, groups, failed, now)
 
     def _free(self, rows: Iterable[sa.Row[Any]], groups: LockedGroups) -> list[str]:
-        """Count what the runs of ``rows`` have left; returns the groups in which somebody may go on."""
-        freed: dict[str, None] = {}
+        """Count what the runs of ``rows`` have left; returns their groups.
+
+        Also those in which they keep their places: others, that came before them, may have to have these now.
+        """
+        names: dict[str, None] = {}
         for row in rows:
-            if row.group_key is not None and not row.has_place:
-                freed[row.group_key] = None
-                groups.add(row.group_key, held=-1, waiting=int(row.state == JobState.WAITING))
-        return list(freed)
+            if row.group_key is not None:
+                names[row.group_key] = None
+                if not row.has_place:
+                    groups.add(row.group_key, held=-1, waiting=int(row.state == JobState.WAITING))
+        return list(names)
 
     async def _find(self, connection: AsyncConnection, first: Mapping[int, Settlement], batch: SettledBatch) -> None:
         """What an earlier try has written, and let run."""

@@ -91,7 +91,7 @@ class SqlStore(SqlGroups):
         rows, turns, bodies = parts.rows, parts.turns, parts.bodies
         losses = Losses(tables, dialect, parts.failures)
         self._inserts = Inserts(tables, dialect, rows, parts.intake, turns)
-        take_overs = TakeOvers(tables, dialect, self._workers, losses, bodies, leases.max_crashes)
+        take_overs = TakeOvers(tables, dialect, self._workers, losses, turns, bodies, leases.max_crashes)
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
         self._settles = Settles(tables, dialect, parts.policy, rows, turns, parts.failures, self._workers, bodies)
         self._commits = Commits(self._db, self._claims, self._settles)
@@ -169,6 +169,8 @@ class SqlStore(SqlGroups):
         return [claimed.answers[request.run_token] for request in requests]
 
     async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[Settled]:
+        if any(settlement.chain is not None for settlement in settlements):
+            await self._live()  # what follows here is claimed, too
         now = self.now()
         lease = now + self._publish_lease
         batch = await self._commits.settlements(settlements, now, lease, again=again)

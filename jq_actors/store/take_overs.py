@@ -9,18 +9,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.job import JobId, JobState
+from jq_actors.events import JobsReleased
+from jq_actors.job import JobState
 from jq_actors.protocol import Verdict, survives_crash
 
 from .bodies import Bodies
 from .dialect import Dialect, encode_rows
-from .grants import grant
+from .grants import grant_of_queued
 from .group_rows import GroupRows, LockedGroups
-from .group_turns import next_job
+from .group_turns import GroupTurns, next_job
 from .judging import Claimed
 from .losses import Losses, LostRun, lost_run, run_columns
 from .records import Claim, ClaimRequest
-from .tables import BIGINT, JOB_ID, NO_PLACE, Tables, group_order
+from .tables import NO_PLACE, Tables, group_order
 from .workers import Workers
 
 Row = sa.Row[Any]
@@ -35,11 +36,13 @@ class TakeOvers:
         dialect: Dialect,
         workers: Workers,
         losses: Losses,
+        turns: GroupTurns,
         bodies: Bodies,
         max_crashes: int,
     ) -> None:
-        self._workers, self._losses, self._bodies, self._max_crashes = workers, losses, bodies, max_crashes
-        self._statement = _take_over(tables, dialect)
+        self._workers, self._losses, self._turns, self._bodies = workers, losses, turns, bodies
+        self._max_crashes = max_crashes
+        self._statement = grant_of_queued(tables, dialect)
 
     async def write(
         self,
@@ -49,30 +52,34 @@ class TakeOvers:
         now: datetime,
         claimed: Claimed,
     ) -> None:
-        """Let the jobs of ``wanted`` (by id: what was seen of it, and who asks) run here, those of locked groups or of none.
+        """Let the jobs of ``wanted`` (by id: what was seen, and who asks) run here, of locked groups or of none.
 
-        One that was lost too often is failed, and one of a paused group waits.
+        As after any loss they are queued again first, in their places, or failed when they were lost too often. So one
+        whose place is another one's by now, or whose group is paused, waits instead.
         """
         runs = {job_id: lost_run(row) for job_id, (row, _) in wanted.items()}
-        runs = {job_id: run for job_id, run in runs.items() if run.group is None or run.group in groups}
-        asking = {job_id: request for job_id, (_, request) in wanted.items()}
-        doomed = [run for run in runs.values() if not survives_crash(run.crashes, self._max_crashes)]
-        stopped = [run for run in runs.values() if run not in doomed and _is_paused(run, groups)]
-        alive = [run for run in runs.values() if run not in doomed and run not in stopped]
-        await self._run(connection, alive, asking, now, claimed)
-        for run in await self._losses.queue(connection, stopped, groups, now):
-            claimed.taken.append(run)
-            # It travels again, by a new dispatch, when the group goes on.
-            claimed.answers[asking[run.job_id].run_token] = Claim(Verdict.DROP_STALE)
-        failed, events = await self._losses.fail(connection, doomed, groups, now)
+        mine = [run for run in runs.values() if run.group is None or run.group in groups]
+        asking = {run.job_id: wanted[run.job_id][1] for run in mine}
+        alive = [run for run in mine if survives_crash(run.crashes, self._max_crashes)]
+        taken = await self._losses.queue(connection, alive, now)
+        failed, events = await self._losses.fail(connection, [run for run in mine if run not in alive], groups, now)
         claimed.answers |= {asking[run.job_id].run_token: Claim(Verdict.DROP_FINAL) for run in failed}
+        claimed.taken += taken
         claimed.failed += failed
         claimed.of_groups += events
+        names = {run.group for run in (*taken, *failed) if run.group is not None}
+        given = await self._turns.give(connection, groups, now, names=names)
+        if given.count:
+            claimed.of_groups.append(JobsReleased(given.count))
+        await self._run(
+            connection, taken, {job_id: wanted[job_id][0].dispatch for job_id in asking}, asking, now, claimed
+        )
 
     async def _run(
         self,
         connection: AsyncConnection,
         runs: Collection[LostRun],
+        dispatches: Mapping[str, int],
         asking: Mapping[str, ClaimRequest],
         now: datetime,
         claimed: Claimed,
@@ -80,19 +87,19 @@ class TakeOvers:
         if not runs:
             return
         batch = [
-            {"id": run.job_id, "lost_token": run.run_token, "run_token": asking[run.job_id].run_token} for run in runs
+            {"id": run.job_id, "dispatch": dispatches[run.job_id], "run_token": asking[run.job_id].run_token}
+            for run in runs
         ]
         parameters = {"batch": encode_rows(batch), "me": self._workers.my_id, "now": now}
         rows = (await connection.execute(self._statement, parameters)).all()
-        others = [row.id for row in rows if asking[row.id].job_id != row.id]
-        bodies = await self._bodies.of(connection, others)
+        bodies = await self._bodies.of(connection, [row.id for row in rows if asking[row.id].job_id != row.id])
         for row in rows:
-            instead = next_job(row, bodies.get(row.id, b"")) if asking[row.id].job_id != row.id else None
-            claimed.grant(row, instead)
-        taken = {JobId(row.id) for row in rows}
-        ended = [run for run in runs if run.job_id in taken]
-        await self._losses.record(connection, ended, now)
-        claimed.taken += ended
+            is_own = asking[row.id].job_id == row.id
+            claimed.grant(row, None if is_own else next_job(row, bodies.get(row.id, b"")))
+        running = {row.id for row in rows}
+        # It travels again, by a new dispatch, when its turn has come.
+        waits = [asking[run.job_id].run_token for run in runs if run.job_id not in running]
+        claimed.answers |= {token: Claim(Verdict.DROP_STALE) for token in waits}
 
 
 class BrokenChains:
@@ -125,14 +132,3 @@ class BrokenChains:
             return {}
         parameters = {"batch": encode_rows([{"name": name} for name in groups]), "count": count}
         return {row.id: row for row in await connection.execute(self._statement, parameters)}
-
-
-def _is_paused(run: LostRun, groups: LockedGroups) -> bool:
-    return run.group is not None and groups[run.group].paused is not None
-
-
-def _take_over(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
-    c = tables.jobs.c
-    b = dialect.rows({"id": JOB_ID, "lost_token": BIGINT, "run_token": BIGINT}).c
-    this = (c.id == b.id, c.run_token == b.lost_token, c.state == JobState.RUNNING.value)
-    return grant(tables, b.run_token, *this, crashes=c.crashes + 1)

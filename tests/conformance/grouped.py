@@ -42,20 +42,35 @@ async def published(db: World, jobs: Iterable[NewJob], ago: timedelta = timedelt
         await db.change(job.id, publish_at=None, published_at=clock.wall() - ago)
 
 
-async def parked(db: World, jobs: Iterable[NewJob], ago: timedelta = timedelta()) -> None:
-    """They were claimed too early, and are waiting since ``ago``."""
-    for job in jobs:
-        since = clock.wall() - ago
-        await db.change(job.id, state="waiting", parked_at=since, publish_at=None, published_at=since, reason="behind")
-
-
 async def running(db: World, *jobs: NewJob, ago: timedelta = timedelta()) -> None:
-    """They run since ``ago``, and their group knows it."""
+    """They run since ``ago``, in the places that they have or get."""
+    started = clock.wall() - ago
     for job in jobs:
-        await db.change(job.id, state="running", publish_at=None, started_at=clock.wall() - ago, attempt=1)
+        values = {"state": "running", "started_at": started, "attempt": 1, "has_place": True}
+        await db.change(job.id, publish_at=None, parked_at=None, **values)
+    await counted(db, *{job.group for job in jobs if job.group is not None})
+
+
+async def counted(db: World, *names: str) -> None:
+    """What the rows of the groups say of their jobs is true."""
+    jobs, groups = db.tables.jobs.c, db.tables.groups
+
+    def count(*which: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+        of_group = (jobs.group_key == groups.c.name, jobs.final_state.is_(None))
+        return sa.select(sa.func.count()).where(*of_group, *which).scalar_subquery()
+
+    values = {"held": count(jobs.has_place), "waiting": count(jobs.state == "waiting")}
+    await db.execute(sa.update(groups).where(groups.c.name.in_(names)).values(version=groups.c.version + 1, **values))
+
+
+async def is_counted(db: World, name: str = "g") -> bool:
+    """Whether the group's row says what its jobs' rows say."""
     groups = db.tables.groups
-    holders = [job.id for job in jobs]
-    await db.execute(sa.update(groups).where(groups.c.name == jobs[0].group).values(holders=holders))
+    row = sa.select(groups.c.held, groups.c.waiting).where(groups.c.name == name)
+    [before] = await db.execute(row)
+    await counted(db, name)
+    [after] = await db.execute(row)
+    return tuple(before) == tuple(after)
 
 
 async def ended(db: World, *jobs: NewJob, took: timedelta = timedelta(seconds=1), state: str = "succeeded") -> None:
@@ -63,7 +78,8 @@ async def ended(db: World, *jobs: NewJob, took: timedelta = timedelta(seconds=1)
     now = clock.wall()
     for job in jobs:
         times = {"started_at": now - took, "finished_at": now, "publish_at": None, "attempt": 1}
-        await db.change(job.id, state=state, final_state=state, **times)
+        await db.change(job.id, state=state, final_state=state, has_place=False, parked_at=None, **times)
+    await counted(db, *{job.group for job in jobs if job.group is not None})
 
 
 async def still_since(db: World, ago: timedelta, *names: str) -> None:

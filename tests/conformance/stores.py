@@ -244,7 +244,8 @@ async def granted(store: SqlStore, job: NewJob, *, dispatch: int = 1) -> int:
 
 async def settled(store: SqlStore, job: NewJob, run_token: int, outcome: Outcome, *, republish: bool = False) -> bool:
     now = store.now()
-    return await store.settle(Settlement(job.id, run_token, outcome, now, now, republish))
+    settlement = Settlement(job.id, run_token, outcome, now, now, republish, group=job.group)
+    return (await store.settle(settlement)).written
 
 
 async def got(store: SqlStore, job: NewJob) -> Job:

@@ -1,23 +1,28 @@
-"""Claims of jobs in groups, as deliveries ask for them, and their ends."""
+"""Claims of jobs in groups, as deliveries ask for them, their ends, and what follows them."""
 
 from __future__ import annotations
 
 from jq_actors.job import JobId
 from jq_actors.outcome import Outcome, Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.records import Claim, ClaimRequest, NewJob, Settlement
+from jq_actors.store.records import Chain, Claim, ClaimRequest, NewJob, NextJob, Settled, Settlement
 from jq_actors.store.sql import SqlStore
 
 from .stores import clock
 
+SLOT = "coroutines:mail"
+FITS = {SLOT: frozenset({("mail", "send_mail")})}
+"""What follows in that slot of this process."""
 
-def asks(
-    job: NewJob, *, dispatch: int = 1, queue: str | None = None, can_leave: bool = True, hint: bool = True
-) -> ClaimRequest:
+
+def asks(job: NewJob, *, dispatch: int = 1, redelivered: bool = False) -> ClaimRequest:
     """A delivery of ``job``."""
-    group = job.group if hint else None
-    token = clock.random_bits(63)
-    return ClaimRequest(job.id, dispatch, token, True, None, queue or job.queue, can_leave, group)
+    return ClaimRequest(job.id, dispatch, clock.random_bits(63), True, None, redelivered)
+
+
+def a_chain(slot: str = SLOT) -> Chain:
+    """The wish to go on."""
+    return Chain(clock.random_bits(63), slot)
 
 
 def started(request: ClaimRequest, answer: Claim) -> JobId:
@@ -27,16 +32,51 @@ def started(request: ClaimRequest, answer: Claim) -> JobId:
 
 
 async def ends(
-    store: SqlStore, request: ClaimRequest, answer: Claim, outcome: Outcome | None = None, *, keeps_turn: bool = False
-) -> JobId:
-    """End what was granted; returns which job that was."""
-    job_id, now = started(request, answer), store.now()
-    settlement = Settlement(job_id, request.run_token, outcome or Succeeded(), now, now, keeps_turn=keeps_turn)
-    assert await store.settle(settlement)
-    return job_id
+    store: SqlStore,
+    request: ClaimRequest,
+    answer: Claim,
+    outcome: Outcome | None = None,
+    *,
+    chain: Chain | None = None,
+) -> Settled:
+    """End what was granted."""
+    now = store.now()
+    settled = await store.settle(
+        Settlement(
+            started(request, answer),
+            request.run_token,
+            outcome or Succeeded(),
+            now,
+            now,
+            group=answer.group,
+            chain=chain,
+        )
+    )
+    assert settled.written
+    return settled
 
 
-async def runs(store: SqlStore, job: NewJob, outcome: Outcome | None = None, *, dispatch: int = 1) -> JobId:
-    """Run what a delivery of ``job`` starts, to its end; returns which job that was."""
-    request = asks(job, dispatch=dispatch)
-    return await ends(store, request, await store.claim(request), outcome)
+async def goes_on(
+    store: SqlStore, job: NextJob, outcome: Outcome | None = None, *, chain: Chain | None = None
+) -> Settled:
+    """End a job that followed another one."""
+    now = store.now()
+    settlement = Settlement(job.job_id, job.run_token, outcome or Succeeded(), now, now, group=job.group, chain=chain)
+    settled = await store.settle(settlement)
+    assert settled.written
+    return settled
+
+
+async def runs(
+    store: SqlStore,
+    job: NewJob,
+    outcome: Outcome | None = None,
+    *,
+    dispatch: int | None = None,
+    chain: Chain | None = None,
+) -> Settled:
+    """Run ``job`` to its end, by a delivery of the dispatch that counts now."""
+    found = await store.get(job.id)
+    assert found is not None
+    request = asks(job, dispatch=found.dispatch if dispatch is None else dispatch)
+    return await ends(store, request, await store.claim(request), outcome, chain=chain)
