@@ -20,6 +20,7 @@ import dramatiq
 from .clock import Clock, SystemClock
 from .command import JobCommand
 from .config import Config
+from .dispatcher import Dispatcher
 from .errors import RequiresPersistenceError
 from .events import CloseFailed, Events
 from .groups import GroupRules
@@ -43,6 +44,8 @@ GROUP_WINDOW = 3
 """Jobs of one group that a process's own memory takes at once: one runs, and those behind must not crowd out others."""
 SENDINGS_TIMEOUT = 5.0
 """Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
+PUBLISHING_TIMEOUT = 1.0
+"""Seconds of them for the publishing of what is stored; relays publish the rest."""
 
 
 class Runtime:
@@ -67,6 +70,8 @@ class Runtime:
         self.io = LoopThread("jq-io")
         self.chain: tuple[dramatiq.Middleware, ...] = tuple(broker.middleware)
         self.store: JobStore | None = None
+        self.dispatcher: Dispatcher | None = None
+        """Publishes what was stored; ``None`` without persistence."""
         self.serving: Serving | None = None
         self._lock = threading.Lock()
         self._started: Future[bool] | None = None
@@ -213,9 +218,12 @@ class Runtime:
     async def _start(self, make_transport: MakeTransport) -> None:
         self.transport = make_transport(self.config.broker, self.clock, self.events, has_store=self.store is not None)
         persistence = self.persistence
+        if self.store is not None:
+            parts = self.transport, self.store, self.clock, self.events
+            self.dispatcher = Dispatcher(*parts, config=self.config.broker, rules=self.groups)
         self.sender = Sender(
             self.transport,
-            self.store,
+            self.dispatcher,
             self.clock,
             self.events,
             deadline=self.config.broker.confirm_timeout,
@@ -230,6 +238,8 @@ class Runtime:
             self.store.group_window = None if self.transport.shared else GROUP_WINDOW
             self._at_close("the store", self.store.close)
             await self.store.open()
+        if self.dispatcher is not None:
+            self._at_close("the dispatcher", partial(self.dispatcher.written, PUBLISHING_TIMEOUT))
         self._at_close("the transport", self.transport.close)
         self._at_close("the worker", self._leave)
         self._at_close("the sender", self._finish_sendings)
@@ -268,7 +278,9 @@ class Runtime:
                 await self._all_sent.wait()
         except TimeoutError:
             self.events.emit(CloseFailed("the sender", f"{self._sendings} sending(s) still wait for an answer"))
-        await self.sender.close()
+        if self.dispatcher is not None:
+            # Before the worker leaves: what lies in its memory has to be marked as its own by then.
+            await self.dispatcher.close(PUBLISHING_TIMEOUT)
 
     async def _leave(self) -> None:
         if self.serving is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,12 +11,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.errors import NotStoredError, StoreError
-from jq_actors.job import JobState
+from jq_actors.job import JobId, JobState
 
 from .dialect import Dialect, encode_rows
 from .group_intake import GroupIntake
 from .group_room import is_scheduled
-from .records import ClaimRequest, NewJob
+from .records import ClaimRequest, Dispatch, NewJob
 from .tables import NO_PLACE, Tables
 
 CHUNK = 500
@@ -24,6 +24,8 @@ CHUNK = 500
 
 Insertion = tuple[Sequence[NewJob], timedelta | None]
 """Jobs, and how long their producer has to publish them (`JobStore.insert`)."""
+Inserted = list[Dispatch] | NotStoredError
+"""Those of an insertion that its producer has to publish; or why its group does not take it."""
 Row = dict[str, Any]
 
 
@@ -52,8 +54,8 @@ class Inserts:
 
     async def insert(
         self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime
-    ) -> list[NotStoredError | None]:
-        """Insert the jobs of ``insertions``, in their order; returns for each why its group does not take it, if so.
+    ) -> list[Inserted]:
+        """Insert the jobs of ``insertions``, in their order; returns what became of each.
 
         Raises:
           StoreError: one of them exists; names it.
@@ -72,7 +74,10 @@ class Inserts:
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
             await self._insert_bodies(connection, [job for job, _ in chunk])
-        return [admission.refused.get(index) for index in range(len(insertions))]
+        return [
+            admission.refused.get(index) or dispatches_of(insertion, admission.waiting)
+            for index, insertion in enumerate(insertions)
+        ]
 
     async def adopt(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], worker_id: str, now: datetime
@@ -100,6 +105,18 @@ class Inserts:
         if jobs:
             batch = encode_rows([{"job_id": job.id, "body": _text(job.body)} for job in jobs])
             await connection.execute(self._insert_payloads, {"batch": batch})
+
+
+def dispatches_of(insertion: Insertion, waiting: Container[JobId] = ()) -> list[Dispatch]:
+    """Those jobs of a stored ``insertion`` that its producer has to publish; ``waiting``: those that wait in groups."""
+    jobs, lease = insertion
+    if lease is None:
+        return []
+    return [
+        Dispatch(job.id, 1, job.queue, job.body, job.priority, job.group)
+        for job in jobs
+        if job.id not in waiting and not is_scheduled(job)
+    ]
 
 
 def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None, waits_for: str | None = None) -> Row:

@@ -63,8 +63,10 @@ class JobStore(Protocol):
 
     # -- the life of a job
 
-    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
-        """Insert rows, all or none. With ``publish_lease`` the caller publishes them itself within that time.
+    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
+        """Insert rows, all or none. Returns those that the caller has to publish itself, within ``publish_lease``.
+
+        None without it; scheduled and waiting ones are the relay's anyway.
 
           Raises:
             StoreUnavailableError: surely none is stored.

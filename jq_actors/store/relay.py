@@ -14,23 +14,23 @@ is one small method; `Relay.run` calls each when its time has come. By the numbe
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Never, assert_never
+from typing import Any, Never
 
 from jq_actors.clock import Clock
+from jq_actors.dispatcher import Dispatcher
 from jq_actors.doorbell import Doorbell
 from jq_actors.errors import StoreUnavailableError
-from jq_actors.events import Events, JobsPruned, JobsReleased, Redispatched, TaskFailed, WorkerLost
+from jq_actors.events import Events, JobsPruned, JobsReleased, TaskFailed, WorkerLost
 from jq_actors.groups import GroupRules
 from jq_actors.outcome import failure_of
-from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
+from jq_actors.transport.port import Transport
 
 from .looks import Look
 from .missing import MissingRows
 from .port import JobStore
-from .records import Dispatch, Retention, Room
+from .records import Retention, Room
 from .still_groups import StillGroups
 
 BATCH = 500
@@ -68,6 +68,7 @@ class Relay:
         self,
         store: JobStore,
         transport: Transport,
+        dispatcher: Dispatcher,
         clock: Clock,
         events: Events,
         *,
@@ -79,12 +80,12 @@ class Relay:
         rules: GroupRules | None = None,
         stale_after: timedelta = STALE_AFTER,
     ) -> None:
-        self._store, self._transport, self._clock, self._events = store, transport, clock, events
+        self._store, self._transport, self._dispatcher = store, transport, dispatcher
+        self._clock, self._events = clock, events
         self._queues, self._interval, self._publish_lease = queues, interval, publish_lease
         self._retention = retention or Retention()
-        self._rules = rules or GroupRules()
         self._missing = MissingRows(store, transport, queues, held, stale_after)
-        self._still = StillGroups(store, transport, self._rules, stale_after)
+        self._still = StillGroups(store, transport, rules or GroupRules(), stale_after)
         self._bell = Doorbell(clock)
         self._next_due: datetime | None = None
         self._at_wake = (
@@ -129,7 +130,7 @@ class Relay:
         if not self._can_publish():
             return 0
         due = await self._store.take_due(BATCH, self._publish_lease)
-        await self._publish(due, "due")
+        await self._dispatcher.publish(due, "due")
         self._next_due = await self._store.next_due()
         return len(due)
 
@@ -139,7 +140,7 @@ class Relay:
         if room == {} or not self._can_publish():
             return 0
         unpublished = await self._store.take_unpublished(room, BATCH, self._publish_lease)
-        await self._publish(unpublished, "unpublished")
+        await self._dispatcher.publish(unpublished, "unpublished")
         return len(unpublished)
 
     async def release_waiting(self) -> int:
@@ -173,7 +174,7 @@ class Relay:
                 break
             wanted = min(missing.count, BATCH)
             found = await self._store.take_missing(queue, missing.before, wanted, self._publish_lease)
-            await self._publish(found, "missing")
+            await self._dispatcher.publish(found, "missing")
             moved += len(found)
             missing.count -= len(found)
             if len(found) < wanted or missing.count <= 0:
@@ -185,7 +186,7 @@ class Relay:
         if not self._transport.shared or not self._can_publish():
             return 0
         looked, lost = await self._still.look(self._publish_lease)
-        await self._publish(lost, "lost lane")
+        await self._dispatcher.publish(lost, "lost lane")
         return looked
 
     async def prune(self) -> int:
@@ -245,50 +246,3 @@ class Relay:
         capacity = self._transport.capacity
         rooms = {queue: Room(capacity(queue), capacity(queue, lanes=True)) for queue in self._queues}
         return {queue: room for queue, room in rooms.items() if any(room)}
-
-    async def _publish(self, dispatches: Sequence[Dispatch], reason: str) -> None:
-        fitting, returned = self._split(dispatches)
-        published: list[Dispatch] = []
-        results = await self._transport.publish([self._outgoing(dispatch) for dispatch in fitting])
-        for dispatch, result in zip(fitting, results, strict=True):
-            match result:
-                case Published():
-                    published.append(dispatch)
-                case NotPublished() | Deferred():
-                    returned.append(dispatch)
-                case PublishUnknown():
-                    pass  # it may be there: its lease has to run out before anybody publishes it again
-                case _:
-                    assert_never(result)
-        if published:
-            await self._store.mark_published(
-                [(d.job_id, d.dispatch) for d in published], lane_owner=not self._transport.shared
-            )
-            self._events.emit(Redispatched(reason, len(published)))
-        if returned:
-            await self._store.release_publish_lease([(d.job_id, d.dispatch) for d in returned])
-
-    def _outgoing(self, dispatch: Dispatch) -> Outgoing:
-        group = dispatch.group
-        return Outgoing(
-            dispatch.job_id,
-            dispatch.dispatch,
-            dispatch.queue,
-            dispatch.body,
-            dispatch.priority,
-            lane=None if group is None else self._rules.lane_of(dispatch.queue, group),
-            group=group,
-            relayed=True,
-        )
-
-    def _split(self, dispatches: Sequence[Dispatch]) -> tuple[list[Dispatch], list[Dispatch]]:
-        """What there is room for, and what not: due rows were taken whatever room their queues have."""
-        if self._transport.shared:
-            return list(dispatches), []
-        taken: Counter[tuple[str, bool]] = Counter()
-        parts: tuple[list[Dispatch], list[Dispatch]] = ([], [])
-        for dispatch in dispatches:
-            queue, lanes = kind = dispatch.queue, dispatch.group is not None
-            taken[kind] += 1
-            parts[taken[kind] > self._transport.capacity(queue, lanes=lanes)].append(dispatch)
-        return parts

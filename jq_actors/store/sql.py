@@ -27,7 +27,7 @@ from .group_claims import GroupClaims
 from .group_ends import GroupEnds
 from .group_grants import GroupGrants
 from .group_intake import GroupIntake
-from .inserts import Insertion, Inserts
+from .inserts import Inserted, Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
 from .publish_leases import PublishLeases
@@ -134,11 +134,12 @@ class SqlStore(SqlGroups):
 
     # -- the life of a job
 
-    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
+    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
         """See JobStore. Insertions of several callers share a commit; each stays all or none."""
-        refusal = await self._inserting.add((jobs, publish_lease))
-        if refusal is not None:
-            raise refusal
+        inserted = await self._inserting.add((jobs, publish_lease))
+        if isinstance(inserted, NotStoredError):
+            raise inserted
+        return inserted
 
     async def claim(self, request: ClaimRequest) -> Claim:
         """See JobStore. A caller that is cancelled gives back what it was granted."""
@@ -169,13 +170,13 @@ class SqlStore(SqlGroups):
             self._events.emit(event)
         return settled.written
 
-    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[NotStoredError | None]:
+    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
         now = self.now()
-        refusals = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
-        for (jobs, lease), refusal in zip(insertions, refusals, strict=True):
-            if lease is not None and refusal is None:
-                self._publishing.took([(job.id, 1) for job in jobs], now + lease, now)
-        return refusals
+        inserted = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
+        for (_, lease), dispatches in zip(insertions, inserted, strict=True):
+            if lease is not None and not isinstance(dispatches, NotStoredError):
+                self._publishing.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
+        return inserted
 
     async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
         now = self.now()
