@@ -20,6 +20,7 @@ import dramatiq
 from .clock import Clock, SystemClock
 from .command import JobCommand
 from .config import Config
+from .dispatcher import Dispatcher
 from .errors import RequiresPersistenceError
 from .events import CloseFailed, Events
 from .groups import GroupRules
@@ -41,6 +42,8 @@ CLOSE_TIMEOUT = 20.0
 """Seconds that closing may take: due acks, outcomes and marks are written, then it is over."""
 SENDINGS_TIMEOUT = 5.0
 """Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
+PUBLISHING_TIMEOUT = 1.0
+"""Seconds of them for the publishing of what is stored; relays publish the rest."""
 
 
 class Runtime:
@@ -65,6 +68,8 @@ class Runtime:
         self.io = LoopThread("jq-io")
         self.chain: tuple[dramatiq.Middleware, ...] = tuple(broker.middleware)
         self.store: JobStore | None = None
+        self.dispatcher: Dispatcher | None = None
+        """Publishes what was stored; ``None`` without persistence."""
         self.serving: Serving | None = None
         self._lock = threading.Lock()
         self._started: Future[bool] | None = None
@@ -211,9 +216,13 @@ class Runtime:
     async def _start(self, make_transport: MakeTransport) -> None:
         self.transport = make_transport(self.config.broker, self.clock, self.events, has_store=self.store is not None)
         persistence = self.persistence
+        if self.store is not None:
+            parts = self.transport, self.store, self.clock, self.events
+            self.dispatcher = Dispatcher(*parts, config=self.config.broker)
+            self.store.on_released = self.dispatcher.dispatch
         self.sender = Sender(
             self.transport,
-            self.store,
+            self.dispatcher,
             self.clock,
             self.events,
             deadline=self.config.broker.confirm_timeout,
@@ -227,6 +236,8 @@ class Runtime:
             self.store.rules = self.groups
             self._at_close("the store", self.store.close)
             await self.store.open()
+        if self.dispatcher is not None:
+            self._at_close("the dispatcher", partial(self.dispatcher.written, PUBLISHING_TIMEOUT))
         self._at_close("the transport", self.transport.close)
         self._at_close("the worker", self._leave)
         self._at_close("the sender", self._finish_sendings)
@@ -265,7 +276,9 @@ class Runtime:
                 await self._all_sent.wait()
         except TimeoutError:
             self.events.emit(CloseFailed("the sender", f"{self._sendings} sending(s) still wait for an answer"))
-        await self.sender.close()
+        if self.dispatcher is not None:
+            # Before the worker leaves: what lies in its memory has to be marked as its own by then.
+            await self.dispatcher.close(PUBLISHING_TIMEOUT)
 
     async def _leave(self) -> None:
         if self.serving is not None:

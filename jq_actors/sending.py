@@ -1,7 +1,7 @@
 """The way of a command out of a process: through the enqueue chain, into a row, to the broker.
 
-What a caller is told is exactly what is known (`SendError` and its kinds): with persistence a stored row is enough,
-and the relay sends what the broker did not take; without it only the broker's confirm counts.
+What a caller is told is exactly what is known (`SendError` and its kinds): with persistence a committed row is enough,
+and the `Dispatcher` or a relay brings it to the broker; without it only the broker's confirm counts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import Context
 from datetime import timedelta
-from functools import partial
 from typing import Any, Literal
 
 from .clock import Clock
 from .command import JobCommand
+from .dispatcher import Dispatcher
 from .errors import (
     NotStoredError,
     SendUnknownError,
@@ -24,32 +24,26 @@ from .errors import (
     StoreUnavailableError,
     StoreUnknownError,
 )
-from .events import Events, JobEnqueued, MarkLost, SendDeferred
+from .events import Events, JobEnqueued, SendDeferred
 from .groups import GroupRules
+from .job import JobId
 from .ledger import new_row
 from .store.port import JobStore
-from .store.records import NewJob
-from .transport.port import (
-    Deferred,
-    NotPublished,
-    Outgoing,
-    Published,
-    PublishResult,
-    PublishUnknown,
-    Transport,
-)
-
-FIRST_CONNECT = 2.0
-"""Seconds that the first sending of a process waits for the broker, when a row keeps the job anyway."""
+from .store.records import Dispatch, NewJob
+from .transport.port import Deferred, NotPublished, Outgoing, PublishResult, PublishUnknown, Transport
 
 
 class Sender:
-    """The innermost step of the enqueue chain; on the I/O loop."""
+    """The innermost step of the enqueue chain; on the I/O loop.
+
+    Parameters:
+      dispatcher: publishes what is stored; ``None``: nothing is, jobs go to the broker alone.
+    """
 
     def __init__(
         self,
         transport: Transport,
-        store: JobStore | None,
+        dispatcher: Dispatcher | None,
         clock: Clock,
         events: Events,
         *,
@@ -58,13 +52,11 @@ class Sender:
         rules: GroupRules,
         on_broker_down: Literal["store", "raise"] = "store",
     ) -> None:
-        self._transport, self._store, self._rules = transport, store, rules
+        self._transport, self._dispatcher, self._rules = transport, dispatcher, rules
         self._clock, self._events = clock, events
         self._deadline = deadline.total_seconds()
         self._publish_lease, self._on_broker_down = publish_lease, on_broker_down
         self._connecting: asyncio.Task[None] | None = None
-        self._waited = False
-        self._marks: set[asyncio.Task[None]] = set()
         self.on_stored: Callable[[], None] = lambda: None
         """Called when rows were stored for the relay to send; a worker wakes its own relay."""
 
@@ -76,65 +68,56 @@ class Sender:
         await asyncio.shield(self._connecting)
 
     async def send(self, commands: Sequence[JobCommand[Any]]) -> None:
-        """Store and publish; returns when the jobs are safe.
+        """Returns when the jobs are safe: with persistence their rows are committed, and published behind the caller.
 
         Raises:
           NotStoredError, SendUnknownError: without persistence, or with the database away.
           StoredNotSentError: only with ``on_broker_down: raise``.
         """
         await self.connect()
-        if self._store is None:
+        if self._dispatcher is None:
             self._require(commands, await self._transport.publish([self._outgoing(c) for c in commands]))
         else:
-            await self._store_and_publish(self._store, commands)
+            await self._store(self._dispatcher, commands)
         for command in commands:
             self._events.emit(JobEnqueued(command.job_id, command.actor_name, command.queue_name))
 
-    async def close(self) -> None:
-        """Wait for the marks that are being written."""
-        if self._marks:
-            await asyncio.wait(self._marks, timeout=self._deadline)
-
     def _outgoing(self, command: JobCommand[Any]) -> Outgoing:
         due, delay = command.due_at, None
-        if due is not None and self._store is None:
+        if due is not None:
             delay = max(due - self._clock.wall(), timedelta())
         queue, group, lane = command.queue_name, command.group, None
         if group is not None and not delay:  # held back by the broker, it comes by the plain queue, when it is due
             lane = self._rules.lane_of(queue, group)
         return Outgoing(command.job_id, 1, queue, command.encode(), command.priority, delay, lane, group)
 
-    async def _store_and_publish(self, store: JobStore, commands: Sequence[JobCommand[Any]]) -> None:
-        now = store.now()
-        ready = [command for command in commands if command.due_at is None or command.due_at <= now]
-        direct = await self._broker_is_there() and self._has_room(ready)
-        await self._insert(store, [new_row(c, c.queue_name, now) for c in commands], direct)
-        if not direct or len(ready) < len(commands):
+    async def _store(self, dispatcher: Dispatcher, commands: Sequence[JobCommand[Any]]) -> None:
+        now = dispatcher.store.now()
+        rows = [new_row(command, command.queue_name, now) for command in commands]
+        ready = [row for row in rows if row.due_at <= now]
+        waits = self._on_broker_down == "raise"
+        direct = await (dispatcher.connected() if waits else dispatcher.room()) and self._has_room(ready)
+        dispatches = await self._insert(dispatcher.store, rows, direct)
+        if not direct or len(ready) < len(rows):
             self.on_stored()
-        if not direct:
-            if ready and not self._transport.health.connected:
-                self._deferred(ready, "no connection to the broker")
-            return
-        if ready:
-            results = await self._transport.publish([self._outgoing(command) for command in ready])
-            self._mark(store, ready, results)
-            self._tell(ready, results)
+        if not direct and ready and dispatcher.obstacle is not None:
+            self._deferred([row.id for row in ready], dispatcher.obstacle)
+        if waits and dispatches:
+            self._tell(dispatches, await dispatcher.confirm(dispatches))
+        else:
+            dispatcher.dispatch(dispatches)
 
-    async def _broker_is_there(self) -> bool:
-        if not self._waited and not self._transport.health.connected:
-            await self._transport.wait_connected(min(FIRST_CONNECT, self._deadline))
-        self._waited = True
-        return self._transport.health.connected
+    def _has_room(self, rows: Sequence[NewJob]) -> bool:
+        if self._transport.shared:
+            return True
+        counts = Counter(row.queue for row in rows)
+        return all(self._transport.capacity(queue) >= count for queue, count in counts.items())
 
-    def _has_room(self, commands: Sequence[JobCommand[Any]]) -> bool:
-        counts = Counter((command.queue_name, command.group is not None) for command in commands)
-        return all(self._transport.capacity(queue, lanes=lanes) >= count for (queue, lanes), count in counts.items())
-
-    async def _insert(self, store: JobStore, rows: Sequence[NewJob], direct: bool) -> None:
+    async def _insert(self, store: JobStore, rows: Sequence[NewJob], direct: bool) -> list[Dispatch]:
         ids = [row.id for row in rows]
         try:
             async with asyncio.timeout(self._deadline):
-                await store.insert(rows, publish_lease=self._publish_lease if direct else None)
+                return await store.insert(rows, publish_lease=self._publish_lease if direct else None)
         except TimeoutError as error:
             raise SendUnknownError(
                 f"The database did not answer within {self._deadline:g} s; {len(ids)} job(s) may be stored.", ids
@@ -148,41 +131,18 @@ class Sender:
         except StoreError as error:
             raise NotStoredError(f"{len(ids)} job(s) not stored: {error}", ids) from error
 
-    def _mark(self, store: JobStore, commands: Sequence[JobCommand[Any]], results: Sequence[PublishResult]) -> None:
-        """Note in the rows what became of the publishing, without making the sender wait.
-
-        Lost marks cost nothing but a second copy, which a claim refuses.
-        """
-        paired = list(zip(commands, results, strict=True))
-        published = [(c.job_id, 1) for c, result in paired if isinstance(result, Published)]
-        returned = [(c.job_id, 1) for c, result in paired if isinstance(result, NotPublished | Deferred)]
-        # In a lane of this process a job is as mortal as the process: its row says whose lane it is.
-        mark_published = partial(store.mark_published, lane_owner=not self._transport.shared)
-        for write, dispatches in ((mark_published, published), (store.release_publish_lease, returned)):
-            if dispatches:
-                mark = asyncio.get_running_loop().create_task(self._written(write(dispatches)))
-                self._marks.add(mark)
-                mark.add_done_callback(self._marks.discard)
-
-    async def _written(self, write: Any) -> None:
-        try:
-            await write
-        except StoreError as error:
-            self._events.emit(MarkLost(str(error)))
-
-    def _tell(self, commands: Sequence[JobCommand[Any]], results: Sequence[PublishResult]) -> None:
+    def _tell(self, dispatches: Sequence[Dispatch], results: Sequence[PublishResult]) -> None:
         unsent = [
-            (command, result)
-            for command, result in zip(commands, results, strict=True)
+            (dispatch.job_id, result.reason)
+            for dispatch, result in zip(dispatches, results, strict=True)
             if isinstance(result, NotPublished | PublishUnknown)
         ]
         if unsent:
-            self._deferred([command for command, _ in unsent], unsent[0][1].reason)
+            self._deferred([job_id for job_id, _ in unsent], unsent[0][1])
 
-    def _deferred(self, commands: Sequence[JobCommand[Any]], reason: str) -> None:
-        self._events.emit(SendDeferred(len(commands), reason))
+    def _deferred(self, ids: Sequence[JobId], reason: str) -> None:
+        self._events.emit(SendDeferred(len(ids), reason))
         if self._on_broker_down == "raise":
-            ids = [command.job_id for command in commands]
             raise StoredNotSentError(f"{len(ids)} job(s) stored, not yet sent: {reason}", ids)
 
     def _require(self, commands: Sequence[JobCommand[Any]], results: Sequence[PublishResult]) -> None:

@@ -12,6 +12,7 @@ from .bridge import Bridge
 from .broker_ledger import BrokerLedger
 from .calling import NO_ACTOR, Caller
 from .config import QueueConfig
+from .dispatcher import Dispatcher
 from .errors import StoreUnavailableError
 from .events import DrainFinished, DrainStarted, JobsReleased, RuntimeStarted, TaskFailed
 from .executor import Executor
@@ -164,19 +165,23 @@ class Serving:
             except StoreUnavailableError:
                 await self._clock.sleep(RESTART_DELAY)
         self._keep("heartbeat", self._heartbeat)
-        relay = self._make_relay(store)
+        dispatcher = self._runtime.dispatcher
+        assert dispatcher is not None, "where rows are, they are dispatched"
+        relay = self._make_relay(store, dispatcher)
         self._runtime.sender.on_stored = relay.wake
+        dispatcher.notes.on_released = relay.wake
         self._transport.on_room = relay.wake
         store.on_due = relay.expect
         self._unsubscribe = self._events.subscribe(JobsReleased, lambda _: relay.wake())
         self._keep("relay", relay.run)
 
-    def _make_relay(self, store: JobStore) -> Relay:
+    def _make_relay(self, store: JobStore, dispatcher: Dispatcher) -> Relay:
         persistence = self._runtime.persistence
         assert persistence is not None
         return Relay(
             store,
             self._transport,
+            dispatcher,
             self._clock,
             self._events,
             queues=self._queues,

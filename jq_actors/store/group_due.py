@@ -65,8 +65,8 @@ class GroupDue:
         groups = await self._rows.lock(connection, {row.group_key for row in candidates}, now)
         batch = encode_rows([{"id": row.id} for row in candidates])
         # Read anew under the locks: another relay may have woken some of them.
-        found = (await connection.execute(self._due, {"batch": batch, "now": now})).all()
-        rows: list[Row] = [row for row in found if row.group_key in groups]
+        found: Sequence[Row] = (await connection.execute(self._due, {"batch": batch, "now": now})).all()
+        rows = [row for row in found if row.group_key in groups]
         holding = [row for row in rows if row.has_place and groups[row.group_key].paused is None]
         stopped = [row for row in rows if row.has_place and groups[row.group_key].paused is not None]
         dispatches = await self._queue(connection, holding, now, lease)

@@ -14,22 +14,22 @@ is one small method; `Relay.run` calls each when its time has come. By the numbe
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Never, assert_never
+from typing import Any, Never
 
 from jq_actors.clock import Clock
+from jq_actors.dispatcher import Dispatcher
 from jq_actors.doorbell import Doorbell
 from jq_actors.errors import StoreUnavailableError
-from jq_actors.events import Events, JobsPruned, JobsReleased, Redispatched, TaskFailed, WorkerLost
+from jq_actors.events import Events, JobsPruned, JobsReleased, TaskFailed, WorkerLost
 from jq_actors.outcome import failure_of
-from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishUnknown, Transport
+from jq_actors.transport.port import Transport
 
 from .looks import Look
 from .missing import MissingRows
 from .port import JobStore
-from .records import Dispatch, Retention
+from .records import Retention
 
 BATCH = 500
 """Most rows that one look takes. After a full batch the next look comes at once."""
@@ -65,6 +65,7 @@ class Relay:
         self,
         store: JobStore,
         transport: Transport,
+        dispatcher: Dispatcher,
         clock: Clock,
         events: Events,
         *,
@@ -75,7 +76,8 @@ class Relay:
         held: Callable[[], Mapping[str, int]] | None = None,
         stale_after: timedelta = STALE_AFTER,
     ) -> None:
-        self._store, self._transport, self._clock, self._events = store, transport, clock, events
+        self._store, self._transport, self._dispatcher = store, transport, dispatcher
+        self._clock, self._events = clock, events
         self._queues, self._interval, self._publish_lease = queues, interval, publish_lease
         self._retention = retention or Retention()
         self._missing = MissingRows(store, transport, queues, held, stale_after)
@@ -132,7 +134,7 @@ class Relay:
         if not self._can_publish():
             return 0
         due = await self._store.take_due(BATCH, self._publish_lease)
-        await self._publish(due.dispatches, "due")
+        await self._dispatcher.publish(due.dispatches, "due")
         # What is expected since the look began is perhaps not in this answer.
         times = (self._next_due, await self._store.next_due())
         self._next_due = min((time for time in times if time is not None), default=None)
@@ -144,7 +146,7 @@ class Relay:
         if room == {} or not self._can_publish():
             return 0
         unpublished = await self._store.take_unpublished(room, BATCH, self._publish_lease)
-        await self._publish(unpublished, "unpublished")
+        await self._dispatcher.publish(unpublished, "unpublished")
         return len(unpublished)
 
     async def end_gaps(self) -> int:
@@ -177,7 +179,7 @@ class Relay:
                 break
             wanted = min(missing.count, BATCH)
             found = await self._store.take_missing(queue, missing.before, wanted, self._publish_lease)
-            await self._publish(found, "missing")
+            await self._dispatcher.publish(found, "missing")
             moved += len(found)
             missing.count -= len(found)
             if len(found) < wanted or missing.count <= 0:
@@ -244,47 +246,3 @@ class Relay:
     def _rooms(self) -> dict[str, int]:
         rooms = {queue: self._transport.capacity(queue) for queue in self._queues}
         return {queue: room for queue, room in rooms.items() if room}
-
-    async def _publish(self, dispatches: Sequence[Dispatch], reason: str) -> None:
-        fitting, returned = self._split(dispatches)
-        published: list[Dispatch] = []
-        results = await self._transport.publish([self._outgoing(dispatch) for dispatch in fitting])
-        for dispatch, result in zip(fitting, results, strict=True):
-            match result:
-                case Published():
-                    published.append(dispatch)
-                case NotPublished() | Deferred():
-                    returned.append(dispatch)
-                case PublishUnknown():
-                    pass  # it may be there: its lease has to run out before anybody publishes it again
-                case _:
-                    assert_never(result)
-        if published:
-            await self._store.mark_published(
-                [(d.job_id, d.dispatch) for d in published], lane_owner=not self._transport.shared
-            )
-            self._events.emit(Redispatched(reason, len(published)))
-        if returned:
-            await self._store.release_publish_lease([(d.job_id, d.dispatch) for d in returned])
-
-    def _outgoing(self, dispatch: Dispatch) -> Outgoing:
-        return Outgoing(
-            dispatch.job_id,
-            dispatch.dispatch,
-            dispatch.queue,
-            dispatch.body,
-            dispatch.priority,
-            group=dispatch.group,
-            relayed=True,
-        )
-
-    def _split(self, dispatches: Sequence[Dispatch]) -> tuple[list[Dispatch], list[Dispatch]]:
-        """What there is room for, and what not: due rows were taken whatever room their queues have."""
-        if self._transport.shared:
-            return list(dispatches), []
-        taken: Counter[str] = Counter()
-        parts: tuple[list[Dispatch], list[Dispatch]] = ([], [])
-        for dispatch in dispatches:
-            taken[dispatch.queue] += 1
-            parts[taken[dispatch.queue] > self._transport.capacity(dispatch.queue)].append(dispatch)
-        return parts

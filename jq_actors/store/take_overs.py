@@ -59,7 +59,7 @@ class TakeOvers:
         """
         runs = {job_id: lost_run(row) for job_id, (row, _) in wanted.items()}
         mine = [run for run in runs.values() if run.group is None or run.group in groups]
-        asking = {run.job_id: wanted[run.job_id][1] for run in mine}
+        asking: dict[str, ClaimRequest] = {run.job_id: wanted[run.job_id][1] for run in mine}
         alive = [run for run in mine if survives_crash(run.crashes, self._max_crashes)]
         taken = await self._losses.queue(connection, alive, now)
         failed, events = await self._losses.fail(connection, [run for run in mine if run not in alive], groups, now)

@@ -9,6 +9,7 @@ import pytest
 
 from jq_actors.errors import StoreError
 from jq_actors.job import JobState
+from jq_actors.store.records import Dispatch
 
 from .stores import World, got, job_ids, new_job, unpublished
 
@@ -52,5 +53,25 @@ async def test_insertion_that_is_refused_harms_no_other(db: World) -> None:
     answers = await asyncio.gather(
         *(store.insert(batch, publish_lease=None) for batch in batches), return_exceptions=True
     )
-    assert [type(answer) for answer in answers] == [type(None)] * 4 + [StoreError] + [type(None)] * 5
+    assert [type(answer) for answer in answers] == [list] * 4 + [StoreError] + [list] * 5
     assert await store.count_by_state() == {JobState.QUEUED: 28}
+
+
+async def test_insert_answers_what_its_caller_has_to_publish(db: World) -> None:
+    store = await db.worker()
+    store.group_window = 1
+    plain = new_job(priority=3)
+    later, first, behind = new_job(due_in=timedelta(hours=1)), new_job(group="g"), new_job(group="g")
+    assert await store.insert([plain, later, first, behind], publish_lease=timedelta(minutes=1)) == [
+        Dispatch(plain.id, 1, "mail", plain.body, 3, None),
+        Dispatch(first.id, 1, "mail", first.body, 0, "g"),
+    ]
+    assert await store.insert([new_job()], publish_lease=None) == [], "a relay publishes it"
+
+
+async def test_who_publishes_marks_what_was_answered(db: World) -> None:
+    store = await db.worker()
+    [dispatch] = await store.insert([new_job()], publish_lease=timedelta(minutes=1))
+    await store.mark_published([(dispatch.job_id, dispatch.dispatch)])
+    row = await db.the_row(dispatch.job_id)
+    assert (row.published_at is not None, row.publish_at) == (True, None)

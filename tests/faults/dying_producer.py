@@ -1,8 +1,8 @@
 """A producer that dies in mid-sending. A program: ``python -m tests.faults.dying_producer``.
 
-``exits COUNT`` ends itself between the insert and the publish. ``publishes COUNT`` does so after the publish, when it
+``exits COUNT`` ends itself between the commit and the publish. ``publishes COUNT`` does so after the publish, when it
 should look whether the lanes of its jobs are served; each is the first one of a group. ``hangs COUNT`` connects, waits
-for the file ``go``, and sends into a connection that somebody has frozen meanwhile, until somebody kills it.
+for the file ``go``, sends into a connection that somebody has frozen meanwhile, and lives until somebody kills it.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def hangs(count: int) -> None:
     while not GO.exists():
         time.sleep(0.02)
     send(count)
+    while True:
+        time.sleep(1)
 
 
 def send(count: int) -> None:

@@ -13,7 +13,9 @@ from typing import Any
 
 from jq_actors.clock import SystemClock
 from jq_actors.config import BrokerConfig
+from jq_actors.dispatcher import Dispatcher
 from jq_actors.events import Event, Events
+from jq_actors.groups import GroupRules
 from jq_actors.job import JobId, new_job_ids
 from jq_actors.outcome import Outcome
 from jq_actors.protocol import Verdict
@@ -140,7 +142,9 @@ async def working(
     transport = make_transport(events)
     await transport.start()
     assert await transport.wait_connected(20)
-    relaying = Relay(store, transport, clock, events, **{"queues": [QUEUE], "interval": NEVER, **relay})
+    rules = relay.get("rules") or GroupRules()
+    dispatcher = Dispatcher(transport, store, clock, events, config=BrokerConfig(), rules=rules)
+    relaying = Relay(store, transport, dispatcher, clock, events, **{"queues": [QUEUE], "interval": NEVER, **relay})
     transport.on_room = relaying.wake
     try:
         yield RelayingWorker(store, transport, relaying, recorder)

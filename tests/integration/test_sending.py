@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dramatiq
 import pytest
@@ -183,6 +186,13 @@ async def note(name: str) -> None: ...
 """
 
 
+def _produce(place: Place, folder: Path, scenario: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own that does what ``scenario`` says, and ends."""
+    script = folder / "producer.py"
+    script.write_text(AT_EXIT.format(configuration=place.configuration, scenario=textwrap.dedent(scenario)))
+    return subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+
+
 @pytest.mark.parametrize(
     ("scenario", "jobs_sent"),
     [
@@ -195,15 +205,69 @@ async def note(name: str) -> None: ...
 )
 def test_send_at_the_end_of_a_process(place_with_rows: Place, tmp_path: Path, scenario: str, jobs_sent: int) -> None:
     """What `send` has returned for is stored, whenever the interpreter ends."""
-    script = tmp_path / "producer.py"
-    script.write_text(AT_EXIT.format(configuration=place_with_rows.configuration, scenario=textwrap.dedent(scenario)))
-
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=30, check=False)
+    done = _produce(place_with_rows, tmp_path, scenario)
 
     assert done.returncode == 0, done.stderr
     with running(place_with_rows.configuration):
         assert len(jobs.find(actor="note").jobs) == jobs_sent
     assert "Traceback" not in done.stderr
+
+
+ENDS_AT_ONCE = {
+    "one by one": "for n in range(1000): note.send(str(n))",
+    "at once": "note.send_many([((str(n),), {}) for n in range(1000)])",
+    "while it connects": "note.send_many([((str(n),), {}) for n in range(2000)])",
+}
+
+
+@pytest.mark.parametrize("how", ENDS_AT_ONCE)
+def test_a_producer_that_ends_at_once_leaves_nothing_between_row_and_broker(
+    rabbit_rows: Place, rabbitmq: Any, tmp_path: Path, how: str
+) -> None:
+    """What it could still publish is at the broker, and the rest is a relay's: no lease has to run out for it."""
+    done = _produce(rabbit_rows, tmp_path, ENDS_AT_ONCE[how])
+
+    assert done.returncode == 0, done.stderr
+    ready, _ = rabbitmq.depth(f"{rabbit_rows.configuration['broker']['namespace']}.default")
+    assert ready > 0
+    with running(rabbit_rows.configuration) as app:
+        runs: list[str] = []
+
+        @actor
+        async def note(name: str) -> None:
+            runs.append(name)
+
+        count = 2000 if how == "while it connects" else 1000
+        with app.worker():
+            app.wait(lambda: len(runs) == count, "all jobs")  # sooner than a lease of 30 s is over
+        assert sorted(runs) == sorted(str(number) for number in range(count))
+
+
+def test_a_producer_that_is_killed_when_send_has_returned_leaves_rows(rabbit_rows: Place, tmp_path: Path) -> None:
+    [persistence, *others] = rabbit_rows.configuration["middleware"]
+    persistence = {"persistence": {**persistence["persistence"], "publish_lease": "1s"}}
+    place = replace(rabbit_rows, configuration={**rabbit_rows.configuration, "middleware": [persistence, *others]})
+    scenario = """
+    import os, signal
+    for n in range(20):
+        note.send(str(n))
+        print(n, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = _produce(place, tmp_path, scenario)
+
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.stdout.split() == [str(number) for number in range(20)]
+    with running(place.configuration) as app:
+
+        @actor
+        async def note(name: str) -> None: ...
+
+        stored = jobs.find(actor="note", limit=100).jobs
+        assert len(stored) == 20
+        with app.worker():
+            ended = [app.ended(job.id) for job in stored]
+        assert {(job.state.value, job.attempt, job.dispatch) for job in ended} == {("succeeded", 1, 1)}
 
 
 def test_with_the_broker_away_jobs_are_stored_and_sent_later(rabbit_rows: Place, unused_tcp_port: int) -> None:
@@ -216,7 +280,7 @@ def test_with_the_broker_away_jobs_are_stored_and_sent_later(rabbit_rows: Place,
             return len(name)
 
         job_id = note.send("stored").job_id
-        assert app.of(SendDeferred)
+        app.wait(lambda: app.of(SendDeferred), "the sender to be told")
         stored = jobs.get(job_id)
     assert stored is not None
     assert stored.state == "queued"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from jq_actors.command import JobCommand
+from jq_actors.dispatcher import FIRST_CONNECT
 from jq_actors.errors import (
     NotStoredError,
     SendUnknownError,
@@ -19,112 +20,30 @@ from jq_actors.errors import (
     StoreUnavailableError,
     StoreUnknownError,
 )
-from jq_actors.events import Events, JobEnqueued, MarkLost, SendDeferred
-from jq_actors.groups import GroupRule, GroupRules
-from jq_actors.sending import FIRST_CONNECT, Sender
-from jq_actors.store.records import NewJob
+from jq_actors.events import JobEnqueued, SendDeferred
+from jq_actors.sending import Sender
 from jq_actors.transport.lane import Lane
-from jq_actors.transport.port import (
-    Deferred,
-    NotPublished,
-    Outgoing,
-    Published,
-    PublishResult,
-    PublishUnknown,
-    TransportHealth,
-)
-from tests.support.clock import FakeClock
+from jq_actors.transport.port import Deferred, Published, PublishResult
 from tests.support.lives import command_for
-from tests.support.recorder import EventRecorder
+from tests.support.publishing import AWAY, DEADLINE, RULES, UNKNOWN, PublishingSite
 
 LEASE = timedelta(seconds=30)
-DEADLINE = timedelta(seconds=10)
-AWAY = NotPublished("away")
-UNKNOWN = PublishUnknown("no answer")
 
 
-class Broker:
-    """The part of a `Transport` that a sender uses; answers as the test says."""
+class Site(PublishingSite):
+    """A sender before a broker and perhaps rows."""
 
-    def __init__(self) -> None:
-        self.connected, self.shared = True, True
-        self.room: dict[str, int] = {}
-        self.results: list[PublishResult] = []
-        self.published: list[Outgoing] = []
-        self.waited: list[float] = []
-        self.starts = 0
-
-    async def start(self) -> None:
-        self.starts += 1
-        await asyncio.sleep(0)
-
-    @property
-    def health(self) -> TransportHealth:
-        return TransportHealth(self.connected)
-
-    async def wait_connected(self, timeout: float) -> bool:
-        self.waited.append(timeout)
-        return self.connected
-
-    def capacity(self, queue: str, *, lanes: bool = False) -> int:
-        return self.room.get(queue, 1_000_000)
-
-    async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        self.published += batch
-        return [self.results.pop(0) if self.results else Published() for _ in batch]
-
-
-class Rows:
-    """The part of a `JobStore` that a sender uses."""
-
-    def __init__(self, clock: FakeClock) -> None:
-        self._clock = clock
-        self.inserted: list[NewJob] = []
-        self.leases: list[timedelta | None] = []
-        self.marked: list[tuple[str, list[str], bool]] = []
-        self.error: Exception | None = None
-        self.mark_error: Exception | None = None
-        self.answers = asyncio.Event()
-        self.answers.set()
-
-    def now(self) -> Any:
-        return self._clock.wall()
-
-    async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> None:
-        await self.answers.wait()
-        if self.error is not None:
-            raise self.error
-        self.inserted += jobs
-        self.leases.append(publish_lease)
-
-    async def mark_published(self, dispatches: Sequence[tuple[str, int]], *, lane_owner: bool = False) -> None:
-        await self.answers.wait()
-        if self.mark_error is not None:
-            raise self.mark_error
-        self.marked.append(("published", [job_id for job_id, _ in dispatches], lane_owner))
-
-    async def release_publish_lease(self, dispatches: Sequence[tuple[str, int]]) -> None:
-        self.marked.append(("released", [job_id for job_id, _ in dispatches], False))
-
-
-class Site:
-    """A sender between a broker and perhaps rows."""
-
-    def __init__(self, *, rows: bool, on_broker_down: Any = "store") -> None:
-        self.clock, self.events, self.broker = FakeClock(), Events(), Broker()
-        self.rows = Rows(self.clock)
-        self.seen = EventRecorder(self.events, JobEnqueued, MarkLost, SendDeferred)
-        self.wakes: list[None] = []
-        broker: Any = self.broker
-        store: Any = self.rows if rows else None
+    def __init__(self, *, rows: bool, on_broker_down: Any = "store", shared: bool = True) -> None:
+        super().__init__(shared=shared)
+        transport: Any = self.broker
         self.sender = Sender(
-            broker,
-            store,
+            transport,
+            self.dispatcher if rows else None,
             self.clock,
             self.events,
             deadline=DEADLINE,
             publish_lease=LEASE,
-            rules=GroupRules((GroupRule("pair-*", concurrency=2),)),
+            rules=RULES,
             on_broker_down=on_broker_down,
         )
         self.sender.on_stored = lambda: self.wakes.append(None)
@@ -182,40 +101,26 @@ async def test_what_is_not_confirmed_raises_and_names_its_jobs(
 # -- with rows: stored is enough
 
 
-async def test_a_job_is_stored_with_a_lease_then_published_then_marked() -> None:
+async def test_a_job_is_stored_with_a_lease_and_published_behind_its_sender() -> None:
     site = Site(rows=True)
     commands = site.commands(2)
     await site.sender.send(commands)
-    await site.sender.close()
     assert [row.id for row in site.rows.inserted] == ids(commands)
     assert site.rows.leases == [LEASE]
+    assert [event.job_id for event in site.seen.of(JobEnqueued)] == ids(commands)
+    assert site.broker.published == [], "nobody has waited for the broker"
+    await site.settled()
+    assert site.published == ids(commands)
     assert [outgoing.delay for outgoing in site.broker.published] == [None, None]
     assert site.rows.marked == [("published", ids(commands), False)]
     assert site.wakes == []
-
-
-async def test_what_lies_in_a_lane_of_this_process_is_marked_as_its_own() -> None:
-    site = Site(rows=True)
-    site.broker.shared = False
-    commands = site.commands()
-    await site.sender.send(commands)
-    await site.sender.close()
-    assert site.rows.marked == [("published", ids(commands), True)]
-
-
-async def test_a_mark_that_cannot_be_written_is_told_and_nothing_else() -> None:
-    site = Site(rows=True)
-    site.rows.mark_error = StoreUnavailableError("away")
-    await site.sender.send(site.commands())
-    await site.sender.close()
-    assert [event.reason for event in site.seen.of(MarkLost)] == ["away"]
-    assert site.seen.of(SendDeferred) == []
 
 
 @pytest.mark.parametrize("rows", [True, False], ids=["rows", "no rows"])
 async def test_a_job_of_a_group_goes_into_its_lane(rows: bool) -> None:
     site = Site(rows=rows)
     await site.sender.send([command_for("send_mail", queue="mail", group="pair-7", row=rows)])
+    await site.settled()
     [outgoing] = site.broker.published
     assert (outgoing.lane, outgoing.group) == (Lane("mail", "pair-7", seats=2), "pair-7")
     assert [row.group for row in site.rows.inserted] == (["pair-7"] if rows else [])
@@ -233,15 +138,30 @@ async def test_what_is_due_later_is_left_to_the_relay() -> None:
     site = Site(rows=True)
     later, now = site.commands(delay=timedelta(seconds=60)), site.commands()
     await site.sender.send([*later, *now])
+    await site.settled()
     assert [row.id for row in site.rows.inserted] == ids([*later, *now])
     assert [outgoing.job_id for outgoing in site.broker.published] == ids(now)
     assert site.wakes == [None]
 
 
+async def test_what_waits_in_its_group_is_not_published() -> None:
+    site = Site(rows=True)
+    first, second = [command_for("send_mail", group="g") for _ in range(2)]
+    site.rows.waiting = {second.job_id}
+    await site.sender.send([first, second])
+    await site.settled()
+    assert site.published == [first.job_id]
+    assert site.wakes == [], "no relay has anything to do"
+
+
+@pytest.mark.parametrize("trouble", ["away", "blocked"])
 @pytest.mark.parametrize("on_broker_down", ["store", "raise"])
-async def test_with_the_broker_away_a_job_is_stored_and_the_caller_told_as_it_wants(on_broker_down: str) -> None:
+async def test_with_the_broker_away_a_job_is_stored_and_the_caller_told_as_it_wants(
+    on_broker_down: str, trouble: str
+) -> None:
     site = Site(rows=True, on_broker_down=on_broker_down)
-    site.broker.connected = False
+    await site.dispatcher.connected()  # it was there
+    site.broker.connected, site.broker.blocked = trouble != "away", trouble == "blocked"
     commands = site.commands()
     if on_broker_down == "raise":
         with pytest.raises(StoredNotSentError) as raised:
@@ -256,35 +176,80 @@ async def test_with_the_broker_away_a_job_is_stored_and_the_caller_told_as_it_wa
     assert site.wakes == [None]
 
 
-async def test_only_the_first_sending_of_a_process_waits_for_the_broker() -> None:
+async def test_nobody_waits_for_the_first_connection_of_a_process() -> None:
     site = Site(rows=True)
     site.broker.connected = False
     for _ in range(3):
         await site.sender.send(site.commands())
-    assert site.broker.waited == [FIRST_CONNECT]
     assert site.broker.starts == 1
+    assert site.rows.leases == [LEASE] * 3
+    site.broker.connected = True
+    site.broker.comes.set()
+    await site.settled()
+    assert site.published == [row.id for row in site.rows.inserted]
+
+
+async def test_who_wants_the_confirm_waits_a_moment_for_the_first_connection() -> None:
+    site = Site(rows=True, on_broker_down="raise")
+    site.broker.connected = False
+    sending = asyncio.create_task(site.sender.send(site.commands()))
+    await site.settled()
+    assert site.broker.waited == [FIRST_CONNECT]
+    assert site.rows.inserted == []
+    site.broker.comes.set()
+    with pytest.raises(StoredNotSentError):
+        await sending
+    assert site.rows.leases == [None]
+
+
+async def test_who_wants_the_confirm_waits_for_it() -> None:
+    site = Site(rows=True, on_broker_down="raise")
+    site.broker.answers.clear()
+    commands = site.commands(3)
+    sending = asyncio.create_task(site.sender.send(commands))
+    await site.settled()
+    assert site.published == ids(commands)
+    assert not sending.done()
+    site.broker.results = [Published(), AWAY, UNKNOWN]
+    site.broker.answers.set()
+    with pytest.raises(StoredNotSentError, match="away") as raised:
+        await sending
+    assert list(raised.value.job_ids) == ids(commands)[1:]
+    assert [event.count for event in site.seen.of(SendDeferred)] == [2]
+
+
+async def test_who_wants_the_confirm_has_sent_when_it_came() -> None:
+    site = Site(rows=True, on_broker_down="raise")
+    commands = [*site.commands(), *site.commands(delay=timedelta(seconds=60))]
+    await site.sender.send(commands)
+    assert site.published == ids(commands[:1])
+    await site.sender.send(commands[1:])  # with nothing to publish there is nothing to wait for
+    assert site.published == ids(commands[:1])
+
+
+async def test_who_sends_faster_than_the_broker_takes_waits_before_anything_is_stored() -> None:
+    site = Site(rows=True)
+    site.broker.answers.clear()
+    await site.sender.send(site.commands(1000))
+    sending = asyncio.create_task(site.sender.send(site.commands()))
+    await site.settled()
+    assert len(site.rows.inserted) == 1000
+    site.broker.answers.set()
+    await sending
+    assert len(site.rows.inserted) == 1001
 
 
 async def test_without_room_in_the_lane_a_batch_waits_in_its_rows() -> None:
-    site = Site(rows=True)
+    site = Site(rows=True, shared=False)
     site.broker.room = {"default": 2}
     await site.sender.send(site.commands(3))
+    await site.settled()
     assert site.broker.published == []
     assert site.rows.leases == [None]
     assert (site.wakes, site.seen.of(SendDeferred)) == ([None], [])
     await site.sender.send(site.commands(2))
+    await site.settled()
     assert len(site.broker.published) == 2
-
-
-async def test_each_publishing_is_marked_as_what_it_came_to() -> None:
-    site = Site(rows=True)
-    site.broker.results = [Published(), AWAY, UNKNOWN, Deferred()]
-    commands = site.commands(4)
-    await site.sender.send(commands)
-    await site.sender.close()
-    first, away, _, deferred = ids(commands)
-    assert sorted(site.rows.marked) == [("published", [first], False), ("released", [away, deferred], False)]
-    assert [event.count for event in site.seen.of(SendDeferred)] == [2], "what merely waits for room is no trouble"
 
 
 @pytest.mark.parametrize(
@@ -304,6 +269,7 @@ async def test_an_insert_that_fails_says_what_is_known(error: Exception, told: t
     assert isinstance(raised.value, NotStoredError | SendUnknownError)
     assert type(raised.value) is told
     assert list(raised.value.job_ids) == ids(commands)
+    await site.settled()
     assert site.broker.published == []
 
 
@@ -313,18 +279,6 @@ async def test_an_insert_without_an_answer_is_not_known(monkeypatch: pytest.Monk
     monkeypatch.setattr(site.sender, "_deadline", 0.01)
     with pytest.raises(SendUnknownError, match="may be stored"):
         await site.sender.send(site.commands())
-
-
-async def test_closing_waits_for_the_marks_under_way() -> None:
-    site = Site(rows=True)
-    await site.sender.send(site.commands())
-    site.rows.answers.clear()
-    closing = asyncio.create_task(site.sender.close())
-    await asyncio.sleep(0)
-    assert not closing.done()
-    site.rows.answers.set()
-    await closing
-    assert len(site.rows.marked) == 1
 
 
 async def test_what_runs_for_ever_does_not_carry_the_context_of_the_first_sender() -> None:
