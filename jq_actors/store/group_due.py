@@ -40,7 +40,7 @@ class GroupDue:
             .limit(sa.bindparam("limit", type_=sa.Integer))
         )
         columns = (c.id, c.group_key, c.has_place, c.order_key, c.due_at, c.seq)
-        self._due = sa.select(*columns).join(ids, ids.c.id == c.id).where(*due)
+        self._due: sa.Select[Any] = sa.select(*columns).join(ids, ids.c.id == c.id).where(*due)
         this = sa.update(tables.jobs).where(c.id == ids.c.id, c.wake_at <= _NOW)
         leased = queued_anew(tables.jobs) | {"publish_at": sa.bindparam("lease", type_=UtcDateTime)}
         self._go_on = this.where(c.has_place).values(leased).returning(*dispatch_columns(tables.jobs))
@@ -65,7 +65,7 @@ class GroupDue:
         groups = await self._rows.lock(connection, {row.group_key for row in candidates}, now)
         batch = encode_rows([{"id": row.id} for row in candidates])
         # Read anew under the locks: another relay may have woken some of them.
-        found: Sequence[Row] = (await connection.execute(self._due, {"batch": batch, "now": now})).all()
+        found = (await connection.execute(self._due, {"batch": batch, "now": now})).all()
         rows = [row for row in found if row.group_key in groups]
         holding = [row for row in rows if row.has_place and groups[row.group_key].paused is None]
         stopped = [row for row in rows if row.has_place and groups[row.group_key].paused is not None]

@@ -13,7 +13,7 @@ import pytest
 
 from jq_actors import actor, current_job, jobs
 from jq_actors.errors import GroupFullError, PositionTakenError
-from jq_actors.events import GroupBlocked, JobFailed, JobRetryScheduled
+from jq_actors.events import JobFailed, JobRetryScheduled
 from tests.support.application import Application, Place, running
 
 
@@ -261,8 +261,6 @@ def test_a_failed_job_takes_the_rest_of_its_group_with_it(grouped_rows: Applicat
 
 
 def test_a_paused_group_starts_nothing_and_its_neighbours_go_on(grouped_rows: Application, diary: Diary) -> None:
-    grouped_rows.record(GroupBlocked)
-
     @actor(group="{name}")
     async def step(name: str, number: int) -> None:
         diary.end(name, number)
