@@ -18,6 +18,7 @@
     ├── StoreError
     │   ├── StoreUnavailableError      the database is away; it is tried again
     │   │   └── StoreUnknownError      it went away while it committed: it may be written
+    │   ├── StoreItemError             others are written, and this cannot be
     │   └── NotMigratedError           the tables are missing or of another version
     └── ResultError                    why there is no result
         ├── JobNotFoundError · JobFailedError · JobCancelledError · JobSupersededError
@@ -139,6 +140,10 @@ class StoreUnavailableError(StoreError):
 class StoreUnknownError(StoreUnavailableError):
     """The database went away while it committed: what had to be written may be written. Any other
     `StoreUnavailableError` says that it surely is not."""
+
+
+class StoreItemError(StoreError):
+    """The database takes others like this one, and does not take this one, time and again."""
 
 
 class NotMigratedError(StoreError):

@@ -26,6 +26,8 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 MAX_CONFLICTS = 20
 """How often a transaction that lost against others is repeated."""
+ANSWER_TIMEOUT = 5.0
+"""Seconds in which a database that is there answers."""
 
 
 class Database:
@@ -75,6 +77,14 @@ class Database:
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""
         return await self._in_own_task(self._read(work, unready=unready))
+
+    async def answers(self) -> bool:
+        """Whether the database answers the smallest of questions; whether it can be written to is another matter."""
+        try:
+            await self._in_own_task(self._ask())
+        except (StoreError, sa.exc.StatementError, OSError, TimeoutError, sa.exc.TimeoutError):
+            return False
+        return True
 
     async def measure(self) -> timedelta:
         """How far the server's clock is ahead of this machine's; nothing, if less than this can tell.
@@ -126,6 +136,11 @@ class Database:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+    async def _ask(self) -> None:
+        reader, _, _ = await self._connected(unready=False)
+        async with asyncio.timeout(ANSWER_TIMEOUT), reader.connect() as connection:
+            await connection.execute(sa.select(1))
 
     async def _read(self, work: Work[T], *, unready: bool) -> T:
         reader, _, _ = await self._connected(unready=unready)
