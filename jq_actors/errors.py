@@ -5,6 +5,7 @@
     ├── ActorOptionError               an @actor or send option that is unknown or out of range
     ├── ArgumentError                  an argument that does not fit the signature, or cannot become JSON
     ├── CommandTooLargeError           an encoded command above the size cap
+    ├── ResultTooLargeError            what an actor returned is above the size cap
     ├── DecodeError                    a delivery that is no command
     ├── RequiresPersistenceError       asked for something that needs a row, without `persistence`
     ├── RuntimeStateError              called from a thread, or at a time, where it cannot work
@@ -79,6 +80,17 @@ class CommandTooLargeError(JobQueueError, ValueError):
         super().__init__(
             f"A command for {actor_name!r} has {size} bytes; the limit is {limit} (broker.max_command_size). "
             "Store the data elsewhere and send a reference."
+        )
+
+
+class ResultTooLargeError(JobQueueError, ValueError):
+    """What an actor returned is larger, as JSON, than the cap."""
+
+    def __init__(self, actor_name: str, size: int, limit: int) -> None:
+        self.actor_name, self.size, self.limit = actor_name, size, limit
+        super().__init__(
+            f"The result of {actor_name!r} has {size} bytes; the limit is {limit} (persistence.max_result_size). "
+            "Its work is done: store the data elsewhere and return a reference."
         )
 
 
