@@ -9,7 +9,7 @@ import dramatiq
 from dramatiq.middleware import AsyncIO, CurrentMessage, MiddlewareError, ShutdownNotifications, SkipMessage, TimeLimit
 
 from .current import RunningJob
-from .errors import ArgumentError
+from .errors import ArgumentError, ResultTooLargeError
 from .handoff import Handoff, JobProxy
 from .middleware import JobMiddleware
 from .outcome import Failed, Failure, Outcome, Succeeded, Unhandled, failure_of, outcome_of
@@ -38,10 +38,15 @@ NO_ACTOR = "no actor called"
 
 
 class Caller:
-    """Calls actors. ``hooks`` are the plain Dramatiq middleware whose hooks have to fire around async actors too."""
+    """Calls actors. ``hooks`` are the plain Dramatiq middleware whose hooks have to fire around async actors too.
 
-    def __init__(self, broker: dramatiq.Broker, handoff: Handoff) -> None:
+    Parameters:
+      max_result_size: most bytes of a result; ``None``: it is not kept.
+    """
+
+    def __init__(self, broker: dramatiq.Broker, handoff: Handoff, max_result_size: int | None = None) -> None:
         self._broker, self._handoff = broker, handoff
+        self._max_result_size = max_result_size
         self._hooks = [layer for layer in broker.middleware if _hooks_into_runs(layer)]
 
     async def __call__(self, job: RunningJob) -> Outcome:
@@ -55,7 +60,7 @@ class Caller:
             return Unhandled(str(error))
         try:
             if actor.is_async and not self._hooks:
-                return _succeeded(actor, await actor.fn(*args, **kwargs))
+                return self._succeeded(actor, await actor.fn(*args, **kwargs))
             return await self._call_with_hooks(job, actor, JobProxy(job, args, kwargs))
         except asyncio.CancelledError as error:
             if _is_asked_to_stop():
@@ -72,7 +77,19 @@ class Caller:
         if proxy.failed:  # a middleware has called message.fail(): no more tries, as in Dramatiq
             failure = Failure(None, FAILED_BY_HOOK) if proxy.raised is None else failure_of(proxy.raised)
             return Failed(failure, retryable=False)
-        return _succeeded(actor, proxy.result) if proxy.raised is None else outcome_of(proxy.raised)
+        return self._succeeded(actor, proxy.result) if proxy.raised is None else outcome_of(proxy.raised)
+
+    def _succeeded(self, actor: JobActor[..., Any], value: Any) -> Outcome:
+        try:
+            succeeded = Succeeded(actor.arguments.result_to_json(value))
+            if value is not None and self._max_result_size is not None:
+                size = len(succeeded.encoded() or "")
+                if size > self._max_result_size:
+                    raise ResultTooLargeError(actor.actor_name, size, self._max_result_size)
+        except (ArgumentError, ResultTooLargeError) as error:
+            # Its work is done: another run would do it twice, and return the like.
+            return Failed(failure_of(error), retryable=False)
+        return succeeded
 
     async def _run_async(self, actor: JobActor[..., Any], proxy: JobProxy) -> None:
         try:
@@ -113,13 +130,6 @@ class Caller:
 def _is_asked_to_stop() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _succeeded(actor: JobActor[..., Any], value: Any) -> Outcome:
-    try:
-        return Succeeded(actor.arguments.result_to_json(value))
-    except ArgumentError as error:  # its work is done: another run would do it twice, and return the like
-        return Failed(failure_of(error), retryable=False)
 
 
 def _hooks_into_runs(layer: dramatiq.Middleware) -> bool:

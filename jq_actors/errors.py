@@ -5,6 +5,7 @@
     ├── ActorOptionError               an @actor or send option that is unknown or out of range
     ├── ArgumentError                  an argument that does not fit the signature, or cannot become JSON
     ├── CommandTooLargeError           an encoded command above the size cap
+    ├── ResultTooLargeError            what an actor returned is above the size cap
     ├── DecodeError                    a delivery that is no command
     ├── RequiresPersistenceError       asked for something that needs a row, without `persistence`
     ├── RuntimeStateError              called from a thread, or at a time, where it cannot work
@@ -18,6 +19,7 @@
     ├── StoreError
     │   ├── StoreUnavailableError      the database is away; it is tried again
     │   │   └── StoreUnknownError      it went away while it committed: it may be written
+    │   ├── StoreItemError             others are written, and this cannot be
     │   └── NotMigratedError           the tables are missing or of another version
     └── ResultError                    why there is no result
         ├── JobNotFoundError · JobFailedError · JobCancelledError · JobSupersededError
@@ -81,6 +83,17 @@ class CommandTooLargeError(JobQueueError, ValueError):
         )
 
 
+class ResultTooLargeError(JobQueueError, ValueError):
+    """What an actor returned is larger, as JSON, than the cap."""
+
+    def __init__(self, actor_name: str, size: int, limit: int) -> None:
+        self.actor_name, self.size, self.limit = actor_name, size, limit
+        super().__init__(
+            f"The result of {actor_name!r} has {size} bytes; the limit is {limit} (persistence.max_result_size). "
+            "Its work is done: store the data elsewhere and return a reference."
+        )
+
+
 class DecodeError(JobQueueError, ValueError):
     """The body of a delivery is not a command."""
 
@@ -139,6 +152,10 @@ class StoreUnavailableError(StoreError):
 class StoreUnknownError(StoreUnavailableError):
     """The database went away while it committed: what had to be written may be written. Any other
     `StoreUnavailableError` says that it surely is not."""
+
+
+class StoreItemError(StoreError):
+    """The database takes others like this one, and does not take this one, time and again."""
 
 
 class NotMigratedError(StoreError):

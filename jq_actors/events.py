@@ -500,7 +500,8 @@ class StoreFlushed(Event):
 
 @dataclass(frozen=True, slots=True)
 class StoreRefused(Event):
-    """The database can never take this one write (``kind`` as in `StoreFlushed`); its caller gets the error."""
+    """The database does not take this one write (``kind`` as in `StoreFlushed`), and takes others; its caller gets the
+    error."""
 
     kind: str
     error: str

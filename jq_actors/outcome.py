@@ -5,8 +5,9 @@ Policy (retry, settle, acknowledge) is a function of an outcome. Every ``match``
 
 from __future__ import annotations
 
+import json
 import traceback as tracebacks
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -35,6 +36,17 @@ class Succeeded:
     """The actor returned ``value``, a JSON value."""
 
     value: Any = None
+    _encoded: str | None = field(default=None, init=False, compare=False, repr=False)
+
+    def encoded(self) -> str | None:
+        """``value`` as JSON text in ASCII, made once; ``None``: there is none.
+
+        Raises:
+          TypeError, ValueError, RecursionError: it is no JSON value.
+        """
+        if self._encoded is None and self.value is not None:
+            object.__setattr__(self, "_encoded", json.dumps(self.value, separators=(",", ":")))
+        return self._encoded
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,7 +56,9 @@ class Serving:
         self._store, self._transport = runtime.store, runtime.transport
         self.actor_loop = LoopThread("jq-actors")
         self.handoff = Handoff()
-        bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, Caller(runtime.broker, self.handoff)))
+        max_result_size = None if runtime.persistence is None else runtime.persistence.max_result_size
+        caller = Caller(runtime.broker, self.handoff, max_result_size)
+        bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, caller))
         self.executor = Executor(self._ledger(), bridge, runtime.actors, runtime.groups, self._clock, self._events)
         self.intake = Intake(self.executor, runtime.actors, threads, self._clock, self._events)
         self.watchdog = Watchdog(

@@ -5,11 +5,8 @@ Nearly all are plain. A transaction around one statement costs two round trips m
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime
-
-from jq_actors.errors import StoreError, StoreUnavailableError, StoreUnknownError
 
 from .claims import Claims
 from .database import Database
@@ -19,7 +16,10 @@ from .settles import SettledBatch, Settles
 
 
 class Commits:
-    """Commits batches of them. ``again``: an earlier try may have been committed, wholly or in part."""
+    """Commits batches of them. ``again``: an earlier try may have been committed, wholly or in part.
+
+    What raises may have been committed in part, whatever the error: the next try has to say so.
+    """
 
     def __init__(self, database: Database, claims: Claims, settles: Settles) -> None:
         self._database, self._claims, self._settles = database, claims, settles
@@ -32,8 +32,7 @@ class Commits:
         rest = plain.unanswered(requests)
         if not rest:
             return plain
-        with _perhaps_written(again or bool(plain.answers)):
-            claimed = await self._database.write(lambda c: self._claims.write(c, rest, now, again=again))
+        claimed = await self._database.write(lambda c: self._claims.write(c, rest, now, again=again))
         claimed.answers |= plain.answers
         return claimed
 
@@ -49,19 +48,5 @@ class Commits:
         rest = [settlement for settlement in settlements if settlement.run_token not in plain.written]
         if not rest:
             return plain
-        with _perhaps_written(again or bool(plain.written)):
-            settled = await self._database.write(lambda c: self._settles.write(c, rest, now, lease, again=again))
+        settled = await self._database.write(lambda c: self._settles.write(c, rest, now, lease, again=again))
         return plain.joined(settled)
-
-
-@contextmanager
-def _perhaps_written(is_so: bool) -> Iterator[None]:
-    """When the rest is refused after a part was committed, the next try of that part has to know it."""
-    try:
-        yield
-    except StoreUnavailableError:
-        raise
-    except StoreError as error:
-        if is_so:
-            raise StoreUnknownError(f"A part may be written; the rest is refused: {error}") from error
-        raise

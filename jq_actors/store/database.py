@@ -26,6 +26,8 @@ Work = Callable[[AsyncConnection], Awaitable[T]]
 
 MAX_CONFLICTS = 20
 """How often a transaction that lost against others is repeated."""
+ANSWER_TIMEOUT = 5.0
+"""Seconds in which a database that is there answers."""
 
 
 class Database:
@@ -76,6 +78,14 @@ class Database:
         """Do ``work``, which changes nothing. Raises as `write` does."""
         return await self._in_own_task(self._read(work, unready=unready))
 
+    async def answers(self) -> bool:
+        """Whether the database answers the smallest of questions; whether it can be written to is another matter."""
+        try:
+            await self._in_own_task(self._ask())
+        except (StoreError, sa.exc.StatementError, OSError, TimeoutError, sa.exc.TimeoutError):
+            return False
+        return True
+
     async def measure(self) -> timedelta:
         """How far the server's clock is ahead of this machine's; nothing, if less than this can tell.
 
@@ -111,13 +121,15 @@ class Database:
             if late:
                 await asyncio.wait(late)
         if self._engines is not None:
-            await self._engines[0].dispose()
+            reader, _, each_alone = self._engines
+            await reader.dispose()
+            await each_alone.dispose()
 
     @property
     def checked_out(self) -> int:
         """Connections in use now."""
-        pool = None if self._engines is None else self._engines[0].pool
-        return pool.checkedout() if isinstance(pool, sa.pool.QueuePool) else 0
+        pools = [] if self._engines is None else [self._engines[0].pool, self._engines[2].pool]
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool))
 
     # -- one transaction
 
@@ -126,6 +138,11 @@ class Database:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+    async def _ask(self) -> None:
+        reader, _, _ = await self._connected(unready=False)
+        async with asyncio.timeout(ANSWER_TIMEOUT), reader.connect() as connection:
+            await connection.execute(sa.select(1))
 
     async def _read(self, work: Work[T], *, unready: bool) -> T:
         reader, _, _ = await self._connected(unready=unready)
@@ -198,19 +215,25 @@ class Database:
         return self._engines
 
     def _make_engines(self) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
-        """One that reads, one that writes, and one each of whose statements is committed by itself, on one pool."""
+        """One that reads, one that writes, and one each of whose statements is committed by itself."""
+        engine = self._make_engine()
+        self.dialect.configure(engine)
+        # Connections of its own: its statements are planned in another way, and wait for no transaction.
+        each_alone = self._make_engine(isolation_level="AUTOCOMMIT")
+        self.dialect.configure(each_alone, each_alone=True)
+        return engine, engine.execution_options(**{WRITES: True}), each_alone
+
+    def _make_engine(self, **options: Any) -> AsyncEngine:
         try:
-            engine = create_async_engine(
+            return create_async_engine(
                 self._url,
                 hide_parameters=True,  # they hold jobs' arguments
                 enable_from_linting=False,  # joining a batch with the one row of a worker multiplies nothing
                 **self.dialect.engine_options(self._url, self._pool_size),
+                **options,
             )
         except ModuleNotFoundError as error:
             raise StoreError(f"{self.description} needs a driver: pip install {error.name}.") from error
-        self.dialect.configure(engine)
-        writer = engine.execution_options(**{WRITES: True})
-        return engine, writer, engine.execution_options(isolation_level="AUTOCOMMIT")
 
     def _translated(self, error: sa.exc.StatementError, *, committing: bool) -> Exception:
         reason = str(error.orig or error).strip().partition("\n")[0]

@@ -63,8 +63,8 @@ class Dialect(ABC):
         """Arguments of ``create_async_engine``."""
 
     @abstractmethod
-    def configure(self, engine: AsyncEngine) -> None:
-        """Set up the engine's connections and transactions."""
+    def configure(self, engine: AsyncEngine, *, each_alone: bool = False) -> None:
+        """Set up the engine's connections and transactions. ``each_alone``: each statement is a transaction."""
 
     @abstractmethod
     def describe(self, url: sa.URL) -> str:

@@ -54,9 +54,6 @@ class PostgreSQL(Dialect):
     nests_writes = True
 
     _SESSION = (
-        # A plan that was made for an empty table would scan a full one until the next ANALYZE; planning anew costs
-        # a flush some 0.2 ms.
-        "SET plan_cache_mode = force_custom_plan",
         # What is asked for is in memory. By default the planner reads a whole small table rather than some of its rows
         # by their ids.
         "SET random_page_cost = 1.1",
@@ -66,7 +63,15 @@ class PostgreSQL(Dialect):
         "SET TIME ZONE 'UTC'",
         # A process that is stopped (SIGSTOP, a frozen host) within a transaction must not keep its rows locked.
         "SET idle_in_transaction_session_timeout = '15s'",
+        # A row that an operator's transaction keeps locked must not cost the others a deadline each time it is tried.
+        "SET lock_timeout = '5s'",
     )
+    # A plan that was made for an empty table would scan a full one until the next ANALYZE; planning anew costs
+    # a statement some 0.2 ms.
+    _PLANNED_EACH_TIME = ("SET plan_cache_mode = force_custom_plan",)
+    # The few statements that are a transaction each would be planned for longer than they run. They find rows by
+    # indexes, however many there are: with this their plan is right for an empty table, too.
+    _PLANNED_ONCE = ("SET plan_cache_mode = force_generic_plan", "SET enable_seqscan = off")
 
     def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:
         """See Dialect."""
@@ -76,13 +81,13 @@ class PostgreSQL(Dialect):
             connect = {"connect_timeout": 10, "application_name": "jq_actors"}
         return {"pool_size": pool_size, "max_overflow": 2, "connect_args": connect}
 
-    def configure(self, engine: AsyncEngine) -> None:
+    def configure(self, engine: AsyncEngine, *, each_alone: bool = False) -> None:
         """See Dialect."""
 
         @event.listens_for(engine.sync_engine, "connect")
         def set_up(connection: Any, _record: Any) -> None:
             cursor = connection.cursor()
-            for statement in self._SESSION:
+            for statement in self._SESSION + (self._PLANNED_ONCE if each_alone else self._PLANNED_EACH_TIME):
                 cursor.execute(statement)
             cursor.close()
             connection.commit()
@@ -105,13 +110,6 @@ class PostgreSQL(Dialect):
         """See Dialect."""
         return column.op("@>", is_comparison=True)(sa.cast(sa.literal(list(tags), postgresql.JSONB), postgresql.JSONB))
 
-    def first_of_each(
-        self, outer: sa.FromClause, table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any]
-    ) -> sa.Join:
-        """See Dialect."""
-        found = keys.correlate(outer).lateral("found")
-        return outer.join(found, sa.true()).join(table, key == found.c[0])
-
     def each_with(
         self, outer: sa.FromClause, keys: sa.Select[Any], table: sa.Table, key: sa.ColumnElement[Any]
     ) -> sa.FromClause:
@@ -128,6 +126,8 @@ class PostgreSQL(Dialect):
 
     async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
         """See Dialect."""
+        # As long as the others need for it.
+        await connection.execute(sa.text("SET LOCAL lock_timeout = 0"))
         key = zlib.crc32(f"jq_actors:{jobs_table}".encode())
         await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
@@ -138,12 +138,13 @@ class PostgreSQL(Dialect):
         match getattr(error.orig, "sqlstate", None):
             case "40001" | "40P01":
                 return Fault.CONFLICT
-            case str(state) if state[:2] in ("22", "23"):
-                return Fault.REFUSED
+            case str(state) if state[:2] in ("22", "23", "54"):
+                return Fault.REFUSED  # what cannot be, what must not be, and what is too large
             case None if isinstance(getattr(error.orig, "__cause__", None), ValueError):
                 return Fault.REFUSED  # asyncpg could not encode a parameter
             case _:
-                # Also a missing table or right: until an operator puts it in order, no outcome is thrown away.
+                # Also a missing table or right, a full disk, a row that somebody keeps locked: until an operator puts
+                # it in order, no outcome is thrown away, unless others can be written (`SetAside`).
                 return Fault.AWAY
 
 
@@ -167,7 +168,7 @@ class SQLite(Dialect):
         """See Dialect."""
         return {"pool_size": pool_size, "max_overflow": 2}
 
-    def configure(self, engine: AsyncEngine) -> None:
+    def configure(self, engine: AsyncEngine, *, each_alone: bool = False) -> None:
         """See Dialect."""
 
         @event.listens_for(engine.sync_engine, "connect")
@@ -209,12 +210,6 @@ class SQLite(Dialect):
         """See Dialect."""
         each = sa.func.json_each(column).table_valued("value")
         return sa.and_(*(sa.exists(sa.select(each.c.value).where(each.c.value == tag)) for tag in tags))
-
-    def first_of_each(
-        self, outer: sa.FromClause, table: sa.Table, key: sa.Column[Any], keys: sa.Select[Any]
-    ) -> sa.Join:
-        """See Dialect."""
-        return outer.join(table, key.in_(keys.correlate(outer)))
 
     def each_with(
         self, outer: sa.FromClause, keys: sa.Select[Any], table: sa.Table, key: sa.ColumnElement[Any]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, assert_never
@@ -89,7 +88,7 @@ def _payload_row(settlement: Settlement) -> Row | None:
         trace = storable(failure.traceback, len(failure.traceback))
         return {"job_id": settlement.job_id, "result": None, "error": error, "traceback": trace}
     if isinstance(settlement.outcome, Succeeded) and settlement.outcome.value is not None:
-        result = json.dumps(settlement.outcome.value, separators=(",", ":"))
+        result = settlement.outcome.encoded()
         return {"job_id": settlement.job_id, "result": result, "error": None, "traceback": None}
     return None
 

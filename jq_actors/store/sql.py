@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from jq_actors.clock import Clock
-from jq_actors.errors import NotStoredError
+from jq_actors.errors import NotStoredError, StoreItemError, StoreUnavailableError
 from jq_actors.events import Events, JobsReleased
 from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Interrupted, Retrying, Snoozed
@@ -47,6 +48,7 @@ from .recovery import Recovering
 from .relay_queries import RelayQueries
 from .retention import Pruning
 from .settles import Settles
+from .sizes import size_of_insertion, size_of_request, size_of_settlement
 from .sql_groups import GroupParts, SqlGroups
 from .tables import tables_for
 from .take_overs import TakeOvers
@@ -106,12 +108,21 @@ class SqlStore(SqlGroups):
         self.on_released: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_due: Callable[[datetime], None] = lambda _: None
         super().__init__(self._db, tables, events, parts)
-        self._claiming = GroupCommit("claim", self._write_claims, clock=clock, events=events, abandoned=self._give_back)
-        self._settling = GroupCommit(
-            "settle", self._write_settlements, clock=clock, events=events, abandoned=self._give_back_next
+        of_all: dict[str, Any] = {"answers": self._db.answers, "clock": clock, "events": events}
+        self._claiming = GroupCommit(
+            "claim", self._write_claims, **of_all, abandoned=self._give_back, size=size_of_request
         )
-        self._inserting = GroupCommit("insert", self._write_jobs, clock=clock, events=events, patient=False)
-        self._marking = GroupCommit("mark", self._write_marks, clock=clock, events=events, patient=False)
+        self._settling = GroupCommit(
+            "settle",
+            self._write_settlements,
+            **of_all,
+            abandoned=self._give_back_next,
+            size=size_of_settlement,
+        )
+        self._inserting: GroupCommit[Insertion, Inserted] = GroupCommit(
+            "insert", self._write_jobs, **of_all, size=size_of_insertion, patient=False
+        )
+        self._marking = GroupCommit("mark", self._write_marks, **of_all, patient=False)
 
     # -- open and close
 
@@ -147,7 +158,11 @@ class SqlStore(SqlGroups):
 
     async def claim(self, request: ClaimRequest) -> Claim:
         """See JobStore. A caller that is cancelled gives back what it was granted."""
-        return await self._claiming.add(request)
+        try:
+            return await self._claiming.add(request)
+        except StoreItemError as error:
+            # Its delivery is neither buried nor looked into as a fault of ours: whoever holds its row may let go of it.
+            raise StoreUnavailableError(str(error)) from error
 
     async def settle(self, settlement: Settlement) -> Settled:
         """See JobStore. It is written even when the caller is cancelled."""

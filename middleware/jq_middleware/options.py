@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jq_actors.durations import format_duration, parse_duration
+from jq_actors.durations import format_duration, parse_duration, parse_size
 
 
 def duration(name: str, value: object, *, at_least: timedelta = timedelta()) -> timedelta:
@@ -28,6 +28,19 @@ def whole_number(name: str, value: object, *, at_least: int, at_most: int | None
     if value < at_least or (at_most is not None and value > at_most):
         raise ValueError(f"{name} must be a whole number {bounds}, not {value}")
     return value
+
+
+def size(name: str, value: object, *, at_least: int, at_most: int) -> int:
+    """``value`` as a number of bytes: an int, or text such as ``512K``, ``1MiB``."""
+    if not isinstance(value, str | int):
+        raise ValueError(f"{name} must be a size such as 1MiB, not {value!r}")
+    try:
+        parsed = parse_size(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if not at_least <= parsed <= at_most:
+        raise ValueError(f"{name} must be from {at_least} to {at_most} bytes, not {value!r}")
+    return parsed
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:

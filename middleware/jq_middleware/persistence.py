@@ -16,7 +16,7 @@ from jq_actors.store.port import JobStore
 from jq_actors.store.records import Leases, Retention
 from jq_actors.urls import mask_url
 
-from .options import duration, one_of, switch, whole_number
+from .options import duration, one_of, size, switch, whole_number
 
 if TYPE_CHECKING:
     from jq_actors.runtime import Runtime
@@ -48,6 +48,7 @@ class Persistence(JobMiddleware):
       on_broker_down: ``store``: a sending succeeds as soon as its row is stored; ``raise``: it raises
         `StoredNotSentError` when the broker did not take it yet. The relay sends it either way.
       pool_size: connections to the database in each process.
+      max_result_size: most bytes of what a job returns, as JSON: from 1K to 64M. A job that returns more has failed.
     """
 
     brings_store: ClassVar[bool] = True
@@ -64,6 +65,7 @@ class Persistence(JobMiddleware):
         max_crashes: int = 3,
         on_broker_down: str = "store",
         pool_size: int = 2,
+        max_result_size: str | int = "1MiB",
     ) -> None:
         self.url = _checked_url(url)
         self.jobs_table = _checked_table(jobs_table)
@@ -71,6 +73,7 @@ class Persistence(JobMiddleware):
         self.relay_interval = duration("relay_interval", relay_interval, at_least=timedelta(milliseconds=50))
         self.on_broker_down = one_of("on_broker_down", on_broker_down, ("store", "raise"))
         self.pool_size = whole_number("pool_size", pool_size, at_least=1, at_most=100)
+        self.max_result_size = size("max_result_size", max_result_size, at_least=1 << 10, at_most=64 << 20)
         self.leases = Leases(
             publish=duration("publish_lease", publish_lease, at_least=_SECOND),
             max_crashes=whole_number("max_crashes", max_crashes, at_least=1),

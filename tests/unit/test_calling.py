@@ -116,6 +116,29 @@ async def test_a_value_is_stored_as_json() -> None:
     assert await Caller(broker, Handoff())(job(act)) == Succeeded([1, 2])
 
 
+@pytest.mark.parametrize("hooks", [False, True])
+async def test_a_result_that_is_too_large_fails_the_job_for_good(hooks: bool) -> None:
+    broker = RecordingBroker([])
+    if hooks:  # the other way through the caller
+        broker.add_middleware(Notes())
+
+    @actor(broker=broker)
+    async def act(length: int) -> str:
+        return "x" * length
+
+    caller = Caller(broker, Handoff(), max_result_size=100)
+    assert await caller(job(act, 98)) == Succeeded("x" * 98)  # with its quotes it is 100
+    outcome = await caller(job(act, 99))
+    assert isinstance(outcome, Failed)
+    assert not outcome.retryable
+    assert "The result of 'act' has 101 bytes; the limit is 100 (persistence.max_result_size)" in outcome.failure.error
+
+
+async def test_a_result_that_nobody_keeps_may_be_of_any_size() -> None:
+    outcome = await outcome_of_call(lambda: "x" * 10_000_000)
+    assert isinstance(outcome, Succeeded)
+
+
 @pytest.mark.parametrize(
     "error", [ValueError("x"), TimeoutError("x"), SystemExit(1), KeyboardInterrupt(), Retry("x")], ids=repr
 )

@@ -24,12 +24,15 @@ def test_the_defaults_are_those_of_the_protocol() -> None:
 
 
 def test_options_become_the_times_of_the_protocol() -> None:
-    persistence = Persistence(url=URL, publish_lease="5s", max_crashes=1, relay_interval=250, on_broker_down="raise")
+    persistence = Persistence(
+        url=URL, publish_lease="5s", max_crashes=1, relay_interval=250, on_broker_down="raise", max_result_size="2M"
+    )
 
     assert persistence.leases.publish == timedelta(seconds=5)
     assert persistence.leases.max_crashes == 1
     assert persistence.relay_interval == timedelta(milliseconds=250)
     assert persistence.on_broker_down == "raise"
+    assert persistence.max_result_size == 2 << 20
 
 
 def test_retention_is_by_state_and_the_rest_keeps_its_default() -> None:
@@ -72,6 +75,9 @@ def test_the_databases_that_the_store_knows(url: str) -> None:
         ({"max_crashes": 0}, "max_crashes must be a whole number of at least 1"),
         ({"on_broker_down": "wait"}, "on_broker_down must be one of store, raise"),
         ({"pool_size": 0}, "pool_size must be a whole number from 1 to 100"),
+        ({"max_result_size": ""}, "max_result_size: '' is no size"),
+        ({"max_result_size": 10}, "max_result_size must be from 1024 to 67108864 bytes, not 10"),
+        ({"max_result_size": 1.5}, "max_result_size must be a size such as 1MiB"),
     ],
 )
 def test_an_impossible_option_is_named_with_what_is_allowed(options: dict[str, Any], sentence: str) -> None:
