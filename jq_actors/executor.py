@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
 """A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
-SHARE_AFTER = 0.05
-"""Seconds, times the group's weight, after which a group's turn ends with the job at hand when others wait for the slot."""
 
 
 class Slot(Protocol):
@@ -189,14 +187,8 @@ class Executor:
         group, turn = claimed.claim.group, claimed.turn
         if group is None or not self._ledger.chains or not slot.is_open or not turn.is_safe:
             return None
-        weight = self._rules.rule_of(group).weight
-        goes_on = may_chain(
-            turn.done,
-            self._rules.fairness.quantum * weight,
-            self._clock.monotonic() - turn.since,
-            SHARE_AFTER * weight,
-            others_wait=slot.others_wait,
-        )
+        seconds, weight = self._clock.monotonic() - turn.since, self._rules.rule_of(group).weight
+        goes_on = may_chain(turn.done, seconds, self._rules.fairness, weight, others_wait=slot.others_wait)
         return Chain(self._clock.random_bits(63), slot.name) if goes_on else None
 
     async def _follow(self, turn: Turn, job: NextJob) -> Claimed | None:

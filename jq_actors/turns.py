@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from .job import JobId, JobState
+from .transport.lane import Fairness
 
 BEHIND = "behind other jobs of its group"
 """The reason of a job that waits for its turn, as its row says it."""
 PAUSED = "its group is paused"
+SHARE_AFTER = 0.05
+"""Seconds, times the group's weight, after which a turn ends with the job at hand when others wait for the slot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +106,15 @@ def why_it_waits(group: GroupView) -> str | None:
             return None
 
 
-def may_chain(done: int, quantum: int, seconds: float, time_slice: float, *, others_wait: bool) -> bool:
-    """Whether a worker that has ended ``done`` jobs of a group in ``seconds`` goes on with the group's next one itself.
+def may_chain(done: int, seconds: float, fairness: Fairness, weight: int, *, others_wait: bool) -> bool:
+    """Whether a worker goes on with the next job of a group itself, after ``done`` of its jobs in ``seconds``.
 
-    Else the next one goes to the queue's tail, behind the heads of other groups. While nobody waits here for the slot the
-    turn lasts ``quantum`` jobs; else it ends with the job at hand once it has lasted for ``time_slice``.
+    Else the next one goes to the tail of its queue, behind the heads of other groups, and to any worker.
+    ``others_wait``: for the slot.
     """
-    return done < quantum and not (others_wait and seconds >= time_slice)
+    if done >= fairness.quantum * weight or seconds >= fairness.time_slice.total_seconds() * weight:
+        return False
+    return not others_wait or seconds < SHARE_AFTER * weight
 
 
 @dataclass(slots=True)
