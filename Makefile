@@ -49,10 +49,10 @@ test: venv ## the whole gate
 demo: venv ## the README's one command; other folders: make demo FOLDERS="~/notes ~/books"
 	$(BIN)/jq-actors demo $(FOLDERS)
 
-bench: venv ## we and our peers side by side (minutes)
-	$(BIN)/python -m benchmarks
+bench: venv ## we and our peers side by side; fewer rows, sooner: make bench ROWS="groups send-each" ROUNDS=1 SCALE=0.1
+	$(BIN)/python -m benchmarks --rounds $(or $(ROUNDS),3) --scale $(or $(SCALE),1) $(ROWS)
 
-bench-groups: venv ## lanes at once, restart of the broker under them, send to a group; fewer: make bench-groups LANES=1000
+bench-groups: venv ## groups without rows: rates, lanes at once, send to a group; fewer: make bench-groups LANES=1000
 	$(BIN)/python -m benchmarks.groups --lanes $(or $(LANES),10000)
 
 bench-memory: venv ## is a worker's memory flat over many jobs and lost connections? fewer: make bench-memory JOBS=100000

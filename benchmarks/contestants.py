@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,6 @@ class Contestant:
     commands: int = 1
     """How many of these commands make up PROCESSES worker processes."""
     is_peer: bool = True
-    has_batch: bool = True
     uses_database: bool = False
     queues: tuple[str, ...] = ()
     exchanges: tuple[str, ...] = ()
@@ -75,8 +74,8 @@ class Contestant:
             url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
             middleware.append({"persistence": {"url": url}})
         if self.groups:
-            # Longer than a run: lanes that are deleted meanwhile would be another measurement.
-            middleware.append({"group_fifo": {"idle": "1h"}})
+            # Lanes: longer than a run, for deleting them meanwhile would be another measurement.
+            middleware.append({"group_fifo": {} if database_url else {"idle": "1h"}})
         path = folder / "jq_actors.yaml"
         configuration = {
             # By variable, not by value: the memory benchmark gives its workers another way to the broker.
@@ -90,28 +89,36 @@ class Contestant:
 
 
 def grouped(contestant: Contestant, groups: int, program: str = "ours_grouped", **changes: Any) -> Contestant:
-    """``contestant``, one of ours, with its jobs in so many groups."""
-    lanes = (lane_name(NAMESPACE, Lane("default", group_name(number))) for number in range(groups))
+    """``contestant``, one of ours, with its jobs in so many groups.
+
+    Without persistence each group has a queue of its own on the broker, which is to be deleted.
+    """
+    queues = contestant.queues if contestant.uses_database else (*contestant.queues, *_queues_of_lanes(groups))
     return replace(
         contestant,
         name=f"{contestant.name}-{groups}-groups",
         module=f"{PROGRAMS}.{program}",
         worker=_our_worker(program),
-        queues=(*contestant.queues, f"{NAMESPACE}.{lobby_label('default')}", *lanes),
+        queues=queues,
         groups=groups,
         **changes,
     )
 
 
+def _queues_of_lanes(groups: int) -> Iterator[str]:
+    yield f"{NAMESPACE}.{lobby_label('default')}"
+    for number in range(groups):
+        yield lane_name(NAMESPACE, Lane("default", group_name(number)))
+
+
 def _our_worker(program: str) -> tuple[str, ...]:
-    return ("dramatiq", "jq_actors", f"{PROGRAMS}.{program}", "-p", str(PROCESSES), "-t", str(THREADS))
+    return ("jq_actors.cli", "worker", f"{PROGRAMS}.{program}", "-p", str(PROCESSES), "-t", str(THREADS))
 
 
 DRAMATIQ = Contestant(
     name="dramatiq",
     module=f"{PROGRAMS}.dramatiq_peer",
     worker=("dramatiq", f"{PROGRAMS}.dramatiq_peer", "-p", str(PROCESSES), "-t", str(THREADS)),
-    has_batch=False,
     queues=("jq_bench_dramatiq", "jq_bench_dramatiq.DQ", "jq_bench_dramatiq.XQ"),
 )
 DRAMATIQ_PREFETCHING = replace(

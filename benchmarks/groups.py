@@ -1,20 +1,24 @@
-"""`python -m benchmarks.groups`: what groups cost and how fast they are, where it is no rate of jobs.
+"""`python -m benchmarks.groups`: groups without rows, which have a queue of their own each on the broker, a lane.
 
-On a broker of its own: memory a lane, how fast lanes are served, and served again after a restart of the broker; what
-one `send` takes, to a new group and to an idle one. The rates are in the scenario `groups` of `python -m benchmarks`.
+How fast their jobs run; memory a lane, how fast lanes are served, and served again after a restart of the broker; what
+one `send` takes, to a new group and to an idle one. Groups with rows have no lanes: they are rows of `make bench`.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from .alone import alone
+from .lane_rows import LANE_ROWS
 from .lanes import LivesOfLanes, measure_lanes
-from .report import table
+from .private_servers import private_rabbitmq
+from .report import rows_table, table
+from .run import measure_rounds
 from .sending import Sendings, measure_sendings
 from .settings import Settings
 
@@ -22,11 +26,17 @@ from .settings import Settings
 def main(
     lanes: Annotated[int, typer.Option(min=0, help="Lanes that live at once; 0 leaves them out.")] = 10_000,
     sends: Annotated[int, typer.Option(min=0, help="Jobs sent one by one, of each kind; 0 leaves them out.")] = 1_000,
+    rounds: Annotated[int, typer.Option(min=0, help="Of the rates; 0 leaves them out.")] = 3,
+    scale: Annotated[float, typer.Option(min=0.001, help="Times the jobs of the rates.")] = 1.0,
     patience: Annotated[float, typer.Option(help="Seconds to wait for a quiet machine, each time.")] = 20.0,
 ) -> None:
-    """Run our workers and producers against a private RabbitMQ node, and print tables."""
-    settings = Settings(patience=patience)
+    """Run our workers and producers against private RabbitMQ nodes, and print tables."""
+    settings = Settings(amqp_url="", database_url="", patience=patience)  # each measurement makes its own broker
     with alone():
+        if rounds:
+            with private_rabbitmq() as node:
+                results = measure_rounds(LANE_ROWS, rounds, scale, replace(settings, amqp_url=node.url))
+            print(*rows_table(LANE_ROWS, results), "", sep="\n")
         if lanes:
             print(*table(["", f"{lanes:,} lanes"], _of_lanes(measure_lanes(lanes, settings))), "", sep="\n")
         if sends:

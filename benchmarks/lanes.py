@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 from tests.support.rabbitmq import PrivateRabbitMQ
 
 from .contestants import OURS, grouped
-from .measure import MeasurementError, Stage, stage
+from .private_servers import private_rabbitmq
 from .programs.lane_notes import Lanes, read_lanes
+from .programs.produce import Kind
 from .settings import PROCESSES, Settings
+from .stage import MeasurementError, Stage, stage
 
 DEADLINE = 300.0
 """Seconds that it may take until all lanes are served."""
@@ -46,20 +48,15 @@ class LivesOfLanes:
 def measure_lanes(lanes: int, settings: Settings) -> LivesOfLanes:
     """Fill ``lanes`` lanes with a job each, serve them all, restart the broker under them."""
     contestant = grouped(OURS, lanes, "ours_staying", concurrency=round(lanes * SPARE / PROCESSES) + 1)
-    node = PrivateRabbitMQ()
-    try:
-        node.start()
-        # Nothing has to be deleted: the whole broker goes.
-        contestant = replace(contestant, queues=())
-        with stage(contestant, replace(settings, amqp_url=node.url)) as the_stage:
-            return _live(the_stage, node, lanes)
-    finally:
-        node.close()
+    # Nothing has to be deleted: the whole broker goes.
+    contestant = replace(contestant, queues=())
+    with private_rabbitmq() as node, stage(contestant, replace(settings, amqp_url=node.url)) as the_stage:
+        return _live(the_stage, node, lanes)
 
 
 def _live(the_stage: Stage, node: PrivateRabbitMQ, lanes: int) -> LivesOfLanes:
     empty = _memory(node)
-    the_stage.produce("stay", many=lanes)
+    the_stage.produce("stay", Kind.MANY, lanes)
     waiting = _memory(node)
     began = time.monotonic_ns()
     with the_stage.workers():

@@ -69,6 +69,8 @@ def _processor() -> str:
 
 
 def _versions_elsewhere(python: Path) -> str:
+    if not python.exists():
+        return "none measured"
     program = f"from importlib.metadata import version; print(', '.join(f'{{n}} {{version(n)}}' for n in {PEERS}))"
     return subprocess.run([python, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
 

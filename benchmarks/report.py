@@ -1,25 +1,27 @@
-"""The report, as Markdown: one table a scenario, the targets, the machine."""
+"""The report, as Markdown: the table, the numbers that it is made of, the machine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from .result import Metric, Rounds, middle, ratio, spread
-from .scenarios import Scenario
-
-Results = Mapping[str, Mapping[str, Rounds]]
-"""Rounds by the row's title, by the scenario's name."""
+from .result import Metric, Results, Rounds, middle, spread
+from .row import Row
+from .subject import Subject
 
 NOTHING = "—"
 
 
-def render(scenarios: Sequence[Scenario], results: Results, facts: Mapping[str, str], rounds: int) -> str:
+def render(rows: Sequence[Row], results: Results, facts: Mapping[str, str]) -> str:
     """The whole report."""
-    parts = [line for scenario in scenarios for line in _scenario(scenario, results.get(scenario.name, {}))]
-    parts += _targets(scenarios, results)
-    parts += ["## Machine", "", *table(["fact", "value"], [[*fact] for fact in facts.items()]), ""]
-    parts.append(f"Median of {rounds} rounds, contestants interleaved; in brackets the smallest and the largest.")
+    parts = [*rows_table(rows, results), "", "## Numbers", ""]
+    parts += [*table(["subject", *Metric, "note"], _numbers(results)), "", "## Machine", ""]
+    parts += table(["fact", "value"], [[*fact] for fact in facts.items()])
     return "\n".join(parts) + "\n"
+
+
+def rows_table(rows: Iterable[Row], results: Results) -> Iterator[str]:
+    """The lines of the table itself."""
+    yield from table(["row", "ours", "peer", "ratio", "target", ""], (_row(row, results) for row in rows))
 
 
 def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -31,40 +33,43 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> Iterator[str]:
         yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ⏎ ") for cell in row) + " |"
 
 
-def _scenario(scenario: Scenario, rows: Mapping[str, Rounds]) -> Iterator[str]:
-    head = ["", *scenario.metrics, *(f"× {base}" for base in scenario.bases), "note"]
-    body = []
-    for title in (row.title for row in scenario.rows if row.title in rows):
-        numbers = [_number(rows[title], metric) for metric in scenario.metrics]
-        ratios = [
-            _times(ratio(rows[title], scenario.compared, rows.get(base, ()), scenario.compared))
-            for base in scenario.bases
-        ]
-        notes = dict.fromkeys(measurement.note for measurement in rows[title] if measurement.note)
-        body.append([title, *numbers, *ratios, "; ".join(notes)])
-    yield from (f"## {scenario.title}", "", *table(head, body), "")
+def _row(row: Row, results: Results) -> Sequence[str]:
+    peer = NOTHING if row.peer is None else f"{row.peer.title}: {_value(row, row.peer, results)}"
+    ratio = row.ratio(results)
+    return [
+        row.title,
+        _value(row, row.ours, results),
+        peer,
+        NOTHING if ratio is None else f"{ratio:.2f} ×",
+        NOTHING if row.target is None else row.target.shown(row.metric),
+        _verdict(row, results),
+    ]
 
 
-def _targets(scenarios: Sequence[Scenario], results: Results) -> Iterator[str]:
-    body = []
-    for scenario in scenarios:
-        for target in scenario.targets:
-            measured = target.measured(results.get(scenario.name, {}))
-            if measured is None:
-                body.append([target.text, NOTHING, "not measured"])
-            else:
-                shown = f"{measured:.2f}" + (" ×" if target.against else "")
-                body.append([target.text, shown, "met" if target.is_met(measured) else "**not met**"])
-    yield from ("## Targets", "", *table(["target", "measured", ""], body), "")
+def _value(row: Row, subject: Subject, results: Results) -> str:
+    value = row.value(subject, results)
+    return NOTHING if value is None else row.metric.shown(value)
+
+
+def _verdict(row: Row, results: Results) -> str:
+    missing = [subject for subject in row.subjects if row.value(subject, results) is None]
+    met = row.is_met(results)
+    words = [] if row.target is None else [{True: "met", False: "**not met**", None: "not measured"}[met]]
+    words += [note for subject in missing for note in _notes(results.get(subject.title, ()))]
+    return "; ".join(words)
+
+
+def _numbers(results: Results) -> Iterator[Sequence[str]]:
+    for title, rounds in results.items():
+        yield [title, *(_number(rounds, metric) for metric in Metric), "; ".join(_notes(rounds))]
 
 
 def _number(rounds: Rounds, metric: Metric) -> str:
     value, limits = middle(rounds, metric), spread(rounds, metric)
     if value is None or limits is None:
-        return NOTHING
-    digits = 1 if metric in (Metric.P50, Metric.P99) else 0
-    return f"{value:,.{digits}f} [{limits[0]:,.{digits}f} … {limits[1]:,.{digits}f}]"
+        return ""
+    return f"{metric.bare(value)} [{metric.bare(limits[0])} … {metric.bare(limits[1])}]"
 
 
-def _times(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.2f}"
+def _notes(rounds: Rounds) -> Iterable[str]:
+    return dict.fromkeys(measurement.note for measurement in rounds if measurement.note)

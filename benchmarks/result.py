@@ -1,4 +1,4 @@
-"""What was measured, and what it means: medians over rounds, ratios within a round, targets met or not."""
+"""What was measured, and what it means over several rounds: medians, spreads, ratios within a round."""
 
 from __future__ import annotations
 
@@ -11,18 +11,31 @@ from statistics import median
 class Metric(StrEnum):
     """What a number is; the value is its column's title."""
 
-    ENQUEUE = "enqueue/s"
-    ENQUEUE_MANY = "batch/s"
-    DRAIN = "drain/s"
-    PROCESSOR = "CPU µs/job"
-    """Processor time of the worker processes (not of the servers) a job: what a busy machine disturbs least."""
+    RATE = "a second"
+    """Jobs run, jobs sent, commits or messages."""
+    PROCESSOR = "CPU µs a job"
+    """Processor time of the worker processes (not of the servers): what a busy machine disturbs least."""
     P50 = "p50 ms"
     P99 = "p99 ms"
+    GROWTH = "MB grown"
+
+    @property
+    def unit(self) -> str:
+        """What stands behind a value."""
+        return _FORMS[self][1]
+
+    def shown(self, value: float) -> str:
+        """``value`` with its unit."""
+        return self.bare(value) + self.unit
+
+    def bare(self, value: float) -> str:
+        """``value`` as it stands under the column's title."""
+        return f"{value:,.{_FORMS[self][0]}f}"
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One contestant in one round."""
+    """One subject in one round."""
 
     numbers: Mapping[Metric, float]
     note: str = ""
@@ -30,29 +43,8 @@ class Measurement:
 
 
 Rounds = Sequence[Measurement]
-
-
-@dataclass(frozen=True)
-class Target:
-    """One line of DESIGN §14: a row's number against a limit, or against another row's in the same round."""
-
-    text: str
-    row: str
-    metric: Metric
-    limit: float
-    against: tuple[str, Metric] | None = None
-    at_most: bool = False
-
-    def measured(self, rows: Mapping[str, Rounds]) -> float | None:
-        """The median of the number, or of the ratio within each round; None if something was not measured."""
-        if self.against is None:
-            return middle(rows.get(self.row, ()), self.metric)
-        other_row, other_metric = self.against
-        return ratio(rows.get(self.row, ()), self.metric, rows.get(other_row, ()), other_metric)
-
-    def is_met(self, measured: float) -> bool:
-        """Whether ``measured`` is good enough."""
-        return measured <= self.limit if self.at_most else measured >= self.limit
+Results = Mapping[str, Rounds]
+"""Rounds by the subject's title."""
 
 
 def middle(rounds: Rounds, metric: Metric) -> float | None:
@@ -67,11 +59,20 @@ def spread(rounds: Rounds, metric: Metric) -> tuple[float, float] | None:
     return (min(values), max(values)) if values else None
 
 
-def ratio(ours: Rounds, metric: Metric, theirs: Rounds, their_metric: Metric) -> float | None:
+def ratio(ours: Rounds, theirs: Rounds, metric: Metric) -> float | None:
     """The median of the ratios within a round: neighbours in time saw the same machine."""
     ratios = [
-        a.numbers[metric] / b.numbers[their_metric]
+        a.numbers[metric] / b.numbers[metric]
         for a, b in zip(ours, theirs, strict=False)
-        if metric in a.numbers and b.numbers.get(their_metric)
+        if metric in a.numbers and b.numbers.get(metric)
     ]
     return median(ratios) if ratios else None
+
+
+_FORMS = {
+    Metric.RATE: (0, "/s"),
+    Metric.PROCESSOR: (0, " µs"),
+    Metric.P50: (2, " ms"),
+    Metric.P99: (1, " ms"),
+    Metric.GROWTH: (1, " MB"),
+}

@@ -1,8 +1,7 @@
-"""What one `send` takes, without a group, to a new group, and to one that is idle; and how soon its job starts."""
+"""What one `send` takes, to a new group and to one that is idle, without rows; and how soon its job starts."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +9,14 @@ from dataclasses import dataclass, replace
 
 from tests.support.rabbitmq import PrivateRabbitMQ
 
-from .contestants import OURS, OURS_PERSISTENT, Contestant, grouped
+from .contestants import OURS, Contestant, grouped
 from .machine import wait_for_quiet
-from .measure import START_DEADLINE, MeasurementError, Stage, measure_latency, stage
+from .measure import measure_latency
+from .private_servers import private_rabbitmq
+from .programs.produce import Kind
 from .result import Metric
 from .settings import Settings
+from .stage import START_DEADLINE, MeasurementError, Stage, stage
 
 COUNTLESS = 2**62
 """So many groups that each stamped job, which is numbered by its time, has one of its own."""
@@ -34,47 +36,28 @@ class Sendings:
 
 def measure_sendings(sends: int, settings: Settings) -> Iterator[Sendings]:
     """Send ``sends`` jobs of each kind, on a broker that is made for it."""
-    node = PrivateRabbitMQ()
-    try:
-        node.start()
+    with private_rabbitmq() as node:
         private = replace(settings, amqp_url=node.url)
-        for contestant, suffix in ((OURS, ""), (OURS_PERSISTENT, ", + PostgreSQL")):
-            yield _ungrouped(contestant, suffix, sends, private)
-            yield from _grouped(contestant, suffix, sends, node, private)
-            yield _until_start(contestant, suffix, sends, private)
-    finally:
-        node.close()
+        with _serving(OURS, private) as the_stage:
+            yield _send(the_stage, "`send`, no group", sends)
+        with _serving(_in_groups(sends), private) as the_stage:
+            yield _send(the_stage, "`send`, a new group", sends)
+            _wait_until_idle(node, settings.deadline)
+            yield _send(the_stage, "`send`, an idle group", sends)
+        countless = replace(_in_groups(1), groups=COUNTLESS)
+        numbers = measure_latency(countless, "stamp", sends, RATE, private).numbers
+        yield Sendings("`send` → start, a new group", numbers[Metric.P50], numbers[Metric.P99])
 
 
-def _ungrouped(contestant: Contestant, suffix: str, sends: int, settings: Settings) -> Sendings:
-    with _serving(contestant, settings) as the_stage:
-        return _send(the_stage, f"`send`, no group{suffix}", sends)
-
-
-def _grouped(
-    contestant: Contestant, suffix: str, sends: int, node: PrivateRabbitMQ, settings: Settings
-) -> Iterator[Sendings]:
-    with _serving(_in_groups(contestant, 1 + sends), settings) as the_stage:
-        yield _send(the_stage, f"`send`, a new group{suffix}", sends)
-        _wait_until_idle(node, settings.deadline)
-        yield _send(the_stage, f"`send`, an idle group{suffix}", sends)
-
-
-def _until_start(contestant: Contestant, suffix: str, sends: int, settings: Settings) -> Sendings:
-    countless = replace(_in_groups(contestant, 1), groups=COUNTLESS)
-    measured = measure_latency(countless, "stamp", sends, RATE, settings).numbers
-    return Sendings(f"`send` → start, a new group{suffix}", measured[Metric.P50], measured[Metric.P99])
-
-
-def _in_groups(contestant: Contestant, groups: int) -> Contestant:
+def _in_groups(groups: int) -> Contestant:
     # Its lanes need not be deleted: they go with the broker.
-    return replace(grouped(contestant, groups), queues=contestant.queues)
+    return replace(grouped(OURS, groups), queues=OURS.queues)
 
 
 @contextmanager
 def _serving(contestant: Contestant, settings: Settings) -> Iterator[Stage]:
     with stage(contestant, settings) as the_stage:
-        the_stage.produce("noop", each=1)  # makes queues and tables before the workers look for them
+        the_stage.produce("noop", Kind.EACH, 1)  # makes queues and tables before the workers look for them
         with the_stage.workers():
             if not sum(reading.count for reading in the_stage.wait_for(1, START_DEADLINE)):
                 raise MeasurementError(f"the workers of {contestant.name} run nothing: {the_stage.worker_log()}")
@@ -83,18 +66,14 @@ def _serving(contestant: Contestant, settings: Settings) -> Iterator[Stage]:
 
 
 def _send(the_stage: Stage, title: str, sends: int) -> Sendings:
-    measured = the_stage.produce("noop", clocked=sends)
+    measured = the_stage.produce("noop", Kind.CLOCKED, sends)
     return Sendings(title, 1000 * measured["p50"], 1000 * measured["p99"])
 
 
 def _wait_until_idle(node: PrivateRabbitMQ, deadline: float) -> None:
-    """Wait until no lane has a message or a consumer."""
+    """Wait until no lane has a message; it is served for a while still, in case one comes."""
     give_up = time.monotonic_ns() + int(deadline * 1e9)
-    columns = ("name", "messages", "consumers")
-    while True:
-        queues = json.loads(node.ctl("list_queues", "--silent", "--formatter", "json", *columns))
-        if not any(queue["messages"] + queue["consumers"] for queue in queues if ".g." in queue["name"]):
-            return
+    while any(messages for queue, messages in node.queue_depths().items() if ".g." in queue):
         if time.monotonic_ns() > give_up:
             raise MeasurementError(f"the lanes are not idle within {deadline:g} s")
         time.sleep(POLL)

@@ -1,15 +1,14 @@
-"""Where the servers are, and what is the same for every contestant."""
+"""Where everything is, and what is the same for every contestant."""
 
 from __future__ import annotations
 
-import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".bench"
-"""Everything that a run leaves behind: the peers' environment, logs of the last run. Not in git."""
+"""Everything that a run leaves behind: the peers' environment, programs that were built, logs. Not in git."""
 
 PROCESSES = 2
 THREADS = 8
@@ -20,15 +19,11 @@ CONCURRENCY = 300
 
 @dataclass(frozen=True)
 class Settings:
-    """The machine's servers, and limits."""
+    """The servers of a run, and its limits."""
 
-    amqp_url: str = field(
-        default_factory=lambda: os.environ.get("JQ_BENCH_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
-    )
-    database_url: str = field(
-        default_factory=lambda: os.environ.get("JQ_BENCH_DATABASE_URL", "postgresql://postgres@127.0.0.1:5432/postgres")
-    )
-    """A database of the server from which others may be created; nothing is written into it."""
+    amqp_url: str
+    database_url: str
+    """A database of the server in which others may be created; nothing is written into it. Empty: there is none."""
     deadline: float = 120.0
     """Seconds that one drain may last; after that, the rate of what was done counts and the table says so."""
     patience: float = 20.0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dramatiq
 
 from jq_actors import JobActor
 
+COROUTINES = 100
+
 
 class OurProducer:
-    """`send` and `send_many` from a plain thread, as in a web application."""
+    """`send` and `send_many` from a plain thread, as in a web application; `send_async` from coroutines."""
 
     def __init__(self, actors: Mapping[str, JobActor[[int], Any]]) -> None:
         self._actors = actors
@@ -29,6 +32,18 @@ class OurProducer:
         """One `send_many`."""
         self._actors[job].send_many([((n,), {}) for n in numbers])
 
+    def send_together(self, job: str, numbers: Sequence[int]) -> None:
+        """`send_async` from COROUTINES coroutines."""
+        asyncio.run(self._send_together(job, iter(numbers)))
+
     def close(self) -> None:
         """Disconnect."""
         dramatiq.get_broker().close()
+
+    async def _send_together(self, job: str, left: Iterator[int]) -> None:
+        await asyncio.gather(*(self._send_async(job, left) for _ in range(COROUTINES)))
+
+    async def _send_async(self, job: str, left: Iterator[int]) -> None:
+        send = self._actors[job].send_async
+        for n in left:
+            await send(n)

@@ -1,7 +1,8 @@
 """Send jobs through one contestant and say how long it took: `python -m benchmarks.programs.produce …`.
 
-Prints a JSON object: seconds by kind of sending; of the clocked ones, what half and 99 % of them took at most. The
-first job is sent before the clock starts: it connects.
+Prints a JSON object: the ``seconds`` that it took; of clocked jobs, the seconds within which half (``p50``) and 99 %
+(``p99``) of them were sent; and those of ``closing``, in which a producer may end what it put off. The first job
+connects, before the clock starts; stamped jobs have no clock.
 """
 
 from __future__ import annotations
@@ -11,11 +12,27 @@ import importlib
 import json
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from statistics import quantiles
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 BATCH = 1000
 """Jobs handed to one `send_many`."""
+
+
+class Kind(StrEnum):
+    """How jobs are sent."""
+
+    EACH = "each"
+    """One by one."""
+    CLOCKED = "clocked"
+    """One by one, the time of each taken."""
+    TOGETHER = "together"
+    """From many coroutines, each one by one."""
+    MANY = "many"
+    """In batches."""
+    STAMPED = "stamped"
+    """One by one at a rate, with the time as argument."""
 
 
 class Producer(Protocol):
@@ -38,47 +55,35 @@ class Producer(Protocol):
         ...
 
 
+@runtime_checkable
+class CoroutineProducer(Producer, Protocol):
+    """One that can be measured with coroutines, too."""
+
+    def send_together(self, job: str, numbers: Sequence[int]) -> None:
+        """From coroutines, each of which sends one job after the other."""
+        ...
+
+
 def main() -> None:
     """Read the arguments, send, print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("module", help="has a PRODUCER")
     parser.add_argument("job", help="name of a job in jobs.py")
-    parser.add_argument("--each", type=int, default=0, help="jobs to send one by one")
-    parser.add_argument("--clocked", type=int, default=0, help="jobs to send one by one, the time of each taken")
-    parser.add_argument("--many", type=int, default=0, help="jobs to send in batches, after those")
-    parser.add_argument("--stamped", type=int, default=0, help="jobs to send with the time as argument, at --rate")
-    parser.add_argument("--rate", type=float, default=100, help="stamped jobs a second")
+    parser.add_argument("kind", type=Kind, choices=list(Kind))
+    parser.add_argument("count", type=int, help="jobs to send")
+    parser.add_argument("rate", type=float, help="stamped jobs a second")
     options = parser.parse_args()
     producer: Producer = importlib.import_module(options.module).PRODUCER
     producer.open()
-    seconds = {}
-    if options.each:
+    if options.kind is Kind.STAMPED:
+        _send_stamped(producer, options.job, options.count, options.rate)
+        told: dict[str, float] = {}
+    else:
         producer.send_each(options.job, [0])
-        seconds["each"] = _timed(producer, options.job, range(1, options.each))
-    if options.clocked:
-        seconds |= _clocked(producer, options.job, options.clocked)
-    if options.many:
-        began = time.perf_counter()
-        numbers = range(options.each, options.each + options.many)
-        for start in range(0, options.many, BATCH):
-            producer.send_many(options.job, numbers[start : start + BATCH])
-        seconds["many"] = time.perf_counter() - began
-    if options.stamped:
-        _send_stamped(producer, options.job, options.stamped, options.rate)
-    print(json.dumps(seconds), flush=True)
-    producer.close()
-
-
-def _timed(producer: Producer, job: str, numbers: Sequence[int]) -> float:
+        told = _send(producer, options.job, options.kind, range(1, options.count))
     began = time.perf_counter()
-    producer.send_each(job, numbers)
-    return time.perf_counter() - began
-
-
-def _clocked(producer: Producer, job: str, count: int) -> dict[str, float]:
-    producer.send_each(job, [0])
-    cuts = quantiles((_timed(producer, job, [n]) for n in range(1, 1 + count)), n=100)
-    return {"p50": cuts[49], "p99": cuts[98]}
+    producer.close()
+    print(json.dumps({**told, "closing": time.perf_counter() - began}), flush=True)
 
 
 def _send_stamped(producer: Producer, job: str, count: int, rate: float) -> None:
@@ -87,6 +92,28 @@ def _send_stamped(producer: Producer, job: str, count: int, rate: float) -> None
     for n in range(count):
         time.sleep(max(0.0, began + n / rate - time.perf_counter()))
         producer.send_each(job, [time.monotonic_ns()])
+
+
+def _send(producer: Producer, job: str, kind: Kind, numbers: Sequence[int]) -> dict[str, float]:
+    began = time.perf_counter()
+    if kind is Kind.CLOCKED:
+        cuts = quantiles((_seconds_of_one(producer, job, n) for n in numbers), n=100)
+        return {"p50": cuts[49], "p99": cuts[98]}
+    if kind is Kind.MANY:
+        for start in range(0, len(numbers), BATCH):
+            producer.send_many(job, numbers[start : start + BATCH])
+    elif kind is Kind.TOGETHER:
+        assert isinstance(producer, CoroutineProducer), f"{type(producer).__name__} has no way for coroutines"
+        producer.send_together(job, numbers)
+    else:
+        producer.send_each(job, numbers)
+    return {"seconds": time.perf_counter() - began}
+
+
+def _seconds_of_one(producer: Producer, job: str, number: int) -> float:
+    began = time.perf_counter()
+    producer.send_each(job, [number])
+    return time.perf_counter() - began
 
 
 if __name__ == "__main__":

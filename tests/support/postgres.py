@@ -68,7 +68,7 @@ class PrivatePostgres(Databases):
     """
 
     def __init__(self, *, durable: bool = False) -> None:
-        self._settings = ("fsync=on", "synchronous_commit=on") if durable else ()
+        self._settings = ("fsync=on", "synchronous_commit=on", "full_page_writes=on") if durable else ()
         self._programs = find_folder(_FOLDERS, "initdb", "postgresql")
         self._user = _user_instead_of_root()
         self.folder = run_folder("pg")

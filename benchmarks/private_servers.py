@@ -1,0 +1,55 @@
+"""The servers of a run: private ones, that nobody else works with, unless the environment names others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.postgres import PrivatePostgres
+from tests.support.rabbitmq import PrivateRabbitMQ
+
+from .settings import Settings
+
+DEFAULT_TICK = 60_000
+"""Milliseconds: RabbitMQ's own. Tests have it look at its channels much more often."""
+
+
+@contextmanager
+def private_rabbitmq() -> Iterator[PrivateRabbitMQ]:
+    """A node on its own ports, in a folder of its own."""
+    node = PrivateRabbitMQ(channel_tick=DEFAULT_TICK)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@contextmanager
+def servers(patience: float) -> Iterator[Settings]:
+    """Those of $JQ_BENCH_AMQP_URL and $JQ_BENCH_DATABASE_URL, where they are set; else private ones, till the end."""
+    with _amqp_url() as amqp_url, _database_url() as database_url:
+        yield Settings(amqp_url, database_url, patience=patience)
+
+
+@contextmanager
+def _amqp_url() -> Iterator[str]:
+    if given := os.environ.get("JQ_BENCH_AMQP_URL"):
+        yield given
+    else:
+        with private_rabbitmq() as node:
+            yield node.url
+
+
+@contextmanager
+def _database_url() -> Iterator[str]:
+    if given := os.environ.get("JQ_BENCH_DATABASE_URL"):
+        yield given
+        return
+    server = PrivatePostgres(durable=True)
+    try:
+        server.start()
+        yield server.url
+    finally:
+        server.close()
