@@ -43,6 +43,19 @@ class RefusedError(TransportError):
         self.code = code
         super().__init__(text)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it says that there is no such queue or exchange; see `says_missing`."""
+        return says_missing(str(self))
+
+
+def says_missing(reply: str) -> bool:
+    """Whether the broker's words say that there is no such queue or exchange.
+
+    The same code, 404, comes when its node is down, or when its process has crashed: then it may be there, and full.
+    """
+    return reply.startswith("NOT_FOUND - no ")
+
 
 class _Connection(aiormq.Connection):
     """aiormq's, which gives a silent connection up after two heartbeats, not three."""
