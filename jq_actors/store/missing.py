@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from jq_actors.errors import TransportError
 from jq_actors.transport.port import Transport
 
 from .port import JobStore
@@ -51,6 +52,8 @@ class MissingRows:
         self._held, self._stale_after = held, stale_after
         self._generation: int | None = None
         self._suspected: dict[str, Missing] = {}
+        self._unseen = set[str]()
+        """Queues that could not be looked at; the next look is as after a reconnect."""
         self.believed: dict[str, Missing] = {}
         """By queue; whoever publishes them again takes them off."""
 
@@ -64,6 +67,9 @@ class MissingRows:
         """Compare queued rows with what the broker has ready and what the workers say they hold.
 
         After a reconnect to a broker whose queue is empty, it does not matter when the rows were published.
+
+        Raises:
+          TransportError: a queue could not be looked at; all others were.
         """
         if not self._transport.shared:
             return
@@ -71,9 +77,17 @@ class MissingRows:
         reconnected = generation != self._generation
         if self._held is not None:
             await self._store.heartbeat(self._held())
+        problem: TransportError | None = None
         for queue in tuple(self._queues):
-            await self._count(queue, reconnected)
+            try:
+                await self._count(queue, reconnected or queue in self._unseen)
+                self._unseen.discard(queue)
+            except TransportError as error:
+                self._unseen.add(queue)
+                problem = problem or error
         self._generation = generation
+        if problem is not None:
+            raise problem
 
     async def _count(self, queue: str, reconnected: bool) -> None:
         suspected, now = self._suspected.pop(queue, None), self._store.now()

@@ -128,6 +128,20 @@ async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:
     assert await wired.passed() == close + late
 
 
+async def test_a_channel_that_we_have_closed_is_tapped_until_the_broker_confirms_it() -> None:
+    wired, sink, next_sink = Wire(), Sink(), Sink()
+    wired.tap.attach(1, sink)
+    closed = frame.marshal(commands.Channel.CloseOk(), 1)
+
+    wired.tap.data_received(deliver(1, 1, b"sent before it was closed") + closed)
+    wired.tap.attach(1, next_sink)
+    wired.tap.data_received(deliver(1, 1, b"of the next channel with this number"))
+
+    assert sink.seen == [("deliver", "c", 1, b"m1", b"sent before it was closed"), ("closing", "closed by us")]
+    assert next_sink.seen == [("deliver", "c", 1, b"m1", b"of the next channel with this number")]
+    assert await wired.passed() == closed
+
+
 async def test_aiormq_sees_a_sign_of_life_when_everything_was_tapped() -> None:
     wired, sink = Wire(), Sink()
     wired.tap.attach(1, sink)

@@ -14,7 +14,10 @@ C = TypeVar("C", bound=ConsumingChannel)
 
 
 class Channels(Generic[C]):
-    """At most so many consuming channels of one kind on one connection, opened when they are needed."""
+    """At most so many consuming channels of one kind on one connection, opened when they are needed.
+
+    Fewer, where the server allows fewer: then more consumers share them.
+    """
 
     def __init__(self, kind: type[C], most: int, told: Told, events: Events) -> None:
         self._kind, self._most, self._told, self._events = kind, most, told, events
@@ -30,7 +33,7 @@ class Channels(Generic[C]):
         async with self._opening:
             alive = [channel for channel in self._open if channel.is_alive]
             channel = min(alive, key=lambda channel: channel.seats, default=None)
-            if channel is None or alone or (channel.seats > 0 and len(alive) < self._most):
+            if channel is None or alone or (channel.seats > 0 and len(alive) < self._most and link.has_room):
                 channel = self._kind(link, await link.open_channel(), self._told, self._events)
                 self._open.append(channel)
             channel.seats += 1

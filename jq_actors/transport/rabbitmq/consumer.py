@@ -102,6 +102,11 @@ class Consumer:
         """Wanted and refused by the broker, with its reason."""
         return dict(self._broken)
 
+    def consumes(self, queue: str) -> bool:
+        """Whether the broker has confirmed that it serves us ``queue``."""
+        wanted = self._wanted.get(queue)
+        return wanted is not None and wanted.is_confirmed
+
     def start(self) -> None:
         """Begin to connect, and to repair."""
         self.connection.start()
@@ -188,6 +193,8 @@ class Consumer:
         try:
             await self._topology.declare(link, wanted.source)
         except RefusedError as error:
+            if error.code == NOT_FOUND:
+                raise  # its node is down: that passes
             self._break(wanted, str(error))
             return
         if not self._is_current(wanted, link):

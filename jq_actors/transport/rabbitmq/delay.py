@@ -23,7 +23,7 @@ from datetime import timedelta
 from typing import Any
 
 from .link import Link, RefusedError, ask
-from .topology import NOT_FOUND, Topology, declare
+from .topology import Topology, declare
 
 UNIT = timedelta(milliseconds=100)
 LEVELS = 29
@@ -61,7 +61,7 @@ class Delays:
         try:
             await self._bind(link, queue)
         except RefusedError as error:
-            if error.code != NOT_FOUND:
+            if not error.is_missing:
                 raise
             await self.rebuild(link, queue)
 
@@ -91,7 +91,7 @@ class Delays:
             async with link.throw_away_channel() as channel:
                 await ask(channel.exchange_declare(self._own("complete"), passive=True))
         except RefusedError as error:
-            if error.code != NOT_FOUND:
+            if not error.is_missing:
                 raise
             return False
         return True

@@ -55,7 +55,10 @@ class Sink(Protocol):
         ...
 
     def on_closing(self, reason: str) -> None:
-        """The channel is gone: nothing may be written to it any more. aiormq gets to know it later."""
+        """The channel is gone: nothing may be written to it any more. aiormq gets to know it later.
+
+        Comes once more, or first, when the broker confirms that we have closed it.
+        """
         ...
 
 
@@ -111,12 +114,11 @@ class FrameTap(asyncio.StreamReaderProtocol):
         self._last_passed = 0.0
 
     def attach(self, channel: int, sink: Sink) -> None:
-        """Tap ``channel`` from now on, until it is closed by the broker or the connection is lost."""
-        self._channels[channel] = _Content(sink)
+        """Tap ``channel`` from now on, until the broker closes it, or confirms that we have, or the connection is lost.
 
-    def detach(self, channel: int) -> None:
-        """Tap ``channel`` no more: we have closed it."""
-        self._channels.pop(channel, None)
+        Nobody else may end it: as soon as the broker has freed the number, it may be another channel's.
+        """
+        self._channels[channel] = _Content(sink)
 
     def write(self, frames: bytes) -> None:
         """Send ``frames`` now, not behind what waits in aiormq's queue; only for channels that are open."""
@@ -196,13 +198,18 @@ class FrameTap(asyncio.StreamReaderProtocol):
     def _look_at(self, channel: int, method: bytes, arguments: bytes) -> None:
         """Notice a method that aiormq handles, but later than we have to know of it, or without telling."""
         if method == wire.CHANNEL_CLOSE:
-            content = self._channels.pop(channel, None)
-            if content is not None:
-                content.sink.on_closing(wire.read_reply_text(arguments))
+            self._end(channel, wire.read_reply_text(arguments))
+        elif method == wire.CHANNEL_CLOSED:
+            self._end(channel, "closed by us")
         elif method == wire.CONNECTION_CLOSE:
             self.close_text = wire.read_reply_text(arguments)
         elif channel == 0 and method in (wire.BLOCKED, wire.UNBLOCKED):
             self.on_blocked(method == wire.BLOCKED)
+
+    def _end(self, channel: int, reason: str) -> None:
+        content = self._channels.pop(channel, None)
+        if content is not None:
+            content.sink.on_closing(reason)
 
 
 class _Content:

@@ -94,8 +94,6 @@ class LaneChannel(ConsumingChannel):
             self._leave(tag.decode())
         self.on_closing("")  # nobody may join it any more
         await ask(self._channel.close())
-        if self._link.tap is not None:
-            self._link.tap.detach(self._channel.number)  # the next channel may have its number
 
     async def _settle(self, held: Sequence[RabbitDelivery], source: str, before: bytes = b"") -> QueueDepth:
         for delivery in held:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import aiormq
 from aiormq.abc import AbstractChannel, ChannelFrame
+from pamqp.common import FieldTable
 from yarl import URL
 
 from jq_actors.config import BrokerConfig, mask_url
@@ -19,6 +20,7 @@ from jq_actors.errors import TransportError
 
 from .frames import FrameTap, TapFactory, why_not_tapped
 from .looking import Looks
+from .numbers import ChannelNumbers
 from .quiet import quietly
 
 CONNECT_TIMEOUT = 15.0
@@ -26,6 +28,8 @@ CONNECT_TIMEOUT = 15.0
 REQUEST_TIMEOUT = 30.0
 """Seconds that one answer on a throw-away channel may take."""
 CLOSE_TIMEOUT = 5.0
+FRAME = 131_072
+"""Bytes of our largest frame where the server sets no limit."""
 THROW_AWAY_CHANNELS = 2
 """Most of them open at once, on each connection."""
 
@@ -39,11 +43,32 @@ class RefusedError(TransportError):
         self.code = code
         super().__init__(text)
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether it says that there is no such queue or exchange; see `says_missing`."""
+        return says_missing(str(self))
+
+
+def says_missing(reply: str) -> bool:
+    """Whether the broker's words say that there is no such queue or exchange.
+
+    The same code, 404, comes when its node is down, or when its process has crashed: then it may be there, and full.
+    """
+    return reply.startswith("NOT_FOUND - no ")
+
 
 class _Connection(aiormq.Connection):
     """aiormq's, which gives a silent connection up after two heartbeats, not three."""
 
     HEARTBEAT_GRACE_MULTIPLIER = 2
+    FRAME_BUFFER_SIZE = 0
+    """No bound: what aiormq finds no room for, it drops, such as the answer that frees a channel's number."""
+
+    async def connect(self, client_properties: FieldTable | None = None) -> bool:
+        """aiormq's; and a ``frame_max`` of 0, which means no limit, is not taken for a size by anybody."""
+        is_connected = bool(await super().connect(client_properties))
+        self.connection_tune.frame_max = self.connection_tune.frame_max or FRAME
+        return is_connected
 
 
 class Link:
@@ -56,6 +81,7 @@ class Link:
         """Quick looks at queues; ``None``: aiormq alone can look."""
         self._connection = connection
         self._closing = connection.closing
+        self._numbers = ChannelNumbers(connection.connection_tune.channel_max or 0, connection.channels)
         self._spare: list[AbstractChannel] = []
         self._outbox: list[bytes] = []
         self._is_posting = False
@@ -107,9 +133,21 @@ class Link:
             return "nothing came for two heartbeats"
         return closing_reason(self._closing)
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the server allows a further channel for what could also share one."""
+        return self._numbers.have_room
+
     async def open_channel(self, *, confirms: bool = False) -> AbstractChannel:
-        """A channel of one's own."""
-        return await ask(self._connection.channel(publisher_confirms=confirms))
+        """A channel of one's own.
+
+        Raises:
+          ChannelsExhaustedError: the server allows no more of them.
+          TransportError: any other reason, also no answer within `REQUEST_TIMEOUT`.
+        """
+        with self._numbers.next() as number:
+            opening = self._connection.channel(number, publisher_confirms=confirms, timeout=REQUEST_TIMEOUT)
+            return await ask(opening)
 
     @asynccontextmanager
     async def throw_away_channel(self) -> AsyncIterator[AbstractChannel]:

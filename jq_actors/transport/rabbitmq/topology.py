@@ -15,7 +15,7 @@ from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import QueueDepth
 
 from .lane_names import lane_name
-from .link import REQUEST_TIMEOUT, Link, RefusedError, ask
+from .link import REQUEST_TIMEOUT, Link, RefusedError, ask, says_missing
 
 MAX_PRIORITY = 10
 """``x-max-priority`` of the classic queues in ``broker.priority_queues``; quorum queues need no argument.
@@ -26,7 +26,11 @@ NEVER = 1_000_000
 """Delivery limit of the dead queue and of lobbies: without one, RabbitMQ 4 drops what came back 20 times."""
 
 NOT_FOUND = 404
-IN_USE = 406
+PRECONDITION_FAILED = 406
+
+TYPE = "x-queue-type"
+CLASSIC = {TYPE: "classic"}
+"""Always said: left out, the type is that of the virtual host's default, which others may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +55,14 @@ class Topology:
     def dead(self) -> Queue:
         """The queue of what was buried, and of quorum queues' dead letters. Nobody of ours consumes it."""
         name = f"{self.namespace}.dead"
-        if self.is_quorum:
-            return Queue(name, {"x-queue-type": "quorum", "x-delivery-limit": NEVER})
-        return Queue(name)
+        return Queue(name, self._unlimited())
 
     def jobs(self, queue: str) -> Queue:
         """The broker's queue for the user's ``queue``."""
-        name = f"{self.namespace}.{queue}"
-        if self.is_quorum:
-            return Queue(name, self._durability())
-        return Queue(name, {"x-max-priority": MAX_PRIORITY} if queue in self._priority_queues else {})
+        arguments = self._durability()
+        if queue in self._priority_queues and not self.is_quorum:
+            arguments["x-max-priority"] = MAX_PRIORITY
+        return Queue(f"{self.namespace}.{queue}", arguments)
 
     def lane(self, lane: Lane) -> Queue:
         """The broker's queue for ``lane``; it is as durable as that of the user's queue."""
@@ -70,15 +72,11 @@ class Topology:
 
     def lobby(self, queue: str) -> Queue:
         """The queue of the tokens for the lanes of the user's ``queue``."""
-        arguments = {"x-queue-type": "quorum", "x-delivery-limit": NEVER} if self.is_quorum else {}
-        return Queue(f"{self.namespace}.{lobby_label(queue)}", arguments)
+        return Queue(f"{self.namespace}.{lobby_label(queue)}", self._unlimited())
 
     def timer(self, name: str, milliseconds: int, then: str) -> Queue:
         """A queue that holds each message for ``milliseconds``, then gives it to the exchange ``then``."""
-        arguments = {"x-message-ttl": milliseconds} | self._dead_letters(then)
-        if self.is_quorum:
-            arguments |= {"x-queue-type": "quorum", "x-delivery-limit": NEVER}
-        return Queue(name, arguments)
+        return Queue(name, {"x-message-ttl": milliseconds} | self._dead_letters(then) | self._unlimited())
 
     async def declare(self, link: Link, queue: Queue) -> None:
         """Make sure that ``queue`` exists, and the dead queue that its dead letters need.
@@ -91,10 +89,13 @@ class Topology:
             self._dead_declared_on = link
         await declare(link, queue)
 
+    def _unlimited(self) -> dict[str, Any]:
+        return {TYPE: "quorum", "x-delivery-limit": NEVER} if self.is_quorum else dict(CLASSIC)
+
     def _durability(self) -> dict[str, Any]:
         if not self.is_quorum:
-            return {}
-        limit = {"x-queue-type": "quorum", "x-delivery-limit": self._delivery_limit}
+            return dict(CLASSIC)
+        limit = {TYPE: "quorum", "x-delivery-limit": self._delivery_limit}
         return limit | self._dead_letters("", self.dead.name)
 
     def _dead_letters(self, exchange: str, routing_key: str | None = None) -> dict[str, Any]:
@@ -113,9 +114,23 @@ def lobby_label(queue: str) -> str:
 
 
 async def declare(link: Link, queue: Queue) -> None:
-    """Declare ``queue``, which does nothing when it exists with equal arguments."""
-    async with link.throw_away_channel() as channel:
-        await ask(channel.queue_declare(queue.name, durable=True, arguments=queue.arguments))
+    """Declare ``queue``, which does nothing when it exists with equal arguments.
+
+    Nor when it was declared without a type, and got another one from its virtual host: then it stays so.
+
+    Raises:
+      RefusedError: it exists with other arguments, or we may not.
+    """
+    try:
+        await _declare(link, queue.name, queue.arguments)
+    except RefusedError as error:
+        untyped = {key: value for key, value in queue.arguments.items() if CLASSIC.get(key) != value}
+        if error.code != PRECONDITION_FAILED or f"'{TYPE}'" not in str(error) or untyped == queue.arguments:
+            raise
+        try:
+            await _declare(link, queue.name, untyped)
+        except RefusedError:
+            raise error from None
 
 
 async def look(link: Link, name: str) -> QueueDepth | None:
@@ -125,14 +140,14 @@ async def look(link: Link, name: str) -> QueueDepth | None:
             seen = await link.looks.at(name)
         if isinstance(seen, QueueDepth):
             return seen
-        if seen.startswith("NOT_FOUND"):
+        if says_missing(seen):
             return None
         # Any other reason is asked for in full.
     try:
         async with link.throw_away_channel() as channel:
             found = await ask(channel.queue_declare(name, passive=True))
     except RefusedError as error:
-        if error.code != NOT_FOUND:
+        if not error.is_missing:
             raise
         return None
     return QueueDepth(found.message_count or 0, found.consumer_count or 0)
@@ -144,12 +159,17 @@ async def delete_if_empty(link: Link, name: str, *, if_unused: bool) -> bool:
         async with link.throw_away_channel() as channel:
             await ask(channel.queue_delete(name, if_unused=if_unused, if_empty=True))
     except RefusedError as error:
-        if error.code == NOT_FOUND:
+        if error.is_missing:
             return True
-        if error.code != IN_USE:
+        if error.code != PRECONDITION_FAILED:
             raise
         return False
     return True
+
+
+async def _declare(link: Link, name: str, arguments: dict[str, Any]) -> None:
+    async with link.throw_away_channel() as channel:
+        await ask(channel.queue_declare(name, durable=True, arguments=arguments))
 
 
 async def purge(link: Link, name: str) -> int:
@@ -158,7 +178,7 @@ async def purge(link: Link, name: str) -> int:
         async with link.throw_away_channel() as channel:
             answer = await ask(channel.queue_purge(name))
     except RefusedError as error:
-        if error.code != NOT_FOUND:
+        if not error.is_missing:
             raise
         return 0
     return answer.message_count or 0

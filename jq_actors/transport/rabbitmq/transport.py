@@ -42,6 +42,8 @@ BURY_AGAIN = 5.0
 BURIAL_GRACE = 2.0
 """Seconds that a close waits for burials; what is not buried by then goes back to its queue."""
 
+NOTHING = QueueDepth(ready=0, consumers=0)
+
 T = TypeVar("T")
 
 
@@ -139,8 +141,16 @@ class RabbitTransport:
         return sys.maxsize if self._publisher.is_taking else 0
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """See `Transport.depth`."""
-        return await self._request("look at", self._topology.jobs(queue).name, look)
+        """See `Transport.depth`.
+
+        A quorum queue without a leader answers as if it were empty, and consumed by nobody.
+        """
+        name, is_consumed = self._topology.jobs(queue).name, self._consumer.consumes(queue)
+        depth = await self._request("look at", name, look)
+        is_consumed = is_consumed and self._consumer.consumes(queue)
+        if self._topology.is_quorum and depth == NOTHING and is_consumed:
+            raise TransportError(f"Cannot look at {name!r}: it does not count our consumer, so it has no leader now.")
+        return depth
 
     async def purge(self, queue: str) -> int:
         """See `Transport.purge`."""
