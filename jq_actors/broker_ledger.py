@@ -82,6 +82,9 @@ class BrokerLedger:
         if copy is not None:
             self._running.discard(copy)
 
+    async def give_back_forgotten(self) -> None:
+        """See `Ledger.give_back_forgotten`. Its delivery is still in hand: the intake looks at it again."""
+
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
         """See `Ledger.set_aside`. Without rows nothing is known of a job."""
         return False

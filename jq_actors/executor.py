@@ -1,6 +1,6 @@
 """THE life of one job in a worker. Start reading here.
 
-    receive → decode → claim → (drop | hold | park) → run the chain → outcome → settle → ack, or what follows in its group
+    receive → decode → claim → (drop | hold | park) → run the chain → outcome → settle → ack, or the group's next job
 
 Each verb is a small method. None of them knows RabbitMQ or SQL: a delivery is a `transport.port.Delivery`, claims and
 outcomes are written by a `Ledger`, the actor runs on the other side of the `Bridge`.
@@ -104,18 +104,21 @@ class Executor:
             return error
 
     async def refuse(self, delivery: Delivery, error: DecodeError) -> None:
-        """What cannot be decoded: the job's row says so, if it has one, else the dead queue keeps it, with the reason."""
-        job_id = job_id_in(delivery.body)
+        """What cannot be decoded is said in its job's row, if it has one; else the dead queue keeps it, and why."""
+        job_id, reason = job_id_in(delivery.body), str(error)
         try:
-            if job_id is None or not await self._ledger.set_aside(job_id, delivery.dispatch, str(error)):
-                bury(delivery, str(error), self._events)
-                return
+            is_said = job_id is not None and await self._ledger.set_aside(job_id, delivery.dispatch, reason)
         except StoreUnavailableError:
             await self._clock.sleep(LOOK_AGAIN_AT_MOST.total_seconds())
             delivery.requeue()
             return
-        delivery.ack()
-        self._events.emit(DeliveryDropped(job_id, delivery.queue, "undecodable"))
+        except StoreError as refused:
+            is_said, reason = False, f"{reason}; nor can its row say so: {refused}"
+        if job_id is not None and is_said:
+            delivery.ack()
+            self._events.emit(DeliveryDropped(job_id, delivery.queue, "undecodable"))
+        else:
+            bury(delivery, reason, self._events)
 
     async def live(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
         """Lead one delivery from its claim to its end, and in a group those who follow it in the same slot.
@@ -185,7 +188,7 @@ class Executor:
     def _chain(self, claimed: Claimed, slot: Slot) -> Chain | None:
         """The wish that the group's next job follows here; ``None``: its turn is over."""
         group, turn = claimed.claim.group, claimed.turn
-        if group is None or not self._ledger.chains or not slot.is_open or not turn.is_safe:
+        if group is None or not self._ledger.chains or not turn.is_safe or not slot.is_open or self._is_stopping:
             return None
         seconds, weight = self._clock.monotonic() - turn.since, self._rules.rule_of(group).weight
         goes_on = may_chain(turn.done, seconds, self._rules.fairness, weight, others_wait=slot.others_wait)
@@ -196,8 +199,10 @@ class Executor:
         try:
             command = _decode(job.body, job.queue)
         except DecodeError as error:
-            await self._ledger.give_up(job, str(error))
-            self._ledger.forget(job.run_token)
+            try:
+                await self._ledger.give_up(job, str(error))
+            finally:
+                self._ledger.forget(job.run_token)
             turn.finish()
             self._events.emit(JobUnhandled(job.job_id, "", job.queue, str(error)))
             return None

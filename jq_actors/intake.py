@@ -92,7 +92,7 @@ class Intake:
             return
         command = self._executor.receive(delivery)
         if isinstance(command, DecodeError):
-            self._lead(self._executor.refuse(delivery, command))
+            self._lead(self._refuse(delivery, command))
             return
         actor = self._actors.get(command.actor_name)
         slots = self._coroutines[delivery.queue] if actor is None or actor.is_async else self._threads
@@ -196,6 +196,15 @@ class Intake:
             slot.hold(AFTER_AN_ERROR)
         finally:
             self.free(in_hand)
+
+    async def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
+        try:
+            await self._executor.refuse(delivery, error)
+        except Exception as ours:  # noqa: BLE001 - told, and delivered again
+            failure, what = failure_of(ours), f"the refusal of a message in {delivery.queue}"
+            self._events.emit(TaskFailed(what, failure.error, failure.traceback))
+            await self._clock.sleep(AFTER_AN_ERROR.total_seconds())
+            delivery.requeue()
 
     def _ended(self, life: asyncio.Task[None]) -> None:
         self._lives.discard(life)

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 from .command import JobCommand
 from .errors import StoreError, StoreUnavailableError
-from .events import DeliveryBuried, Events, OutcomeDiscarded, escape
+from .events import DeliveryBuried, Events, OutcomeDiscarded, TaskFailed, escape
 from .job import JobId
-from .outcome import Failed, Failure, Interrupted, Outcome, Unhandled
+from .outcome import Failed, Failure, Interrupted, Outcome, Unhandled, failure_of
 from .protocol import Verdict, state_after
 from .store.port import JobStore
 from .store.records import Chain, Claim, ClaimRequest, NewJob, NextJob, Settled, Settlement
@@ -87,6 +87,14 @@ class SettledRun:
     """What runs from now on in its slot: then the delivery is still in hand."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What runs by a claim."""
+
+    job_id: JobId
+    group: str | None
+
+
 class Ledger(Protocol):
     """Makes deliveries attempts, and outcomes durable."""
 
@@ -111,6 +119,10 @@ class Ledger(Protocol):
         """The life of that run here is over, whether it was settled or an error of ours ended it."""
         ...
 
+    async def give_back_forgotten(self) -> None:
+        """Give back the jobs whose life here an error of ours has ended."""
+        ...
+
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
         """Nobody can run this dispatch, since it cannot be decoded. ``False``: nothing is known of such a job."""
         ...
@@ -127,10 +139,10 @@ class RowLedger:
 
     def __init__(self, store: JobStore, events: Events) -> None:
         self._store, self._events = store, events
-        self._alive: set[int] = set()
-        """Tokens of the claims that are being made, run or settled here."""
-        self._forgotten: dict[int, NextJob] = {}
-        """By token: jobs that followed a delivery of another one, and whose life here an error of ours has ended."""
+        self._alive: dict[int, _Run | None] = {}
+        """By token: the claims that are being made, run or settled here; ``None``: not granted yet, or settled."""
+        self._forgotten: dict[int, _Run] = {}
+        """By token: runs that were never settled. Their rows say that they run here."""
 
     def now(self) -> datetime:
         """Database time."""
@@ -143,32 +155,34 @@ class RowLedger:
         request = ClaimRequest(
             command.job_id, delivery.dispatch, run_token, command.promised, adopt, delivery.redelivered
         )
-        self._alive.add(run_token)  # before it may be granted: no other copy must take it for forgotten
+        self._alive[run_token] = None  # before it may be granted: no other copy must take it for forgotten
         claim = None
         try:
-            await self._give_back_forgotten()
             claim = await self._store.claim(request)
             if claim.own_token is not None and claim.own_token not in self._alive:
-                await self._give_back(command.job_id, claim.own_token, claim.group, republish=False)
+                await self._give_back(_Run(command.job_id, claim.group), claim.own_token, republish=False)
                 claim = await self._store.claim(request)
-            self._note(claim.instead)
-            return claim
         finally:
             if claim is None or claim.verdict is not Verdict.GRANT:
-                self._alive.discard(run_token)
+                del self._alive[run_token]
+            else:
+                job_id = command.job_id if claim.instead is None else claim.instead.job_id
+                self._alive[run_token] = _Run(job_id, claim.group)
+        return claim
 
     async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
         if chain is not None:
-            self._alive.add(chain.run_token)
+            self._alive[chain.run_token] = None
         settled = Settled(written=False)
         try:
             settled = await self._write(claimed, outcome, chain)
+            self._alive[claimed.run_token] = None
         finally:
-            if chain is not None and settled.next is None:
-                self._alive.discard(chain.run_token)
-        self._note(settled.next)
-        self._forgotten.pop(claimed.run_token, None)
+            if settled.next is not None:
+                self._alive[settled.next.run_token] = _Run(settled.next.job_id, settled.next.group)
+            elif chain is not None:
+                del self._alive[chain.run_token]
         if not settled.written:
             state = state_after(outcome).value
             self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
@@ -179,8 +193,20 @@ class RowLedger:
         return SettledRun(settled.written, settled.next)
 
     def forget(self, run_token: int) -> None:
-        """See `Ledger.forget`. A claim that was not settled is given back when another delivery is looked at."""
-        self._alive.discard(run_token)
+        """See `Ledger.forget`."""
+        run = self._alive.pop(run_token, None)
+        if run is not None:
+            self._forgotten[run_token] = run
+
+    async def give_back_forgotten(self) -> None:
+        """See `Ledger.give_back_forgotten`. One that cannot be given back is told, and comes again."""
+        for token, run in tuple(self._forgotten.items()):
+            try:
+                # What is left of the delivery, if anything is, may be another job's, or in another worker's hand.
+                await self._give_back(run, token, republish=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are given back, too
+                failure = failure_of(error)
+                self._events.emit(TaskFailed(f"the return of job {run.job_id}", failure.error, failure.traceback))
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
         """See `Ledger.set_aside`: its row becomes unhandled."""
@@ -190,26 +216,17 @@ class RowLedger:
         """See `Ledger.give_up`: its row becomes unhandled."""
         now = self._store.now()
         await self._store.settle(Settlement(job.job_id, job.run_token, Unhandled(reason), now, now, group=job.group))
-        self._forgotten.pop(job.run_token, None)
+        self._alive[job.run_token] = None
 
-    def _note(self, job: NextJob | None) -> None:
-        """Nobody else's delivery asks for it: should its life end in an error of ours, it is given back from here."""
-        if job is not None:
-            self._forgotten[job.run_token] = job
-
-    async def _give_back_forgotten(self) -> None:
-        for token in [token for token in self._forgotten if token not in self._alive]:
-            job = self._forgotten.pop(token)
-            await self._give_back(job.job_id, token, job.group, republish=True)
-
-    async def _give_back(self, job_id: JobId, forgotten: int, group: str | None, *, republish: bool) -> None:
-        """Queue a job again that is claimed here, but that nobody here leads any more: an error of ours ended its life.
+    async def _give_back(self, run: _Run, token: int, *, republish: bool) -> None:
+        """Queue a job again that is claimed here, but that nobody here leads any more.
 
         Nobody else would ever do it, as long as this worker lives.
         """
         now = self._store.now()
-        interrupted = Settlement(job_id, forgotten, Interrupted(), now, now, republish=republish, group=group)
+        interrupted = Settlement(run.job_id, token, Interrupted(), now, now, republish=republish, group=run.group)
         await self._store.settle(interrupted)
+        self._forgotten.pop(token, None)
 
     async def _write(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> Settled:
         settlement = Settlement(

@@ -59,7 +59,8 @@ class Serving:
         max_result_size = None if runtime.persistence is None else runtime.persistence.max_result_size
         caller = Caller(runtime.broker, self.handoff, max_result_size)
         bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, caller))
-        self.executor = Executor(self._ledger(), bridge, runtime.actors, runtime.groups, self._clock, self._events)
+        self._ledger = self._make_ledger()
+        self.executor = Executor(self._ledger, bridge, runtime.actors, runtime.groups, self._clock, self._events)
         self.intake = Intake(self.executor, runtime.actors, threads, self._clock, self._events)
         self.watchdog = Watchdog(
             self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events
@@ -132,7 +133,7 @@ class Serving:
         await self.intake.idle(grace)
         return interrupted
 
-    def _ledger(self) -> Ledger:
+    def _make_ledger(self) -> Ledger:
         if self._store is not None:
             return RowLedger(self._store, self._events)
         return BrokerLedger(self._transport.publish, self._runtime.groups, self._clock, self._events)
@@ -239,6 +240,7 @@ class Serving:
         while True:
             try:
                 await store.heartbeat(self.intake.waiting())
+                await self._ledger.give_back_forgotten()
                 if self._clock.monotonic() >= offer_at:
                     # What a worker of an older release did not know while this one was here already.
                     await store.offer_unhandled(list(self._runtime.actors), NO_ACTOR)

@@ -46,6 +46,38 @@ def test_a_claim_whose_life_ended_in_an_error_of_ours_is_given_back(
     assert (job.attempt, job.crashes) == (1, 0)
 
 
+def test_a_job_that_followed_another_in_its_group_is_given_back_whatever_became_of_the_delivery(
+    place_with_rows: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No delivery is its own, and the one in hand is not looked at again here."""
+    monkeypatch.setattr("jq_actors.intake.AFTER_AN_ERROR", timedelta(hours=1))
+    run = Executor._run
+    broken: list[Any] = []
+
+    async def breaks_once(self: Executor, claimed: Any) -> Outcome:
+        if not claimed.is_own and not broken:
+            broken.append(claimed)
+            raise RuntimeError("an error of ours")
+        return await run(self, claimed)
+
+    monkeypatch.setattr(Executor, "_run", breaks_once)
+    ran: list[int] = []
+    rows, *others = place_with_rows.configuration["middleware"]
+    chain = {"middleware": [rows, {"group_fifo": {}}, *others], "worker": {"lease": "1s"}}
+    with running({**place_with_rows.configuration, **chain}) as app:
+
+        @actor(group="g")
+        async def note(number: int) -> None:
+            ran.append(number)
+
+        commands = note.send_many([((number,), {}) for number in range(4)])
+        with app.worker():
+            jobs.result(commands[-1].job_id, timeout=20)
+
+    assert broken
+    assert ran == [0, 1, 2, 3]
+
+
 def test_a_job_that_an_old_worker_did_not_know_is_offered_to_a_new_one(
     rabbit_rows: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:

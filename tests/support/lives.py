@@ -8,20 +8,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from jq_actors.bridge import Crossing
-from jq_actors.command import JobCommand
+from jq_actors.command import JobCommand, job_id_in
 from jq_actors.current import RunningJob
-from jq_actors.groups import GroupRules
+from jq_actors.job import JobId
 from jq_actors.outcome import Outcome
-from jq_actors.store.records import Claim, ClaimRequest, Settlement
+from jq_actors.store.records import Claim, ClaimRequest, NextJob, Settled, Settlement
 from jq_actors.transport.lane import Lane
-from jq_actors.transport.port import StillBlocked
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+WRITTEN, CLAIM_LOST = Settled(written=True), Settled(written=False)
+"""What becomes of a settlement."""
 
 
 @dataclass(eq=False)
 class RecordingDelivery:
-    """A `Delivery` that keeps its endings: ``ack``, ``requeue``, ``leave`` or ``bury``."""
+    """A `Delivery` that keeps its endings: ``ack``, ``requeue`` or ``bury``."""
 
     body: bytes
     queue: str = "default"
@@ -31,8 +33,6 @@ class RecordingDelivery:
     """The broker has taken it back."""
     endings: list[str] = field(default_factory=list)
     lane: Lane | None = None
-    still_blocked: StillBlocked | None = None
-    """What `leave` was given."""
 
     @property
     def is_open(self) -> bool:
@@ -43,10 +43,6 @@ class RecordingDelivery:
 
     def requeue(self) -> None:
         self.endings.append("requeue")
-
-    def leave(self, still_blocked: StillBlocked) -> None:
-        self.endings.append("leave")
-        self.still_blocked = still_blocked
 
     def bury(self, reason: str) -> None:
         self.endings.append(f"bury: {reason}")
@@ -63,6 +59,32 @@ def delivery_of(actor_name: str, *args: Any, queue: str = "default", **meta: Any
     return RecordingDelivery(command_for(actor_name, *args, queue=queue, **meta).encode(), queue)
 
 
+def next_job(body: bytes, token: int, *, group: str = "g", attempt: int = 1, queue: str = "default") -> NextJob:
+    """The job of ``body`` as one that runs here besides that of a delivery, by ``token``."""
+    job_id = job_id_in(body) or JobId("not-decoded")
+    return NextJob(job_id, 1, token, attempt, 0, queue, group, body)
+
+
+@dataclass(eq=False)
+class HandSlot:
+    """A `Slot` that keeps what it was told."""
+
+    name: str = "coroutines:default"
+    others_wait: bool = False
+    is_open: bool = True
+    is_first_hold: bool = True
+    told: list[timedelta | str] = field(default_factory=list)
+    """``freed``, at most once, and the times of `hold`, in their order."""
+
+    def hold(self, time: timedelta) -> bool:
+        self.told.append(time)
+        return self.is_first_hold
+
+    def free(self) -> None:
+        if "freed" not in self.told:
+            self.told.append("freed")
+
+
 @dataclass(eq=False)
 class Asked:
     """A claim or a settlement that waits for the test's answer."""
@@ -77,10 +99,8 @@ class ScriptedStore:
     def __init__(self) -> None:
         self.claims: list[Asked] = []
         self.settles: list[Asked] = []
+        self.set_asides: list[Asked] = []
         self.time = START
-        self.rules = GroupRules()
-        self.turns: list[bool | Exception] = []
-        """What `has_turn` answers, one after the other."""
 
     def now(self) -> datetime:
         return self.time
@@ -89,15 +109,13 @@ class ScriptedStore:
         claim: Claim = await self._ask(self.claims, request)
         return claim
 
-    async def settle(self, settlement: Settlement) -> bool:
-        written: bool = await self._ask(self.settles, settlement)
-        return written
+    async def settle(self, settlement: Settlement) -> Settled:
+        settled: Settled = await self._ask(self.settles, settlement)
+        return settled
 
-    async def has_turn(self, group: str, queue: str) -> bool:
-        answer = self.turns.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        known: bool = await self._ask(self.set_asides, (job_id, dispatch, reason))
+        return known
 
     def advance(self, by: timedelta) -> None:
         self.time += by
@@ -137,3 +155,9 @@ class HandBridge:
         crossing = self.runs.pop(index % len(self.runs))
         crossing.outcome.set_result(outcome)
         return crossing.job
+
+
+async def settled() -> None:
+    """Let everything go as far as it can without an answer of the test."""
+    for _ in range(8):
+        await asyncio.sleep(0)

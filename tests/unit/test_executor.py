@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 
-from jq_actors.actor import JobActor, actor
-from jq_actors.command import decode_command
-from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.command import JobCommand, decode_command
+from jq_actors.errors import DecodeError, StoreError, StoreUnavailableError
 from jq_actors.events import (
     DeliveryAckedEarly,
     DeliveryBuried,
     DeliveryDropped,
-    Events,
-    GroupBlocked,
     JobFailed,
     JobFinished,
     JobHeld,
@@ -27,99 +24,24 @@ from jq_actors.events import (
     JobUnhandled,
     OutcomeLost,
 )
-from jq_actors.executor import LOOK_AGAIN_AT_LEAST, LOOK_AGAIN_AT_MOST, Executor
-from jq_actors.ledger import RowLedger
+from jq_actors.executor import LOOK_AGAIN_AT_LEAST, LOOK_AGAIN_AT_MOST
 from jq_actors.outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.records import Claim, Instead, Settlement
-from jq_actors.transport.lane import Lane
-from tests.support.clock import FakeClock
-from tests.support.lives import START, HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of
-from tests.support.recorder import EventRecorder
-from tests.support.sending import RecordingBroker
-
-KINDS = (
-    DeliveryAckedEarly,
-    DeliveryBuried,
-    DeliveryDropped,
-    GroupBlocked,
-    JobParked,
-    JobFailed,
-    JobFinished,
-    JobHeld,
-    JobInterrupted,
-    JobRetryScheduled,
-    JobStarted,
-    JobUnhandled,
-    OutcomeLost,
-)
-GRANT = Claim(Verdict.GRANT, attempt=2)
-BROKER = RecordingBroker()
-
-
-@actor(broker=BROKER)
-async def send_mail() -> None: ...
-
-
-class Life:
-    """An executor that leads one delivery; store and bridge do what the test says."""
-
-    def __init__(self) -> None:
-        self.store, self.bridge, self.events = ScriptedStore(), HandBridge(), Events()
-        self.seen = EventRecorder(self.events, *KINDS)
-        self.notes: list[Any] = []
-        """Calls of ``hold`` (the time) and of ``ran``, in order."""
-        self.is_first_hold = True
-        store: Any = self.store
-        bridge: Any = self.bridge
-        actors: dict[str, JobActor[..., Any]] = {"send_mail": send_mail}
-        self.executor = Executor(
-            RowLedger(store, self.events, lanes_are_shared=True), bridge, actors, FakeClock(), self.events
-        )
-
-    def begin(self, delivery: RecordingDelivery) -> asyncio.Task[None]:
-        command = self.executor.receive(delivery)
-        assert command is not None
-        live = self.executor.live(delivery, command, self._hold, lambda: self.notes.append("ran"))
-        return asyncio.create_task(live)
-
-    def _hold(self, time: timedelta) -> bool:
-        self.notes.append(time)
-        return self.is_first_hold
-
-    async def claimed(self, delivery: RecordingDelivery, claim: Claim | Exception = GRANT) -> asyncio.Task[None]:
-        task = self.begin(delivery)
-        await settled()
-        answer(self.store.claims, 0, claim)
-        await settled()
-        return task
-
-    async def ended(
-        self, delivery: RecordingDelivery, outcome: Outcome, written: bool | Exception = True
-    ) -> Settlement:
-        task = await self.claimed(delivery)
-        self.bridge.end(0, outcome)
-        await settled()
-        settlement: Settlement = answer(self.store.settles, 0, written)
-        await task
-        return settlement
-
-
-async def settled() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
+from jq_actors.store.records import Claim, Settlement
+from tests.support.executing import GRANT, Life, send_mail
+from tests.support.lives import CLAIM_LOST, START, WRITTEN, RecordingDelivery, answer, delivery_of, settled
 
 # -- receive
 
 
-def test_a_command_is_decoded_and_what_is_none_is_buried() -> None:
+def test_a_command_is_decoded_and_what_is_none_says_why() -> None:
     life = Life()
     good, bad = delivery_of("send_mail", 7), RecordingDelivery(b"garbage")
     assert life.executor.receive(good) == decode_command(good.body)
-    assert life.executor.receive(bad) is None
-    assert bad.endings[0].startswith("bury: not JSON")
-    assert life.seen.of(DeliveryBuried)[0].queue == "default"
+    error = life.executor.receive(bad)
+    assert isinstance(error, DecodeError)
+    assert str(error).startswith("not JSON")
+    assert bad.endings == []
 
 
 def test_a_message_that_was_moved_to_another_queue_belongs_there() -> None:
@@ -127,11 +49,64 @@ def test_a_message_that_was_moved_to_another_queue_belongs_there() -> None:
     delivery = delivery_of("send_mail", queue="old", row=True)
     delivery.queue = "new"
     command = Life().executor.receive(delivery)
-    assert command is not None
+    assert isinstance(command, JobCommand)
     assert command.queue_name == "new"
     assert decode_command(command.encode()).queue_name == "new"
     assert command.promised
     assert command.job_id == decode_command(delivery.body).job_id
+
+
+# -- refuse
+
+
+NO_COMMAND = b'{"message_id": "01890a5d-ac96-774b-bcce-b302099a8057", "actor_name": "of a foreign producer"}'
+
+
+async def refused(life: Life, delivery: RecordingDelivery, known: bool | Exception) -> Any:
+    """Refuse it; what was asked of the store."""
+    error = life.executor.receive(delivery)
+    assert isinstance(error, DecodeError)
+    task = asyncio.create_task(life.executor.refuse(delivery, error))
+    await settled()
+    asked = answer(life.store.set_asides, 0, known)
+    await settled()
+    if isinstance(known, StoreUnavailableError):
+        assert delivery.endings == []
+        await life.clock.advance(LOOK_AGAIN_AT_MOST.total_seconds())
+    await task
+    return asked
+
+
+async def test_what_cannot_be_decoded_and_has_a_row_is_set_aside_there() -> None:
+    life, delivery = Life(), RecordingDelivery(NO_COMMAND, dispatch=3)
+    job_id, dispatch, reason = await refused(life, delivery, True)
+    assert (job_id, dispatch) == ("01890a5d-ac96-774b-bcce-b302099a8057", 3)
+    assert reason == str(life.executor.receive(delivery))
+    assert delivery.endings == ["ack"]
+    assert [(event.job_id, event.reason) for event in life.seen.of(DeliveryDropped)] == [(job_id, "undecodable")]
+
+
+async def test_what_cannot_be_decoded_and_has_no_row_is_buried() -> None:
+    life, unknown, nameless = Life(), RecordingDelivery(NO_COMMAND), RecordingDelivery(b"garbage")
+    _, _, reason = await refused(life, unknown, False)
+    assert unknown.endings == [f"bury: {reason}"]
+    error = life.executor.receive(nameless)
+    assert isinstance(error, DecodeError)
+    await life.executor.refuse(nameless, error)
+    assert nameless.endings == [f"bury: {error}"]
+    assert [event.queue for event in life.seen.of(DeliveryBuried)] == ["default"] * 2
+
+
+async def test_what_cannot_be_decoded_nor_set_aside_is_buried_with_both_reasons() -> None:
+    life, delivery = Life(), RecordingDelivery(NO_COMMAND)
+    _, _, reason = await refused(life, delivery, StoreError("integer out of range"))
+    assert delivery.endings == [f"bury: {reason}; nor can its row say so: integer out of range"]
+
+
+async def test_what_cannot_be_decoded_is_given_back_when_the_store_is_closed() -> None:
+    life, delivery = Life(), RecordingDelivery(NO_COMMAND)
+    await refused(life, delivery, StoreUnavailableError("closed"))
+    assert delivery.endings == ["requeue"]
 
 
 # -- claim
@@ -145,7 +120,7 @@ async def test_a_granted_claim_runs_with_its_attempt_and_actor() -> None:
     assert crossing.job.command == decode_command(delivery.body)
     assert life.executor.running == 1
     assert [event.attempt for event in life.seen.of(JobStarted)] == [2]
-    assert life.notes == []
+    assert life.slot.told == []
 
 
 @pytest.mark.parametrize(
@@ -156,10 +131,10 @@ async def test_a_job_that_runs_elsewhere_is_held(look_again: float, expected: ti
     life, delivery = Life(), delivery_of("send_mail")
     task = await life.claimed(delivery, Claim(Verdict.HOLD, look_again=timedelta(seconds=look_again)))
     await task
-    assert life.notes == [expected, "ran"]
+    assert life.slot.told == [expected, "freed"]
     assert delivery.endings == []
     assert life.seen.of(JobHeld)[0].seconds == expected.total_seconds()
-    life.is_first_hold = False
+    life.slot.is_first_hold = False
     await (await life.claimed(delivery, Claim(Verdict.HOLD)))
     assert len(life.seen.of(JobHeld)) == 1
 
@@ -169,25 +144,8 @@ async def test_what_need_not_run_is_acked_and_dropped(verdict: Verdict, reason: 
     life, delivery = Life(), delivery_of("send_mail")
     await (await life.claimed(delivery, Claim(verdict)))
     assert delivery.endings == ["ack"]
-    assert life.notes == ["ran"]
+    assert life.slot.told == ["freed"]
     assert [event.reason for event in life.seen.of(DeliveryDropped)] == [reason]
-
-
-async def test_a_job_whose_turn_it_is_runs_by_another_ones_delivery_which_is_asked_about_again() -> None:
-    life, delivery, other = Life(), delivery_of("send_mail", 7), delivery_of("send_mail", 8)
-    delivery.lane = Lane("default", "g")
-    command = decode_command(other.body)
-    task = await life.claimed(
-        delivery, Claim(Verdict.GRANT, 1, group="g", instead=Instead(command.job_id, 4, other.body))
-    )
-    assert [(run.job.command, run.job.group) for run in life.bridge.runs] == [(command, "g")]
-    life.bridge.end(0, Succeeded())
-    await settled()
-    settlement: Settlement = answer(life.store.settles, 0, True)
-    await task
-    assert settlement.job_id == command.job_id
-    assert life.notes == ["ran", timedelta()]
-    assert delivery.endings == []
 
 
 async def test_a_parked_job_lets_its_delivery_go() -> None:
@@ -197,21 +155,10 @@ async def test_a_parked_job_lets_its_delivery_go() -> None:
     assert [(event.group, event.reason) for event in life.seen.of(JobParked)] == [("g", "position 3 has not been sent")]
 
 
-async def test_the_lane_of_a_blocked_group_is_left() -> None:
-    life, delivery = Life(), delivery_of("send_mail")
-    delivery.lane = Lane("default", "g")
-    await life.claimed(delivery, Claim(Verdict.LEAVE, group="g", reason="paused by ops"))
-    assert delivery.endings == ["leave"]
-    assert [event.reason for event in life.seen.of(GroupBlocked)] == ["paused by ops"]
-    life.store.turns = [True]
-    assert delivery.still_blocked is not None
-    assert await delivery.still_blocked() is False
-
-
 async def test_a_claim_at_a_closed_store_lets_the_delivery_wait() -> None:
     life, delivery = Life(), delivery_of("send_mail")
     await (await life.claimed(delivery, StoreUnavailableError("closed")))
-    assert life.notes == [LOOK_AGAIN_AT_MOST, "ran"]
+    assert life.slot.told == [LOOK_AGAIN_AT_MOST, "freed"]
     assert delivery.endings == []
 
 
@@ -257,10 +204,10 @@ async def test_the_slot_is_given_back_before_the_outcome_is_written() -> None:
     life.store.advance(timedelta(seconds=3))
     life.bridge.end(0, Succeeded())
     await settled()
-    assert life.notes == ["ran"]
+    assert life.slot.told == ["freed"]
     assert delivery.endings == []
     life.store.advance(timedelta(seconds=60))  # the database is slow
-    settlement: Settlement = answer(life.store.settles, 0, True)
+    settlement: Settlement = answer(life.store.settles, 0, WRITTEN)
     await task
     assert (settlement.started_at, settlement.finished_at) == (START, START + timedelta(seconds=3))
     assert life.seen.of(JobFinished)[0].run_seconds == 3
@@ -268,7 +215,7 @@ async def test_the_slot_is_given_back_before_the_outcome_is_written() -> None:
 
 async def test_an_outcome_that_lost_its_claim_is_not_told_as_the_job_s() -> None:
     life, delivery = Life(), delivery_of("send_mail")
-    await life.ended(delivery, Succeeded(), written=False)
+    await life.ended(delivery, Succeeded(), written=CLAIM_LOST)
     assert life.seen.of(JobFinished) == []
     assert delivery.endings == ["ack"]
 
@@ -309,7 +256,7 @@ async def test_a_run_that_was_acked_early_is_not_acked_again(outcome: Outcome) -
     life.executor.ack_early(timedelta())
     life.bridge.end(0, outcome)
     await settled()
-    settlement: Settlement = answer(life.store.settles, 0, True)
+    settlement: Settlement = answer(life.store.settles, 0, WRITTEN)
     await task
     assert delivery.endings == ["ack"]
     assert settlement.republish is isinstance(outcome, Interrupted), "no copy is left: the relay has to publish it"
@@ -326,7 +273,7 @@ async def test_at_the_end_runs_are_interrupted_and_what_is_granted_later_does_no
     answer(life.store.claims, 0, GRANT)
     await settled()
     assert len(life.bridge.runs) == 1
-    settlement: Settlement = answer(life.store.settles, 0, True)
+    settlement: Settlement = answer(life.store.settles, 0, WRITTEN)
     await claiming
     assert settlement.outcome == Interrupted()
     assert late.endings == ["requeue"]

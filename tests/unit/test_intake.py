@@ -14,18 +14,31 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from jq_actors.actor import JobActor, actor
-from jq_actors.command import JobCommand
+from jq_actors.command import JobCommand, decode_command, job_id_in
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.events import DeliveryBuried, Events, JobHeld, TaskFailed
 from jq_actors.executor import Executor
-from jq_actors.intake import AFTER_AN_ERROR, Intake
+from jq_actors.groups import GroupRules
+from jq_actors.intake import AFTER_AN_ERROR, Intake, coroutines_of
+from jq_actors.intake import THREADS as THREADS_NAME
 from jq_actors.ledger import RowLedger
 from jq_actors.outcome import Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.records import Claim, Settlement
+from jq_actors.store.records import Claim, ClaimRequest, NextJob, Settled, Settlement
 from jq_actors.transport.port import Delivery
+from jq_actors.turns import SHARE_AFTER
 from tests.support.clock import FakeClock
-from tests.support.lives import HandBridge, RecordingDelivery, ScriptedStore, answer, delivery_of
+from tests.support.lives import (
+    CLAIM_LOST,
+    WRITTEN,
+    HandBridge,
+    RecordingDelivery,
+    ScriptedStore,
+    answer,
+    delivery_of,
+    next_job,
+    settled,
+)
 from tests.support.recorder import EventRecorder
 from tests.support.sending import RecordingBroker
 
@@ -45,7 +58,10 @@ def function() -> None: ...
 ACTORS: dict[str, JobActor[..., Any]] = {"coroutine": coroutine, "function": function}
 
 GRANT = Claim(Verdict.GRANT, attempt=1)
+IN_GROUP = Claim(Verdict.GRANT, attempt=1, group="g")
 HOLD = Claim(Verdict.HOLD, look_again=timedelta(seconds=1))
+NO_COMMAND = b'{"message_id": "01890a5d-ac96-774b-bcce-b302099a8057"}'
+"""Of a job, and cannot be decoded."""
 
 
 class Desk:
@@ -58,8 +74,8 @@ class Desk:
         self.clock = clock
         store: Any = self.store
         bridge: Any = self.bridge
-        ledger = RowLedger(store, self.events, lanes_are_shared=True)
-        self.executor = Executor(ledger, bridge, ACTORS, clock, self.events)
+        self.ledger = RowLedger(store, self.events)
+        self.executor = Executor(self.ledger, bridge, ACTORS, GroupRules(), clock, self.events)
         self.intake = Intake(self.executor, ACTORS, THREADS, clock, self.events)
         self.intake.serve("default", CONCURRENCY)
 
@@ -72,11 +88,6 @@ class Desk:
 
 def requeue(delivery: Delivery, command: JobCommand[Any]) -> None:
     delivery.requeue()
-
-
-async def settled() -> None:
-    for _ in range(8):
-        await asyncio.sleep(0)
 
 
 # -- one by one
@@ -97,7 +108,7 @@ async def test_a_delivery_is_claimed_run_settled_and_acked(desk: Desk) -> None:
     assert delivery.endings == []
     desk.bridge.end(0, Succeeded(1))
     await settled()
-    settlement: Settlement = answer(desk.store.settles, 0, True)
+    settlement: Settlement = answer(desk.store.settles, 0, WRITTEN)
     assert settlement.outcome == Succeeded(1)
     await settled()
     assert delivery.endings == ["ack"]
@@ -217,6 +228,19 @@ async def test_what_the_broker_took_back_is_forgotten(desk: Desk) -> None:
     assert len(desk.store.claims) == THREADS - 1, "a lost delivery was claimed"
 
 
+async def test_what_cannot_be_refused_is_told_and_given_back(desk: Desk) -> None:
+    delivery = RecordingDelivery(NO_COMMAND)
+    desk.intake.deliver(delivery)
+    await settled()
+    answer(desk.store.set_asides, 0, RuntimeError("a bug"))
+    await settled()
+    assert "a bug" in desk.seen.of(TaskFailed)[0].error
+    assert (delivery.endings, desk.intake.busy) == ([], 1)
+    await desk.clock.advance(AFTER_AN_ERROR.total_seconds())
+    assert delivery.endings == ["requeue"]
+    assert await desk.intake.idle(0)
+
+
 async def test_an_error_of_ours_is_told_and_the_delivery_looked_at_again(desk: Desk) -> None:
     [delivery] = desk.deliver("coroutine")
     await settled()
@@ -227,6 +251,55 @@ async def test_an_error_of_ours_is_told_and_the_delivery_looked_at_again(desk: D
     assert desk.intake.waiting() == {"default": 1}
     desk.intake.close()
     assert delivery.endings == ["requeue"]
+
+
+# -- in a group
+
+
+async def test_the_next_job_of_a_group_keeps_the_slot_and_others_start_when_the_turn_is_over(desk: Desk) -> None:
+    desk.deliver(*["function"] * (THREADS + 1))
+    await settled()
+    answer(desk.store.claims, 0, IN_GROUP)
+    await settled()
+    desk.bridge.end(0, Succeeded())
+    await settled()
+    settlement: Settlement = desk.store.settles[0].what
+    assert settlement.chain is not None
+    assert settlement.chain.slot == THREADS_NAME
+    assert len(desk.store.claims) == THREADS - 1, "the slot was given away"
+    job = next_job(delivery_of("function", row=True).body, settlement.chain.run_token)
+    answer(desk.store.settles, 0, Settled(written=True, next=job))
+    await settled()
+    assert len(desk.store.claims) == THREADS - 1
+    await desk.clock.advance(SHARE_AFTER)
+    desk.bridge.end(0, Succeeded())
+    await settled()
+    assert desk.store.settles[0].what.chain is None, "another delivery waits for the slot"
+    assert len(desk.store.claims) == THREADS
+
+
+async def test_a_slot_is_named_by_what_fits_there(desk: Desk) -> None:
+    desk.deliver("coroutine")
+    await settled()
+    answer(desk.store.claims, 0, IN_GROUP)
+    await settled()
+    desk.bridge.end(0, Succeeded())
+    await settled()
+    assert desk.store.settles[0].what.chain.slot == coroutines_of("default")
+
+
+async def test_no_job_of_a_group_follows_after_the_close(desk: Desk) -> None:
+    desk.deliver("coroutine")
+    await settled()
+    answer(desk.store.claims, 0, IN_GROUP)
+    await settled()
+    desk.intake.close()
+    desk.bridge.end(0, Succeeded())
+    await settled()
+    settlement: Settlement = answer(desk.store.settles, 0, WRITTEN)
+    assert settlement.chain is None
+    await settled()
+    assert await desk.intake.idle(0)
 
 
 # -- all interleavings
@@ -250,7 +323,8 @@ OUTCOMES: list[Outcome] = [
     Interrupted(),
 ]
 CLAIMS: list[Any] = [
-    *[GRANT] * 6,
+    *[GRANT] * 4,
+    *[IN_GROUP] * 4,
     HOLD,
     Claim(Verdict.DROP_FINAL),
     Claim(Verdict.DROP_STALE),
@@ -258,19 +332,12 @@ CLAIMS: list[Any] = [
     StoreError("refused"),
     RuntimeError("a bug"),
 ]
-WRITTEN: list[Any] = [
-    True,
-    True,
-    True,
-    False,
-    StoreUnavailableError("closed"),
-    StoreError("refused"),
-    ValueError("bug"),
-]
+ERRORS = [StoreUnavailableError("closed"), StoreError("refused"), ValueError("bug")]
+WRITES: list[Any] = [*[WRITTEN] * 3, CLAIM_LOST, *ERRORS]
 
 
 class Interleavings(RuleBasedStateMachine):
-    """Whatever happens in whatever order: one ending for each delivery, and no slot that is lost or doubled."""
+    """Whatever happens in whatever order: one ending for each delivery, no slot lost or doubled, no run forgotten."""
 
     @initialize()
     def open(self) -> None:
@@ -278,6 +345,8 @@ class Interleavings(RuleBasedStateMachine):
         self.desk = Desk()
         self.deliveries: list[RecordingDelivery] = []
         self.is_closed = False
+        self.begun: set[int] = set()
+        """Tokens by which rows say that a job runs here."""
 
     def step(self) -> None:
         self.loop.run_until_complete(settled())
@@ -288,15 +357,35 @@ class Interleavings(RuleBasedStateMachine):
         self.deliveries.append(delivery)
         self.loop.run_until_complete(self._call(lambda: self.desk.intake.deliver(delivery)))
 
-    @rule()
-    def deliver_garbage(self) -> None:
-        self.deliveries.append(RecordingDelivery(b"garbage"))
-        self.desk.intake.deliver(self.deliveries[-1])
+    @rule(body=st.sampled_from([b"garbage", NO_COMMAND]))
+    def deliver_garbage(self, body: bytes) -> None:
+        delivery = RecordingDelivery(body)
+        self.deliveries.append(delivery)
+        self.loop.run_until_complete(self._call(lambda: self.desk.intake.deliver(delivery)))
+
+    @precondition(lambda self: self.desk.store.set_asides)
+    @rule(known=st.sampled_from([True, False, *ERRORS]))
+    def answer_a_refusal(self, known: Any) -> None:
+        answer(self.desk.store.set_asides, 0, known)
+        self.step()
 
     @precondition(lambda self: self.desk.store.claims)
     @rule(index=st.integers(0, 9), claim=st.sampled_from(CLAIMS))
     def answer_a_claim(self, index: int, claim: Any) -> None:
-        answer(self.desk.store.claims, index, claim)
+        request: ClaimRequest = answer(self.desk.store.claims, index, claim)
+        if isinstance(claim, Claim) and claim.verdict is Verdict.GRANT:
+            self.begun.add(request.run_token)
+        self.step()
+
+    @precondition(lambda self: self.desk.store.claims)
+    @rule(index=st.integers(0, 9), is_command=st.booleans())
+    def take_a_chain_over(self, index: int, is_command: bool) -> None:
+        waiting = self.desk.store.claims
+        request: ClaimRequest = waiting[index % len(waiting)].what
+        began = next(d for d in self.deliveries if job_id_in(d.body) == request.job_id)
+        is_function = decode_command(began.body).actor_name == "function"
+        job = self._begun(request.run_token, is_function=is_function, is_command=is_command)
+        answer(waiting, index, Claim(Verdict.GRANT, 1, group="g", instead=job))
         self.step()
 
     @precondition(lambda self: self.desk.bridge.runs)
@@ -306,9 +395,24 @@ class Interleavings(RuleBasedStateMachine):
         self.step()
 
     @precondition(lambda self: self.desk.store.settles)
-    @rule(index=st.integers(0, 9), written=st.sampled_from(WRITTEN))
+    @rule(index=st.integers(0, 9), written=st.sampled_from(WRITES))
     def answer_a_settlement(self, index: int, written: Any) -> None:
-        answer(self.desk.store.settles, index, written)
+        settlement: Settlement = answer(self.desk.store.settles, index, written)
+        if isinstance(written, Settled):
+            self.begun.discard(settlement.run_token)
+        self.step()
+
+    @precondition(lambda self: self.desk.store.settles)
+    @rule(index=st.integers(0, 9), is_command=st.booleans())
+    def let_one_follow(self, index: int, is_command: bool) -> None:
+        waiting = self.desk.store.settles
+        settlement: Settlement = waiting[index % len(waiting)].what
+        following = None
+        if settlement.chain is not None:
+            fits = settlement.chain.slot == THREADS_NAME
+            following = self._begun(settlement.chain.run_token, is_function=fits, is_command=is_command)
+        answer(waiting, index, Settled(written=True, next=following))
+        self.begun.discard(settlement.run_token)
         self.step()
 
     @rule(seconds=st.sampled_from([0.1, 1.0, AFTER_AN_ERROR.total_seconds()]))
@@ -349,10 +453,9 @@ class Interleavings(RuleBasedStateMachine):
     @invariant()
     def no_slot_is_taken_twice(self) -> None:
         runs = [crossing.job.actor is function for crossing in self.desk.bridge.runs]
-        assert sum(runs) <= THREADS
-        assert len(runs) - sum(runs) <= CONCURRENCY
-        for slots, size in zip(self.desk.intake._all_slots(), (THREADS, CONCURRENCY), strict=True):
-            assert 0 <= slots.free <= size
+        of_slots = (sum(runs), THREADS), (len(runs) - sum(runs), CONCURRENCY)
+        for slots, (taken, size) in zip(self.desk.intake._all_slots(), of_slots, strict=True):
+            assert 0 <= slots.free <= size - taken
 
     @invariant()
     def no_slot_is_free_while_an_open_delivery_waits_for_one(self) -> None:
@@ -360,23 +463,41 @@ class Interleavings(RuleBasedStateMachine):
             assert not slots.free or not any(in_hand.delivery.is_open for in_hand in slots.waiting)
 
     def teardown(self) -> None:
-        """Drain: everything that is under way comes to an end."""
-        self.desk.intake.close()
-        self.step()
+        """Drain: everything that is under way comes to an end, and what was forgotten is given back."""
         desk = self.desk
-        while desk.store.claims or desk.bridge.runs or desk.store.settles:
-            for waiting, last in ((desk.store.claims, GRANT), (desk.store.settles, True)):
-                while waiting:
-                    answer(waiting, 0, last)
-            while desk.bridge.runs:
-                desk.bridge.end(0, Succeeded())
-            self.step()
+        desk.intake.close()
+        self.step()
+        self._end_all()
+        giving_back = self.loop.create_task(desk.ledger.give_back_forgotten())
+        self.step()
+        self._end_all()
+        assert giving_back.done()
         endings = [(delivery.endings, delivery.lost) for delivery in self.deliveries]
         assert all(len(ended) == 1 or lost for ended, lost in endings), endings
         assert [slots.free for slots in desk.intake._all_slots()] == [THREADS, CONCURRENCY]
         assert (desk.intake.busy, desk.intake.in_hand) == (0, 0)
         assert self.loop.run_until_complete(desk.intake.idle(0))
+        assert not self.begun, "rows say that they run here, and nobody leads them"
         self.loop.close()
+
+    def _end_all(self) -> None:
+        store, bridge = self.desk.store, self.desk.bridge
+        while store.claims or bridge.runs or store.settles or store.set_asides or self.desk.clock.sleepers:
+            while store.claims:
+                self.begun.add(answer(store.claims, 0, GRANT).run_token)
+            while store.settles:
+                self.begun.discard(answer(store.settles, 0, WRITTEN).run_token)
+            while store.set_asides:
+                answer(store.set_asides, 0, True)
+            while bridge.runs:
+                bridge.end(0, Succeeded())
+            self.loop.run_until_complete(self.desk.clock.advance(AFTER_AN_ERROR.total_seconds()))
+            self.step()
+
+    def _begun(self, token: int, *, is_function: bool, is_command: bool) -> NextJob:
+        self.begun.add(token)
+        following = delivery_of("function" if is_function else "coroutine", row=True, group="g")
+        return next_job(following.body if is_command else NO_COMMAND, token)
 
     async def _call(self, act: Any) -> None:
         act()

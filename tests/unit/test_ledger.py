@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded
 from jq_actors.groups import GroupRule, GroupRules
 from jq_actors.job import JobId
-from jq_actors.ledger import Claimed, RowLedger, new_row
+from jq_actors.ledger import Claimed, RowLedger, SettledRun, Turn, new_row
 from jq_actors.outcome import (
     Cancelled,
     Failed,
@@ -28,11 +29,21 @@ from jq_actors.outcome import (
     Unhandled,
 )
 from jq_actors.protocol import Verdict
-from jq_actors.store.records import Claim, ClaimRequest, Instead, Settlement
+from jq_actors.store.records import Chain, Claim, ClaimRequest, NextJob, Settled, Settlement
 from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown
 from tests.support.clock import FakeClock
-from tests.support.lives import START, RecordingDelivery, ScriptedStore, answer, delivery_of
+from tests.support.lives import (
+    CLAIM_LOST,
+    START,
+    WRITTEN,
+    RecordingDelivery,
+    ScriptedStore,
+    answer,
+    delivery_of,
+    next_job,
+    settled,
+)
 from tests.support.recorder import EventRecorder
 
 FAILURE = Failure(None, "ValueError: broken")
@@ -48,12 +59,8 @@ EVERY_OUTCOME: list[Outcome] = [
 
 
 def claimed(delivery: RecordingDelivery, attempt: int = 1) -> Claimed:
-    return Claimed(delivery, decode_command(delivery.body), Claim(Verdict.GRANT, attempt), 7, START)
-
-
-async def settled() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
+    turn, command = Turn(delivery, START, 0.0), decode_command(delivery.body)
+    return Claimed(turn, command, Claim(Verdict.GRANT, attempt, group=command.group), 7, START)
 
 
 # -- in rows
@@ -65,7 +72,7 @@ class Rows:
     def __init__(self) -> None:
         self.store, self.events = ScriptedStore(), Events()
         store: Any = self.store
-        self.ledger = RowLedger(store, self.events, lanes_are_shared=True)
+        self.ledger = RowLedger(store, self.events)
         self.seen = EventRecorder(self.events, OutcomeDiscarded)
 
 
@@ -102,49 +109,81 @@ async def test_a_run_that_an_error_of_ours_ended_is_given_back_at_the_next_look(
     answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=run.run_token))
     assert (await look).verdict is Verdict.HOLD, "it still runs"
 
-    rows.ledger.forget(run)
+    rows.ledger.forget(run.run_token)
     look = asyncio.create_task(rows.ledger.claim(delivery, command, 9))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=run.run_token))
     await settled()
-    given_back: Settlement = answer(rows.store.settles, 0, True)
+    given_back: Settlement = answer(rows.store.settles, 0, WRITTEN)
     assert (given_back.run_token, given_back.outcome) == (run.run_token, Interrupted())
+    assert not given_back.republish, "its delivery is in hand"
     await settled()
     request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
     assert request.run_token == 9
     assert (await look).verdict is Verdict.GRANT
+    await rows.ledger.give_back_forgotten()
+    assert rows.store.settles == []
+
+
+async def test_a_run_whose_life_ended_and_whose_delivery_is_gone_is_given_back_all_the_same() -> None:
+    """Where the delivery came again is not known: at another worker it waits for this one to end."""
+    rows, delivery = Rows(), delivery_of("send_mail", row=True, group="g")
+    command = decode_command(delivery.body)
+    task = asyncio.create_task(rows.ledger.claim(delivery, command, 8))
+    await settled()
+    answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1, group="g"))
+    await task
+    rows.ledger.forget(8)
+    look = asyncio.create_task(rows.ledger.give_back_forgotten())
+    await settled()
+    given_back: Settlement = answer(rows.store.settles, 0, WRITTEN)
+    await look
+    assert (given_back.job_id, given_back.run_token, given_back.group) == (command.job_id, 8, "g")
+    assert (given_back.outcome, given_back.republish) == (Interrupted(), True)
+
+
+@pytest.mark.parametrize("answered", [Claim(Verdict.HOLD), Claim(Verdict.DROP_FINAL), StoreError("refused")], ids=str)
+async def test_a_claim_that_was_not_granted_is_not_given_back(answered: Claim | Exception) -> None:
+    rows, delivery = Rows(), delivery_of("send_mail", row=True)
+    task = asyncio.create_task(rows.ledger.claim(delivery, decode_command(delivery.body), 8))
+    await settled()
+    answer(rows.store.claims, 0, answered)
+    await asyncio.wait([task])
+    assert task.exception() == (answered if isinstance(answered, Exception) else None)
+    rows.ledger.forget(8)
+    await rows.ledger.give_back_forgotten()
+    assert rows.store.settles == []
 
 
 @pytest.mark.parametrize("outcome", EVERY_OUTCOME, ids=lambda outcome: type(outcome).__name__)
-@pytest.mark.parametrize("written", [True, False], ids=["written", "claim lost"])
+@pytest.mark.parametrize("written", [WRITTEN, CLAIM_LOST], ids=["written", "claim lost"])
 @pytest.mark.parametrize("acked", [False, True], ids=["held", "acked early"])
 async def test_the_delivery_ends_once_and_only_after_the_row_is_written(
-    outcome: Outcome, written: bool, acked: bool
+    outcome: Outcome, written: Settled, acked: bool
 ) -> None:
     rows, delivery = Rows(), delivery_of("send_mail")
     run = claimed(delivery)
     if acked:
-        run.finish()
-        run.acked = True
-    task = asyncio.create_task(rows.ledger.settle(run, outcome))
+        run.turn.let_go_early()
+    task = asyncio.create_task(rows.ledger.settle(run, outcome, None))
     await settled()
     assert delivery.endings == (["ack"] if acked else [])
     settlement: Settlement = answer(rows.store.settles, 0, written)
-    assert await task is written
-    comes_back = isinstance(outcome, Interrupted) and written
+    assert await task == SettledRun(written.written)
+    comes_back = isinstance(outcome, Interrupted) and written.written
     assert delivery.endings == ["requeue" if comes_back and not acked else "ack"]
     assert settlement.republish is (isinstance(outcome, Interrupted) and acked)
-    assert len(rows.seen.of(OutcomeDiscarded)) == (not written)
+    assert len(rows.seen.of(OutcomeDiscarded)) == (not written.written)
 
 
 async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused() -> None:
     rows, delivery = Rows(), delivery_of("send_mail")
-    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded("x")))
+    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded("x"), None))
     await settled()
     answer(rows.store.settles, 0, StoreError("no such\x00thing"))
     await settled()
-    second: Settlement = answer(rows.store.settles, 0, True)
-    assert await task is True
+    second: Settlement = answer(rows.store.settles, 0, WRITTEN)
+    assert await task == SettledRun(written=True)
     assert isinstance(second.outcome, Failed)
     assert "could not be stored: no such\\x00thing" in second.outcome.failure.error
     assert delivery.endings == ["ack"]
@@ -152,7 +191,7 @@ async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused(
 
 async def test_a_store_that_closes_leaves_the_delivery_to_the_caller() -> None:
     rows, delivery = Rows(), delivery_of("send_mail")
-    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded()))
+    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded(), None))
     await settled()
     answer(rows.store.settles, 0, StoreUnavailableError("closed"))
     with pytest.raises(StoreUnavailableError):
@@ -160,134 +199,101 @@ async def test_a_store_that_closes_leaves_the_delivery_to_the_caller() -> None:
     assert delivery.endings == []
 
 
-# -- in rows, by a lane
-
-LANE = Lane("default", "g")
+# -- in rows, in a group
 
 
-def in_lane(delivery: RecordingDelivery, lane: Lane | None = LANE) -> RecordingDelivery:
-    delivery.lane = lane
-    return delivery
+def follower(token: int = 8) -> NextJob:
+    return next_job(delivery_of("send_mail", 2, row=True, group="g").body, token)
 
 
-def turn(delivery: RecordingDelivery, instead: Instead | None = None) -> Claimed:
-    claim = Claim(Verdict.GRANT, 1, group="g", instead=instead)
-    return Claimed(delivery, decode_command(delivery.body), claim, 7, START)
+def following(delivery: RecordingDelivery) -> Claimed:
+    """A run of a job that followed the one of the delivery."""
+    return replace(claimed(delivery), is_own=False)
 
 
-async def settle(rows: Rows, run: Claimed, outcome: Outcome, *, written: bool = True) -> Settlement:
-    task = asyncio.create_task(rows.ledger.settle(run, outcome))
+async def settle(
+    rows: Rows, run: Claimed, outcome: Outcome, answered: Settled = WRITTEN, chain: Chain | None = None
+) -> tuple[Settlement, SettledRun]:
+    task = asyncio.create_task(rows.ledger.settle(run, outcome, chain))
     await settled()
-    settlement: Settlement = answer(rows.store.settles, 0, written)
+    settlement: Settlement = answer(rows.store.settles, 0, answered)
+    return settlement, await task
+
+
+async def test_a_claim_says_whether_its_delivery_came_before() -> None:
+    """The worker that had it may have died in the middle of a chain."""
+    rows, delivery = Rows(), delivery_of("send_mail", row=True, group="g")
+    delivery.redelivered = True
+    task = asyncio.create_task(rows.ledger.claim(delivery, decode_command(delivery.body), 99))
+    await settled()
+    request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.DROP_FINAL))
     await task
-    return settlement
+    assert request.redelivered
 
 
-@pytest.mark.parametrize(
-    ("lane", "shared", "can_leave"),
-    [
-        (None, True, False),
-        (LANE, True, True),
-        (LANE, False, False),
-        (Lane("default", "*", partition=(1, 2)), True, False),
-    ],
-    ids=["a plain queue", "a lane", "in memory", "a partition"],
-)
-async def test_only_a_lane_of_one_group_that_others_can_offer_may_be_left(
-    lane: Lane | None, shared: bool, can_leave: bool
-) -> None:
-    store: Any = ScriptedStore()
-    ledger = RowLedger(store, Events(), lanes_are_shared=shared)
-    delivery = in_lane(delivery_of("send_mail", queue="mail"), lane)
-    task = asyncio.create_task(ledger.claim(delivery, decode_command(delivery.body), 99))
+async def test_the_delivery_stays_in_hand_while_another_job_follows_on_it() -> None:
+    rows, delivery, job = Rows(), delivery_of("send_mail", group="g"), follower()
+    settlement, run = await settle(
+        rows, claimed(delivery), Succeeded(1), Settled(written=True, next=job), Chain(job.run_token, "a slot")
+    )
+    assert (settlement.group, settlement.chain) == ("g", Chain(job.run_token, "a slot"))
+    assert (run, delivery.endings) == (SettledRun(written=True, next=job), [])
+    settlement, run = await settle(rows, following(delivery), Succeeded(1))
+    assert (run, delivery.endings, settlement.republish) == (SettledRun(written=True), ["ack"], False)
+
+
+async def test_a_job_that_follows_is_one_that_runs_here_from_the_wish_on() -> None:
+    """A copy of it that comes meanwhile must not take it for one that was forgotten."""
+    rows, delivery, job = Rows(), delivery_of("send_mail", group="g"), follower()
+    settling = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded(), Chain(job.run_token, "a slot")))
     await settled()
-    request: ClaimRequest = answer(store.claims, 0, Claim(Verdict.GRANT, attempt=1))
-    await task
-    assert (request.queue, request.can_leave) == ("mail", can_leave)
-
-
-@pytest.mark.parametrize(
-    ("outcome", "lane", "overtake", "stays"),
-    [
-        (Retrying(FAILURE, timedelta(seconds=5)), LANE, False, True),
-        (Snoozed(timedelta(seconds=60)), LANE, False, True),
-        (Retrying(FAILURE, timedelta(seconds=61)), LANE, False, False),
-        (Retrying(FAILURE, timedelta(seconds=5)), LANE, True, False),
-        (Retrying(FAILURE, timedelta(seconds=5)), None, False, False),
-        (Succeeded(1), LANE, False, False),
-    ],
-    ids=["retry", "snooze", "a long wait", "others may overtake", "a plain queue", "success"],
-)
-async def test_a_job_that_runs_again_soon_keeps_its_delivery_and_its_turn(
-    outcome: Outcome, lane: Lane | None, overtake: bool, stays: bool
-) -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"), lane)
-    rows.store.rules = GroupRules((GroupRule(overtake=overtake),))
-    run = turn(delivery)
-    settlement = await settle(rows, run, outcome)
-    assert settlement.keeps_turn is stays
-    assert delivery.endings == ([] if stays else ["ack"])
-    assert run.again_in == (outcome.delay if stays and isinstance(outcome, Retrying | Snoozed) else None)
-
-
-async def test_a_lost_claim_keeps_nothing() -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
-    run = turn(delivery)
-    await settle(rows, run, Retrying(FAILURE, timedelta(seconds=5)), written=False)
-    assert (delivery.endings, run.again_in) == (["ack"], None)
-
-
-async def test_the_delivery_of_another_job_is_asked_about_again() -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
-    run = turn(delivery, Instead(JobId("another"), 3, b""))
-    await settle(rows, run, Succeeded(1))
-    assert (delivery.endings, run.again_in) == ([], timedelta())
-
-
-async def test_an_interrupted_job_that_ran_by_another_ones_delivery_is_published_again() -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
-    settlement = await settle(rows, turn(delivery, Instead(JobId("another"), 3, b"")), Interrupted())
-    assert settlement.republish
-    assert delivery.endings == ["requeue"]
-
-
-async def test_the_delivery_of_another_job_is_given_back_where_its_own_would_be_acked_early() -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
-    run = turn(delivery, Instead(JobId("another"), 3, b""))
-    run.let_go_early()
-    await settle(rows, run, Succeeded(1))
-    assert (delivery.endings, run.again_in) == (["requeue"], None)
-
-
-async def test_a_run_in_place_of_another_job_that_an_error_of_ours_ended_is_given_back() -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
-    run = turn(delivery, Instead(JobId("another"), 3, b""))
-    rows.ledger.forget(run)
-    task = asyncio.create_task(rows.ledger.claim(delivery, run.command, 8))
+    copy = RecordingDelivery(job.body)
+    look = asyncio.create_task(rows.ledger.claim(copy, decode_command(copy.body), 9))
     await settled()
-    given_back: Settlement = answer(rows.store.settles, 0, True)
-    assert (given_back.job_id, given_back.run_token, given_back.outcome) == ("another", run.run_token, Interrupted())
-    await settled()
-    answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
-    assert (await task).verdict is Verdict.GRANT
-
-
-async def test_a_settled_run_in_place_of_another_job_is_not_given_back() -> None:
-    rows, delivery = Rows(), in_lane(delivery_of("send_mail"))
-    run = turn(delivery, Instead(JobId("another"), 3, b""))
-    await settle(rows, run, Succeeded(1))
-    rows.ledger.forget(run)
-    task = asyncio.create_task(rows.ledger.claim(delivery, run.command, 8))
-    await settled()
-    answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
-    await task
+    answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=job.run_token))
+    assert (await look).verdict is Verdict.HOLD
+    answer(rows.store.settles, 0, Settled(written=True, next=job))
+    await settling
     assert rows.store.settles == []
 
 
-async def test_a_group_is_blocked_while_its_rows_say_so() -> None:
+async def test_a_wish_that_was_not_fulfilled_leaves_nothing() -> None:
+    rows, delivery = Rows(), delivery_of("send_mail", group="g")
+    await settle(rows, claimed(delivery), Succeeded(1), WRITTEN, Chain(8, "a slot"))
+    assert delivery.endings == ["ack"]
+    rows.ledger.forget(8)
+    await rows.ledger.give_back_forgotten()
+    assert rows.store.settles == []
+
+
+@pytest.mark.parametrize("acked", [False, True], ids=["held", "acked early"])
+async def test_an_interrupted_job_that_followed_is_published_again(acked: bool) -> None:
+    rows, delivery = Rows(), delivery_of("send_mail", group="g")
+    run = following(delivery)
+    if acked:
+        run.turn.let_go_early()
+    settlement, _ = await settle(rows, run, Interrupted())
+    assert settlement.republish
+    assert delivery.endings == ["ack"]
+
+
+async def test_what_is_given_up_becomes_unhandled() -> None:
+    rows, job = Rows(), follower()
+    task = asyncio.create_task(rows.ledger.give_up(job, "no command"))
+    await settled()
+    settlement: Settlement = answer(rows.store.settles, 0, WRITTEN)
+    await task
+    assert (settlement.job_id, settlement.run_token, settlement.group) == (job.job_id, job.run_token, "g")
+    assert (settlement.outcome, settlement.chain) == (Unhandled("no command"), None)
+
+
+async def test_what_is_set_aside_is_so_in_its_row() -> None:
     rows = Rows()
-    rows.store.turns = [True, False, StoreUnavailableError("away")]
-    assert [await rows.ledger.is_blocked("g", "mail") for _ in range(3)] == [False, True, False]
+    for known in (True, False):
+        task = asyncio.create_task(rows.ledger.set_aside(JobId("a"), 3, "no command"))
+        await settled()
+        assert answer(rows.store.set_asides, 0, known) == ("a", 3, "no command")
+        assert await task is known
 
 
 # -- at the broker alone
@@ -312,8 +318,8 @@ class Alone:
 
     async def end(self, delivery: RecordingDelivery, outcome: Outcome) -> None:
         run = claimed(delivery)
-        await self.ledger.settle(run, outcome)
-        self.ledger.forget(run)
+        await self.ledger.settle(run, outcome, None)
+        self.ledger.forget(run.run_token)
 
 
 @pytest.mark.parametrize(
@@ -329,7 +335,7 @@ class Alone:
 )
 async def test_how_an_outcome_ends_the_only_copy(outcome: Outcome, ending: str) -> None:
     alone, delivery = Alone(), delivery_of("send_mail")
-    await alone.ledger.settle(claimed(delivery), outcome)
+    await alone.ledger.settle(claimed(delivery), outcome, None)
     assert delivery.endings == [ending]
     assert alone.published == []
     assert len(alone.seen.of(DeliveryBuried)) == ending.startswith("bury")
@@ -343,13 +349,13 @@ async def test_how_an_outcome_ends_the_only_copy(outcome: Outcome, ending: str) 
 async def test_what_runs_again_is_published_anew_and_confirmed_first(outcome: Outcome, attempts: int) -> None:
     alone = Alone(NotPublished("away"), PublishUnknown("no answer"))
     delivery = delivery_of("send_mail", 7, attempt=2, priority=4)
-    task = asyncio.create_task(alone.ledger.settle(claimed(delivery, attempt=3), outcome))
+    task = asyncio.create_task(alone.ledger.settle(claimed(delivery, attempt=3), outcome, None))
     await settled()
     assert delivery.endings == []
     await alone.clock.advance(PUBLISH_AGAIN)
     assert delivery.endings == []
     await alone.clock.advance(PUBLISH_AGAIN)
-    assert await task is True
+    assert await task == SettledRun(written=True)
     assert delivery.endings == ["ack"]
     assert len(alone.published) == 3
     again = alone.published[-1]
@@ -360,7 +366,7 @@ async def test_what_runs_again_is_published_anew_and_confirmed_first(outcome: Ou
 
 async def test_what_the_broker_took_back_meanwhile_is_not_published_a_second_time() -> None:
     alone, delivery = Alone(NotPublished("away")), delivery_of("send_mail")
-    task = asyncio.create_task(alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta())))
+    task = asyncio.create_task(alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta()), None))
     await settled()
     delivery.lost = True
     await alone.clock.advance(PUBLISH_AGAIN)
@@ -420,6 +426,13 @@ async def test_it_does_not_remember_for_ever() -> None:
 
 # -- at the broker alone, by a lane
 
+LANE = Lane("default", "g")
+
+
+def in_lane(delivery: RecordingDelivery) -> RecordingDelivery:
+    delivery.lane = LANE
+    return delivery
+
 
 @pytest.mark.parametrize(
     ("outcome", "attempt"),
@@ -430,8 +443,8 @@ async def test_in_a_group_what_runs_again_waits_in_hand(outcome: Outcome, attemp
     alone, delivery = Alone(), in_lane(delivery_of("send_mail", group="g"))
     run = claimed(delivery)
     assert (await alone.claim(delivery)).verdict is Verdict.GRANT
-    await alone.ledger.settle(run, outcome)
-    alone.ledger.forget(run)
+    await alone.ledger.settle(run, outcome, None)
+    alone.ledger.forget(run.run_token)
     assert (delivery.endings, alone.published, run.again_in) == ([], [], timedelta(seconds=5))
     assert await alone.claim(delivery) == Claim(Verdict.HOLD, look_again=timedelta(seconds=5))
     await alone.clock.advance(5)
@@ -441,7 +454,7 @@ async def test_in_a_group_what_runs_again_waits_in_hand(outcome: Outcome, attemp
 async def test_where_others_may_overtake_it_is_sent_again() -> None:
     alone, delivery = Alone(), in_lane(delivery_of("send_mail", group="g"))
     alone.ledger = BrokerLedger(alone.publish, GroupRules((GroupRule(overtake=True),)), alone.clock, alone.events)
-    await alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta(seconds=5)))
+    await alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta(seconds=5)), None)
     [again] = alone.published
     assert (again.delay, delivery.endings) == (timedelta(seconds=5), ["ack"])
 
@@ -451,5 +464,5 @@ async def test_a_job_of_a_group_that_comes_by_the_plain_queue_goes_to_its_lane(r
     alone, delivery = Alone(result), delivery_of("send_mail", group="g")
     claim = await alone.claim(delivery)
     [outgoing] = alone.published
-    assert (outgoing.lane, outgoing.delay) == (Lane("default", "g"), None)
+    assert (outgoing.lane, outgoing.delay) == (LANE, None)
     assert claim.verdict is (Verdict.PARK if result == Published() else Verdict.HOLD)

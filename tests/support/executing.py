@@ -1,0 +1,103 @@
+"""An executor between neighbours that do what the test says."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from jq_actors.actor import JobActor, actor
+from jq_actors.command import JobCommand
+from jq_actors.events import (
+    DeliveryAckedEarly,
+    DeliveryBuried,
+    DeliveryDropped,
+    Events,
+    JobFailed,
+    JobFinished,
+    JobHeld,
+    JobInterrupted,
+    JobParked,
+    JobRetryScheduled,
+    JobStarted,
+    JobUnhandled,
+    OutcomeLost,
+    TaskFailed,
+)
+from jq_actors.executor import Executor
+from jq_actors.groups import GroupRules
+from jq_actors.ledger import RowLedger
+from jq_actors.outcome import Outcome
+from jq_actors.protocol import Verdict
+from jq_actors.store.records import Claim, Settled, Settlement
+
+from .clock import FakeClock
+from .lives import WRITTEN, HandBridge, HandSlot, RecordingDelivery, ScriptedStore, answer, settled
+from .recorder import EventRecorder
+from .sending import RecordingBroker
+
+KINDS = (
+    DeliveryAckedEarly,
+    DeliveryBuried,
+    DeliveryDropped,
+    JobParked,
+    JobFailed,
+    JobFinished,
+    JobHeld,
+    JobInterrupted,
+    JobRetryScheduled,
+    JobStarted,
+    JobUnhandled,
+    OutcomeLost,
+    TaskFailed,
+)
+GRANT = Claim(Verdict.GRANT, attempt=2)
+BROKER = RecordingBroker()
+
+
+@actor(broker=BROKER)
+async def send_mail() -> None: ...
+
+
+class Life:
+    """An executor that leads one delivery; store and bridge do what the test says."""
+
+    def __init__(self, rules: GroupRules | None = None) -> None:
+        self.store, self.bridge, self.events = ScriptedStore(), HandBridge(), Events()
+        self.clock, self.slot = FakeClock(), HandSlot()
+        self.seen = EventRecorder(self.events, *KINDS)
+        store: Any = self.store
+        bridge: Any = self.bridge
+        actors: dict[str, JobActor[..., Any]] = {"send_mail": send_mail}
+        self.ledger = RowLedger(store, self.events)
+        self.executor = Executor(self.ledger, bridge, actors, rules or GroupRules(), self.clock, self.events)
+
+    def begin(self, delivery: RecordingDelivery) -> asyncio.Task[None]:
+        command = self.executor.receive(delivery)
+        assert isinstance(command, JobCommand)
+        return asyncio.create_task(self.executor.live(delivery, command, self.slot))
+
+    async def claimed(self, delivery: RecordingDelivery, claim: Claim | Exception = GRANT) -> asyncio.Task[None]:
+        task = self.begin(delivery)
+        await settled()
+        answer(self.store.claims, 0, claim)
+        await settled()
+        return task
+
+    async def ended(
+        self, delivery: RecordingDelivery, outcome: Outcome, written: Settled | Exception = WRITTEN
+    ) -> Settlement:
+        task = await self.claimed(delivery)
+        settlement = await self.end(outcome, written)
+        await task
+        return settlement
+
+    async def end(self, outcome: Outcome, written: Settled | Exception = WRITTEN) -> Settlement:
+        """End the run, and answer its settlement."""
+        await self.run_ends(outcome)
+        settlement: Settlement = answer(self.store.settles, 0, written)
+        await settled()
+        return settlement
+
+    async def run_ends(self, outcome: Outcome) -> None:
+        self.bridge.end(0, outcome)
+        await settled()
