@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import JobState
-from jq_actors.turns import GroupView
+from jq_actors.turns import GroupView, Places, assign_places
 
 from .database import Database
 from .dialect import encode_rows
-from .group_rows import GroupPolicy, GroupRow, GroupRows, LockedGroups
+from .group_rows import GroupRow, GroupRows, LockedGroups
 from .group_turns import NOW, GroupTurns, waiting
 from .group_views import GroupViews
 from .tables import Tables, UtcDateTime
@@ -34,12 +34,11 @@ class GroupMending:
         self,
         database: Database,
         tables: Tables,
-        policy: GroupPolicy,
         rows: GroupRows,
         views: GroupViews,
         turns: GroupTurns,
     ) -> None:
-        self._database, self._policy, self._rows, self._views, self._turns = database, policy, rows, views, turns
+        self._database, self._rows, self._views, self._turns = database, rows, views, turns
         g, c = tables.groups.c, tables.jobs.c
         left = sa.exists().where(c.group_key == g.name, c.final_state.is_(None))
         idle = (g.waiting == 0, g.held == 0, g.next_position.is_(None), g.paused_at.is_(None))
@@ -97,8 +96,9 @@ class GroupMending:
 
     def _is_wrong(self, row: GroupRow, view: GroupView) -> bool:
         holding = sum(member.has_place for member in view.members)
-        has_room = holding < self._policy.rules.rule_of(row.name).concurrency
-        return holding != row.held or (row.waiting > 0 and has_room and row.paused is None)
+        some_wait = any(member.state is JobState.WAITING for member in view.members)
+        places = replace(assign_places(view), next_position=None)
+        return holding != row.held or (some_wait and not row.waiting) or places != Places()
 
     async def _mend(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> None:
         groups = await self._rows.lock(connection, names, now)

@@ -126,8 +126,8 @@ class Settles:
         rows = await self._settle(connection, first, groups, now)
         if rows:
             batch.written = {row.run_token for row in rows}
+            names = self._free(rows, groups)  # before a cancellation counts anew
             batch.events = await self._stop(connection, first, rows, groups, now)
-            names = self._free(rows, groups)
             successors = _successors(first, batch.written, names)
             given = await self._turns.give(
                 connection, groups, now, names=names, publish_from=lease, successors=successors

@@ -56,7 +56,7 @@ class SqlGroups:
         self._moves = GroupMoves(database, tables, rows, turns)
         self._retries = Retries(database, tables, rows, turns)
         self._sweep = GroupSweep(database, tables, policy, rows, views, turns, stops)
-        self._mending = GroupMending(database, tables, policy, rows, views, turns)
+        self._mending = GroupMending(database, tables, rows, views, turns)
         self._group_reading = GroupReading(database, tables, rows, views)
         self._reading = Reading(database, tables, Places(tables, database.dialect, rows, views))
 

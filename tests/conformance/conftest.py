@@ -2,6 +2,7 @@
 
 Of the store's
   db: World    a test runs three times: on SQLite, on PostgreSQL by asyncpg, on PostgreSQL by psycopg
+  led: World   the same; at the end each group's places are held by those whose turn it is, and are counted
   pg: World    on PostgreSQL by asyncpg
 Of the transport's, by what the test needs
   world: World          runs on every adapter
@@ -27,6 +28,7 @@ from jq_actors.store import migrate
 from tests.support.postgres import GivenPostgres, PrivatePostgres
 
 from . import transports
+from .places import wrong_in
 from .stores import KINDS, TABLE, World, emptied, world_on
 
 
@@ -60,6 +62,12 @@ def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def db(migrated_url: str) -> AsyncIterator[World]:
     async with world_on(migrated_url) as world:
         yield world
+
+
+@pytest.fixture
+async def led(db: World) -> AsyncIterator[World]:
+    yield db
+    assert await wrong_in(db) == []
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from jq_actors.clock import Clock, SystemClock
 from jq_actors.errors import StoreError
 from jq_actors.events import Event, Events
+from jq_actors.groups import GroupRules
 from jq_actors.job import Job, JobId, JobState, new_job_ids
 from jq_actors.outcome import Outcome
 from jq_actors.protocol import Verdict
@@ -71,6 +72,11 @@ class World:
         )
         self._stores.append(store)
         return store
+
+    @property
+    def rules(self) -> GroupRules:
+        """Those that the first of its stores has now."""
+        return self._stores[0].rules if self._stores else GroupRules()
 
     async def worker(self, *, leases: Leases | None = None, identity: WorkerIdentity | None = None) -> SqlStore:
         """An open store of a registered worker."""

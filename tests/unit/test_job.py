@@ -28,11 +28,18 @@ from tests.support.clock import FakeClock
 DESIGN = [
     ("scheduled retrying", "due", "queued"),
     ("queued", "claimed", "running"),
-    ("queued", "claimed, but an earlier job of its group is unfinished, or paused", "waiting"),
-    ("waiting", "the earlier one is final, or resumed", "queued"),
-    # Not in the design: by a delivery of its group, released or due and claimed in one.
-    ("waiting retrying scheduled", "its turn has come", "running"),
-    ("scheduled waiting retrying", "its payload was deleted by hand", "unhandled"),
+    ("queued", "its place in its group is another one's now, or the group is paused", "waiting"),
+    ("waiting", "its turn has come, or resumed", "queued"),
+    ("waiting", "its turn has come in the settlement before it, same worker", "running"),
+    (
+        "scheduled retrying unhandled",
+        "due or known, but in its group others hold the places, or it is paused",
+        "waiting",
+    ),
+    ("running", "worker lost or shutdown, and its group is paused", "waiting"),
+    ("failed cancelled", "operator retry in a group: in its old place, when its turn comes", "waiting"),
+    # Not in the design: a row whose payload was deleted by hand.
+    ("scheduled waiting retrying", "its turn has come, and there is nothing to run", "unhandled"),
     ("queued", "no such actor here, or its arguments do not bind", "unhandled"),
     ("running", "the same, found out after the claim", "unhandled"),  # not in the design: see `Unhandled`
     ("unhandled", "a worker that knows it joins, or an operator", "queued"),
@@ -69,7 +76,7 @@ def test_what_succeeded_or_was_superseded_never_moves_again() -> None:
 
 
 def test_no_job_starts_to_run_that_nobody_could_send() -> None:
-    assert sources_of(JobState.RUNNING) == UNFINISHED_STATES - {JobState.RUNNING, JobState.UNHANDLED}
+    assert sources_of(JobState.RUNNING) == {JobState.QUEUED, JobState.WAITING}
 
 
 @given(st.integers(0, 9000), st.integers(0, 2**63))
