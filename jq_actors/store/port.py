@@ -138,7 +138,10 @@ class JobStore(Protocol):
         ...
 
     async def prune(self, retention: Retention, limit: int) -> int:
-        """Delete up to ``limit`` final rows that are past their time; returns how many."""
+        """Delete up to ``limit`` final rows that are past their time; returns how many.
+
+        Also the oldest runs of jobs that have very many.
+        """
         ...
 
     # -- groups
@@ -222,7 +225,7 @@ class JobStore(Protocol):
     # -- reading
 
     async def get(self, job_id: JobId) -> Job | None:
-        """One job with its attempts."""
+        """One job with its newest attempts."""
         ...
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:

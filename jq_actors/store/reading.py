@@ -21,6 +21,8 @@ Row = sa.Row[Any]
 
 CURSOR = "seq"
 """The kind of its pages' cursors."""
+MAX_ATTEMPTS = 100
+"""Most runs of a job that are read: about as many as are kept (`OldRuns`)."""
 
 
 class Reading:
@@ -61,9 +63,9 @@ class Reading:
             return None
         c = self._tables.attempts.c
         runs = sa.select(c.number, c.worker_id, c.started_at, c.finished_at, c.outcome, c.error)
-        runs = runs.where(c.job_id == job_id).order_by(c.started_at, c.finished_at)
-        attempts = [Attempt(*run) for run in await connection.execute(runs)]
-        return job_of(row, tuple(attempts), await self._places.of(connection, row, now))
+        newest = runs.where(c.job_id == job_id).order_by(c.started_at.desc(), c.finished_at.desc()).limit(MAX_ATTEMPTS)
+        attempts = [Attempt(*run) for run in await connection.execute(newest)]
+        return job_of(row, tuple(reversed(attempts)), await self._places.of(connection, row, now))
 
     async def _find(self, connection: AsyncConnection, where: JobFilter, limit: int, before: int | None) -> JobPage:
         # One more than wanted tells whether there is a next page.

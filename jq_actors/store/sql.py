@@ -31,6 +31,7 @@ from .group_intake import GroupIntake
 from .inserts import Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
+from .old_runs import OldRuns
 from .publish_leases import PublishLeases
 from .readiness import Readiness
 from .records import (
@@ -105,6 +106,7 @@ class SqlStore(SqlGroups):
         self._marks = Marks(self._db, tables, self._publishing)
         self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles)
         self._pruning = Pruning(self._db, tables)
+        self._old_runs = OldRuns(self._db, tables)
         super().__init__(self._db, tables, events, groups, self._relay)
         of_all: dict[str, Any] = {"answers": self._db.answers, "clock": clock, "events": events}
         self._claiming = GroupCommit(
@@ -176,6 +178,7 @@ class SqlStore(SqlGroups):
 
     async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[bool]:
         settled = await self._commits.settlements(settlements, self.now(), again=again)
+        self._old_runs.note(settlements)
         for event in settled.events:
             self._events.emit(event)
         return settled.written
@@ -247,6 +250,7 @@ class SqlStore(SqlGroups):
 
     async def prune(self, retention: Retention, limit: int) -> int:
         """See JobStore."""
+        await self._old_runs.prune(self.now())
         return await self._pruning.prune(retention, limit, self.now())
 
     # -- workers
