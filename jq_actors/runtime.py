@@ -20,6 +20,7 @@ import dramatiq
 from .clock import Clock, SystemClock
 from .command import JobCommand
 from .config import Config
+from .ends import Ends
 from .errors import RequiresPersistenceError
 from .events import CloseFailed, Events
 from .groups import GroupRules
@@ -64,6 +65,7 @@ class Runtime:
         self.config, self.broker = config, broker
         self.clock = clock or SystemClock()
         self.events = events or Events()
+        self.ends = Ends(self.clock, self.events)
         self.io = LoopThread("jq-io")
         self.chain: tuple[dramatiq.Middleware, ...] = tuple(broker.middleware)
         self.store: JobStore | None = None

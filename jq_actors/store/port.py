@@ -22,6 +22,7 @@ from .records import (
     ClaimRequest,
     Dispatch,
     GroupPage,
+    JobEnd,
     JobFilter,
     JobPage,
     NewJob,
@@ -226,6 +227,10 @@ class JobStore(Protocol):
 
     async def get(self, job_id: JobId) -> Job | None:
         """One job with its newest attempts."""
+        ...
+
+    async def end_of(self, job_id: JobId) -> JobEnd | None:
+        """What has become of a job: one narrow read, for those who wait for it. ``None``: there is no such job."""
         ...
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
