@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from jq_actors.clock import Clock
 from jq_actors.errors import NotStoredError, StoreItemError, StoreUnavailableError
 from jq_actors.events import Events
@@ -38,8 +40,6 @@ from .records import (
     Claim,
     ClaimRequest,
     Dispatch,
-    JobFilter,
-    JobPage,
     Leases,
     NewJob,
     Recovery,
@@ -263,10 +263,14 @@ class SqlStore(SqlGroups):
     async def heartbeat(self, held: Mapping[str, int]) -> None:
         """See JobStore."""
         self._held = held
-        await self._readiness.measure()
-        now = self.now()
-        await self._db.write(lambda connection: self._workers.renew(connection, now, held))
-        self._workers.renewed(now)
+
+        async def renew(connection: AsyncConnection) -> datetime:
+            await self._readiness.measure(connection)
+            now = self.now()
+            await self._workers.renew(connection, now, held)
+            return now
+
+        self._workers.renewed(await self._db.write_urgently(renew, self._workers.patience))
 
     async def _live(self) -> None:
         """Before this worker claims jobs, or takes those of others: see to it that it lives itself."""
@@ -284,10 +288,6 @@ class SqlStore(SqlGroups):
         return await self._db.read(lambda connection: self._workers.held(connection, queue, now))
 
     # -- reading
-
-    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
-        """See JobStore."""
-        return await self._reading.find(where, limit, after)
 
     async def count_by_state(self) -> dict[JobState, int]:
         """See JobStore."""

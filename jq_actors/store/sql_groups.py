@@ -22,7 +22,7 @@ from .group_sweep import GroupSweep
 from .group_views import GroupViews
 from .places import Places
 from .reading import Reading
-from .records import Dispatch, GroupPage, JobEnd, JobFilter, StillGroup
+from .records import Dispatch, GroupPage, JobEnd, JobFilter, JobPage, StillGroup
 from .relay_queries import RelayQueries
 from .retries import Retries
 from .still_queries import StillQueries
@@ -129,6 +129,10 @@ class SqlGroups:
     async def get(self, job_id: JobId) -> Job | None:
         """See JobStore."""
         return await self._reading.get(job_id, self.now())
+
+    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
+        """See JobStore."""
+        return await self._reading.find(where, limit, after)
 
     async def end_of(self, job_id: JobId) -> JobEnd | None:
         """See JobStore."""

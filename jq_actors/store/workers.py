@@ -52,6 +52,11 @@ class Workers:
             raise RuntimeStateError("A worker has to be registered before it claims jobs.")
         return self._me.id
 
+    @property
+    def patience(self) -> float:
+        """Seconds in which the lease has to be renewed: so that what hangs is given up, and tried again, in time."""
+        return max(1.0, self._lease.total_seconds() / 2)
+
     def enrol(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
         """From here on this process is ``worker``; its row is made by `renew` or `hold`."""
         self._me, self._queues, self._lease = worker, list(queues), lease

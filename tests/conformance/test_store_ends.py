@@ -81,7 +81,7 @@ async def test_it_is_one_statement_that_reads_no_arguments(db: World) -> None:
     assert store._db._engines is not None
     statements: list[str] = []
 
-    @sa.event.listens_for(store._db._engines[0].sync_engine, "before_cursor_execute")
+    @sa.event.listens_for(store._db._engines.reader.sync_engine, "before_cursor_execute")
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
