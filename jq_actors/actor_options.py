@@ -11,7 +11,7 @@ from typing import Any
 
 import dramatiq
 
-from .durations import parse_duration
+from .durations import check_time, parse_duration
 from .errors import ActorOptionError
 from .groups import check_position
 from .settings import BrokerConfig, check_name
@@ -176,12 +176,12 @@ def _eta(value: Any) -> datetime:
         case datetime():
             if value.tzinfo is None:
                 raise ValueError(f"the datetime {value} is naive; give it a time zone, such as datetime.now(UTC)")
-            return value
+            return check_time(value)
         case int() if not isinstance(value, bool):
             try:
-                return _EPOCH + value * _MILLISECOND
+                return check_time(_EPOCH + value * _MILLISECOND)
             except OverflowError:
-                raise ValueError(f"{value} ms since 1970 is later than any datetime") from None
+                raise ValueError(f"{value} ms since 1970 is no datetime") from None
         case _:
             raise ValueError(f"must be an aware datetime, or whole milliseconds since 1970, not {value!r}")
 

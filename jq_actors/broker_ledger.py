@@ -21,6 +21,9 @@ from .transport.port import Delivery, Outgoing, Published, PublishResult
 PUBLISH_AGAIN = 1.0
 """Seconds between two tries to publish a job that has to run again."""
 
+LONGEST_PAUSE = timedelta(days=600)
+"""How long a broker can hold a message back, and a little less: it would refuse a longer one again and again."""
+
 REMEMBERED = 10_000
 """Ended jobs of which a copy is recognised; more than acks can be lost at once."""
 
@@ -129,6 +132,12 @@ class BrokerLedger:
                 assert_never(outcome)
 
     async def _send_again(self, claimed: Claimed, attempts: int, delay: timedelta) -> None:
+        if delay > LONGEST_PAUSE:
+            reason = (
+                f"it is to run again after {delay.days} days; without persistence {LONGEST_PAUSE.days} are possible"
+            )
+            bury(claimed.delivery, reason, self._events)
+            return
         command, dispatch = claimed.command, claimed.delivery.dispatch + 1
         again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
         outgoing = Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dramatiq
@@ -11,6 +11,7 @@ import dramatiq
 from .actor_options import ACTOR_ONLY, check_known, check_queue_has_priorities, checked_options
 from .clock import Clock
 from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
+from .durations import check_time
 from .errors import ActorOptionError, ArgumentError, CommandTooLargeError, RequiresPersistenceError
 from .group_naming import check_no_priority, checked_group
 from .job import new_job_ids
@@ -167,11 +168,12 @@ def _due(owner: str, delay: int | None, eta: datetime | None, clock: Clock) -> d
     if not delay and eta is None:
         return None
     now = clock.wall()
-    try:
-        due = eta.astimezone(UTC) if eta is not None else now + timedelta(milliseconds=delay or 0)
-    except OverflowError:
-        raise ActorOptionError(f"{owner}: a delay of {delay} ms ends beyond the year {now.max.year}.") from None
-    return due if due > now else None
+    if eta is None:
+        try:
+            eta = check_time(now + timedelta(milliseconds=delay or 0))
+        except (OverflowError, ValueError):
+            raise ActorOptionError(f"{owner}: a delay of {delay} ms ends beyond the year {now.max.year}.") from None
+    return eta if eta > now else None
 
 
 def _check_travels(owner: str, name: str, value: Any) -> None:

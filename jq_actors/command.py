@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 import dramatiq
 
 from .clock import Clock
+from .durations import check_time
 from .errors import DecodeError
 from .groups import check_group, check_position
 from .job import JobId, adopted_job_id, is_job_id
@@ -56,7 +57,7 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
     def priority(self) -> int:
         """0 (default) … 9, higher first."""
         priority = self.meta.get("priority", 0)
-        return min(max(priority, 0), 9) if isinstance(priority, int) else 0
+        return min(max(priority, 0), 9) if type(priority) is int else 0  # a boolean is an int, and no number
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -128,7 +129,7 @@ def decode_command(body: bytes) -> JobCommand[Any]:
     if missing:
         raise DecodeError(f"fields missing: {', '.join(missing)}")
     for name, kind in _KINDS.items():
-        if not isinstance(fields[name], kind):
+        if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
             raise DecodeError(f"field {name!r} is a {type(fields[name]).__name__}, expected {kind.__name__}")
     command: JobCommand[Any] = JobCommand(**{name: fields[name] for name in _FIELDS}, body=body)
     # Here, once: what is read of it later lies beyond the place where a delivery can be buried.
@@ -161,18 +162,30 @@ def _check_fields(command: JobCommand[Any]) -> None:
 
 def _check_meta(meta: dict[str, Any]) -> None:
     version = meta.get("v", SCHEMA_VERSION)
-    if not isinstance(version, int) or version > SCHEMA_VERSION + 1:
+    if type(version) is not int or version > SCHEMA_VERSION + 1:  # a boolean is an int, and none of these numbers
         raise DecodeError(f"schema version {version!r}; this release reads up to {SCHEMA_VERSION + 1}")
-    attempt, due = meta.get("attempt", 0), meta.get("due")
-    if not isinstance(attempt, int) or attempt < 0:
+    attempt, priority = meta.get("attempt", 0), meta.get("priority", 0)
+    if type(attempt) is not int or attempt < 0:
         raise DecodeError(f"attempt {attempt!r} is no count")
-    try:
-        aware = due is None or datetime.fromisoformat(due).tzinfo is not None
-    except (TypeError, ValueError):
-        aware = False
-    if not aware:
-        raise DecodeError(f"due {due!r} is no ISO time with an offset")
+    if type(priority) is not int:
+        raise DecodeError(f"priority {priority!r} is no whole number")
+    _check_due(meta.get("due"))
     _check_place(meta.get("group"), meta.get("position"))
+
+
+def _check_due(due: object) -> None:
+    if due is None:
+        return
+    try:
+        moment = datetime.fromisoformat(due)  # type: ignore[arg-type]  # else it raises
+        if moment.tzinfo is None:
+            raise ValueError
+    except (TypeError, ValueError):
+        raise DecodeError(f"due {due!r} is no ISO time with an offset") from None
+    try:
+        check_time(moment)
+    except ValueError as error:
+        raise DecodeError(f"due: {error}") from None
 
 
 def _check_place(group: object, position: object) -> None:

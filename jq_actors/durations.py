@@ -1,9 +1,9 @@
-"""Durations and sizes as people write them: ``30s``, ``5m``, ``512M``."""
+"""Durations and sizes as people write them: ``30s``, ``5m``, ``512M``. And which times a job can have."""
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 _UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -14,6 +14,14 @@ _UNITS = {
 }
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+)\s*(?:([KMGT])i?)?B?", re.IGNORECASE)
+
+
+LONGEST_DELAY = timedelta(days=36_500)
+"""A hundred years: whoever lets a job wait longer meant another unit."""
+
+_MARGIN = timedelta(days=2)
+FIRST_TIME, LAST_TIME = datetime.min.replace(tzinfo=UTC) + _MARGIN, datetime.max.replace(tzinfo=UTC) - _MARGIN
+"""Those at the very ends of the calendar do not exist in each time zone, and cannot be counted on from."""
 
 
 def parse_duration(value: str | int | timedelta) -> timedelta:
@@ -40,6 +48,17 @@ def parse_duration(value: str | int | timedelta) -> timedelta:
     if duration < timedelta():
         raise ValueError(f"the duration {value!r} is negative")
     return duration
+
+
+def check_time(moment: datetime) -> datetime:
+    """``moment``, which is aware, in UTC.
+
+    Raises:
+      ValueError: it is at an end of the calendar.
+    """
+    if not FIRST_TIME <= moment <= LAST_TIME:
+        raise ValueError(f"the time {moment.isoformat()} is at an end of the calendar")
+    return moment.astimezone(UTC)
 
 
 def format_duration(duration: timedelta) -> str:

@@ -220,7 +220,8 @@ class JobControl(BaseException):
 class Retry(JobControl):
     """Run this job again, after ``delay`` (milliseconds or a timedelta; ``None``: the retry policy's backoff).
 
-    It counts as an attempt and ends as failed when the retry policy allows no more.
+    It counts as an attempt and ends as failed when the retry policy allows no more, or when the delay is longer than a
+    hundred years.
     """
 
     def __init__(self, message: str = "", delay: int | timedelta | None = None) -> None:
@@ -229,7 +230,10 @@ class Retry(JobControl):
 
 
 class Snooze(JobControl):
-    """Run this job again after ``delay`` (milliseconds or a timedelta); the attempt does not count."""
+    """Run this job again after ``delay`` (milliseconds or a timedelta); the attempt does not count.
+
+    A delay of more than a hundred years ends it as failed.
+    """
 
     def __init__(self, delay: int | timedelta) -> None:
         self.delay = to_timedelta(delay)
@@ -245,5 +249,10 @@ class Fail(JobControl):
 
 
 def to_timedelta(value: int | timedelta) -> timedelta:
-    """``value`` as a timedelta: an int is milliseconds, as everywhere in Dramatiq."""
-    return value if isinstance(value, timedelta) else timedelta(milliseconds=value)
+    """``value`` as a timedelta: an int is milliseconds, as everywhere in Dramatiq. What is too long is the longest."""
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return timedelta(milliseconds=value)
+    except OverflowError:
+        return timedelta.max if value > 0 else timedelta.min

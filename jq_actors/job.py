@@ -137,7 +137,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     attempts: tuple[Attempt, ...] = ()
-    """The finished runs, oldest first; filled by ``get``, empty in a list."""
+    """The newest finished runs, at most 100, the oldest of them first; filled by ``get``, empty in a list."""
     place: Place | None = None
     """Its place in its group; filled by ``get`` for an unfinished job of a group that is not scheduled."""
 

@@ -14,12 +14,13 @@ from .errors import (
     JobUnhandledError,
     ResultTimeoutError,
 )
-from .job import Job, JobId, JobState
+from .job import JobId, JobState
 from .runtime import Runtime
 from .store.port import JobStore
+from .store.records import JobEnd
 
 LOOK_FIRST, LOOK_AT_MOST = 0.01, 0.5
-"""Seconds between two looks of `result`: it starts quick and doubles."""
+"""Seconds between two looks of `result`: it starts quick and doubles. What ends in this process is seen at once."""
 
 
 def result(job_id: str, *, timeout: float | timedelta = 10.0) -> Any:
@@ -47,32 +48,33 @@ def _seconds(timeout: float | timedelta) -> float:
 async def _result(runtime: Runtime, store: JobStore, job_id: JobId, timeout: float) -> Any:
     clock, pause = runtime.clock, LOOK_FIRST
     deadline = clock.monotonic() + timeout
-    while True:
-        job = await store.get(job_id)
-        if job is None:
-            raise JobNotFoundError(job_id)
-        if job.state.is_final or job.state is JobState.UNHANDLED:
-            return _end_of(job)
-        left = deadline - clock.monotonic()
-        if left <= 0:
-            raise ResultTimeoutError(job_id, timeout, job.state.value)
-        await clock.sleep(min(pause, left))
-        pause = min(pause * 2, LOOK_AT_MOST)
+    with runtime.ends.awaited(job_id) as bell:
+        while True:
+            end = await store.end_of(job_id)
+            if end is None:
+                raise JobNotFoundError(job_id)
+            if end.state.is_final or end.state is JobState.UNHANDLED:
+                return _value_of(job_id, end)
+            left = deadline - clock.monotonic()
+            if left <= 0:
+                raise ResultTimeoutError(job_id, timeout, end.state.value)
+            await bell.wait(min(pause, left))
+            pause = min(pause * 2, LOOK_AT_MOST)
 
 
-def _end_of(job: Job) -> Any:
-    match job.state:
+def _value_of(job_id: JobId, end: JobEnd) -> Any:
+    match end.state:
         case JobState.SUCCEEDED:
-            return job.result
+            return end.result
         case JobState.FAILED:
-            raise JobFailedError(job.id, job.error or job.reason, job.traceback)
+            raise JobFailedError(job_id, end.error or end.reason, end.traceback)
         case JobState.CANCELLED:
-            raise JobCancelledError(job.id, job.reason)
+            raise JobCancelledError(job_id, end.reason)
         case JobState.SUPERSEDED:
-            raise JobSupersededError(job.id, job.reason)
+            raise JobSupersededError(job_id, end.reason)
         case JobState.UNHANDLED:
-            raise JobUnhandledError(job.id, job.reason)
+            raise JobUnhandledError(job_id, end.reason)
         case JobState.SCHEDULED | JobState.QUEUED | JobState.WAITING | JobState.RUNNING | JobState.RETRYING:
-            raise AssertionError(f"job {job.id} is {job.state}, which is not its end")
+            raise AssertionError(f"job {job_id} is {end.state}, which is not its end")
         case _:
-            assert_never(job.state)
+            assert_never(end.state)

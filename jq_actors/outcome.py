@@ -14,7 +14,8 @@ from typing import Any
 import dramatiq
 import dramatiq.errors
 
-from .errors import Fail, Retry, Snooze
+from .durations import LONGEST_DELAY
+from .errors import Fail, Retry, Snooze, to_timedelta
 
 MAX_TRACEBACK = 16_384
 """Characters kept of a traceback: its end, where the cause is."""
@@ -99,19 +100,33 @@ Outcome = Succeeded | Failed | Retrying | Snoozed | Cancelled | Interrupted | Un
 def outcome_of(exception: BaseException) -> Outcome:
     """The outcome of an attempt that ended with ``exception``."""
     match exception:
+        case Snooze() | Retry() | dramatiq.errors.Retry() if problem := _problem_of_delay(exception.delay):
+            return Failed(Failure(exception, problem), retryable=False)
         case Snooze():
-            return Snoozed(exception.delay)
+            return Snoozed(max(exception.delay, timedelta()))
         case Fail():
             return Failed(Failure(exception, exception.reason), retryable=False)
         case Retry():
             return Failed(failure_of(exception), delay=exception.delay)
         case dramatiq.errors.Retry():
-            delay = None if exception.delay is None else timedelta(milliseconds=exception.delay)
+            delay = None if exception.delay is None else to_timedelta(exception.delay)
             return Failed(failure_of(exception), delay=delay)
         case dramatiq.middleware.SkipMessage():
             return Cancelled(f"skipped by a middleware: {exception}" if str(exception) else "skipped by a middleware")
         case _:
             return Failed(failure_of(exception))
+
+
+def _problem_of_delay(delay: Any) -> str | None:
+    if delay is None:
+        return None
+    try:
+        wanted = to_timedelta(delay)
+    except (TypeError, ValueError) as error:
+        return f"The actor asked to run again after {delay!r}, which is no time: {error}."
+    if wanted <= LONGEST_DELAY:
+        return None
+    return f"The actor asked to run again after {wanted.days} days; at most {LONGEST_DELAY.days} are possible."
 
 
 def failure_of(exception: BaseException) -> Failure:

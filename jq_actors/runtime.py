@@ -21,6 +21,7 @@ from .clock import Clock, SystemClock
 from .command import JobCommand
 from .config import Config
 from .dispatcher import Dispatcher
+from .ends import Ends
 from .errors import RequiresPersistenceError
 from .events import CloseFailed, Events
 from .groups import GroupRules
@@ -65,6 +66,7 @@ class Runtime:
         self.config, self.broker = config, broker
         self.clock = clock or SystemClock()
         self.events = events or Events()
+        self.ends = Ends(self.clock, self.events)
         self.io = LoopThread("jq-io")
         self.chain: tuple[dramatiq.Middleware, ...] = tuple(broker.middleware)
         self.store: JobStore | None = None

@@ -45,7 +45,7 @@ class Database:
         self.description = self.dialect.describe(self._url)
         self._pool_size = pool_size
         self._clock, self._events = clock, events
-        self._engines: tuple[AsyncEngine, AsyncEngine, AsyncEngine] | None = None
+        self._engines: _Engines | None = None
         self._making = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away_since: float | None = None
@@ -59,7 +59,14 @@ class Database:
           StoreUnknownError: it was lost while it committed; perhaps it is written.
           StoreError: it refuses these values.
         """
-        return await self._in_own_task(self._write(work, unready=unready))
+        return await self._in_own_task(self._write(work, None if unready else self.dialect.deadline, unready=unready))
+
+    async def write_urgently(self, work: Work[T], deadline: float) -> T:
+        """The same in ``deadline`` seconds, before what else waits to be written, and by a connection for this alone.
+
+        So it works while long statements have all others. Raises as `write` does.
+        """
+        return await self._in_own_task(self._write(work, deadline, urgent=True))
 
     async def try_alone(self, work: Work[None]) -> bool:
         """Do ``work``, each statement of which is a transaction of its own; whether all of them are committed.
@@ -86,7 +93,7 @@ class Database:
             return False
         return True
 
-    async def measure(self) -> timedelta:
+    async def measure(self, connection: AsyncConnection) -> timedelta:
         """How far the server's clock is ahead of this machine's; nothing, if less than this can tell.
 
         Else the measuring error of a busy moment would set the times of this worker's rows off against each other.
@@ -95,7 +102,7 @@ class Database:
             return timedelta()
         query = sa.select(self.dialect.server_time)
         before = self._clock.wall()
-        server = (await self.read(lambda connection: connection.scalar(query), unready=True)) or before
+        server = await connection.scalar(query) or before
         uncertain = (self._clock.wall() - before) / 2
         ahead = server - before - uncertain
         return ahead if abs(ahead) > uncertain else timedelta()
@@ -121,14 +128,14 @@ class Database:
             if late:
                 await asyncio.wait(late)
         if self._engines is not None:
-            reader, _, each_alone = self._engines
-            await reader.dispose()
-            await each_alone.dispose()
+            for engine in (self._engines.reader, self._engines.each_alone, self._engines.urgent):
+                await engine.dispose()
 
     @property
     def checked_out(self) -> int:
         """Connections in use now."""
-        pools = [] if self._engines is None else [self._engines[0].pool, self._engines[2].pool]
+        engines = self._engines
+        pools = [] if engines is None else [e.pool for e in (engines.reader, engines.each_alone, engines.urgent)]
         return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool))
 
     # -- one transaction
@@ -140,20 +147,20 @@ class Database:
         return await asyncio.shield(task)
 
     async def _ask(self) -> None:
-        reader, _, _ = await self._connected(unready=False)
-        async with asyncio.timeout(ANSWER_TIMEOUT), reader.connect() as connection:
+        engines = await self._connected(unready=False)
+        async with asyncio.timeout(ANSWER_TIMEOUT), engines.urgent.connect() as connection:
             await connection.execute(sa.select(1))
 
     async def _read(self, work: Work[T], *, unready: bool) -> T:
-        reader, _, _ = await self._connected(unready=unready)
-        return await self._transact(reader, work, self.dialect.deadline)
+        engines = await self._connected(unready=unready)
+        return await self._transact(engines.reader, work, self.dialect.deadline)
 
-    async def _write(self, work: Work[T], *, unready: bool) -> T:
-        _, writer, _ = await self._connected(unready=unready)
+    async def _write(self, work: Work[T], deadline: float | None, *, unready: bool = False, urgent: bool = False) -> T:
+        engines = await self._connected(unready=unready)
         for conflicts in range(MAX_CONFLICTS):
             try:
-                async with self.dialect.write_lock():
-                    return await self._transact(writer, work, None if unready else self.dialect.deadline)
+                async with self.dialect.write_lock(urgent=urgent):
+                    return await self._transact(engines.urgent if urgent else engines.writer, work, deadline)
             except _ConflictError:
                 # Two that met once must not meet for ever.
                 await self._clock.sleep(self._clock.random() * 0.01 * 2 ** min(conflicts, 5))
@@ -162,9 +169,9 @@ class Database:
         )
 
     async def _try_alone(self, work: Work[None]) -> bool:
-        _, _, each_alone = await self._connected(unready=False)
+        engines = await self._connected(unready=False)
         try:
-            async with asyncio.timeout(self.dialect.deadline), each_alone.connect() as connection:
+            async with asyncio.timeout(self.dialect.deadline), engines.each_alone.connect() as connection:
                 await work(connection)
         except sa.exc.StatementError as error:
             is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
@@ -203,7 +210,7 @@ class Database:
             seconds, self._away_since = self._clock.monotonic() - self._away_since, None
             self._events.emit(StoreBack(seconds))
 
-    async def _connected(self, *, unready: bool) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
+    async def _connected(self, *, unready: bool) -> _Engines:
         if self._closed:
             raise StoreUnavailableError(f"The store on {self.description} is closed.")
         if not (self._ready or unready):
@@ -214,26 +221,30 @@ class Database:
                 self._engines = await in_thread(self._make_engines)
         return self._engines
 
-    def _make_engines(self) -> tuple[AsyncEngine, AsyncEngine, AsyncEngine]:
-        """One that reads, one that writes, and one each of whose statements is committed by itself."""
-        engine = self._make_engine()
-        self.dialect.configure(engine)
-        # Connections of its own: its statements are planned in another way, and wait for no transaction.
-        each_alone = self._make_engine(isolation_level="AUTOCOMMIT")
-        self.dialect.configure(each_alone, each_alone=True)
-        return engine, engine.execution_options(**{WRITES: True}), each_alone
+    def _make_engines(self) -> _Engines:
+        engine, urgent = self._make_engine(self._pool_size), self._make_engine(1)
+        writes = {WRITES: True}
+        return _Engines(
+            reader=engine,
+            writer=engine.execution_options(**writes),
+            # Connections of its own: its statements are planned in another way, and wait for no transaction.
+            each_alone=self._make_engine(self._pool_size, each_alone=True),
+            urgent=urgent.execution_options(**writes),
+        )
 
-    def _make_engine(self, **options: Any) -> AsyncEngine:
+    def _make_engine(self, pool_size: int, *, each_alone: bool = False) -> AsyncEngine:
         try:
-            return create_async_engine(
+            engine = create_async_engine(
                 self._url,
                 hide_parameters=True,  # they hold jobs' arguments
                 enable_from_linting=False,  # joining a batch with the one row of a worker multiplies nothing
-                **self.dialect.engine_options(self._url, self._pool_size),
-                **options,
+                **self.dialect.engine_options(self._url, pool_size),
+                **({"isolation_level": "AUTOCOMMIT"} if each_alone else {}),
             )
         except ModuleNotFoundError as error:
             raise StoreError(f"{self.description} needs a driver: pip install {error.name}.") from error
+        self.dialect.configure(engine, each_alone=each_alone)
+        return engine
 
     def _translated(self, error: sa.exc.StatementError, *, committing: bool) -> Exception:
         reason = str(error.orig or error).strip().partition("\n")[0]
@@ -249,6 +260,18 @@ class Database:
         message = f"{self.description}: {mask_url(reason)}"
         self.lost(message)
         return StoreUnknownError(message) if committing else StoreUnavailableError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class _Engines:
+    """Ways to connect; all but the last share one pool."""
+
+    reader: AsyncEngine
+    writer: AsyncEngine
+    each_alone: AsyncEngine
+    """Each of whose statements is committed by itself."""
+    urgent: AsyncEngine
+    """With a pool of its own."""
 
 
 @dataclass(slots=True)

@@ -54,8 +54,8 @@ class Dialect(ABC):
     """Whether a statement that changes rows may contain others. Then what needs no more than one statement is a
     transaction by itself (`Database.try_alone`). Else whoever writes is alone, and has no need to hurry."""
 
-    def write_lock(self) -> AbstractAsyncContextManager[Any]:
-        """Held around each write transaction of this process."""
+    def write_lock(self, *, urgent: bool) -> AbstractAsyncContextManager[Any]:
+        """Held around each write transaction of this process; who is ``urgent`` goes before the others."""
         return nullcontext()
 
     @abstractmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 import zlib
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from .dialect import BATCH, WRITES, ColumnTypes, Dialect, Fault
+from .write_lock import WriteLock
 
 
 def dialect_of(url: str) -> tuple[sa.URL, Dialect]:
@@ -157,12 +157,12 @@ class SQLite(Dialect):
     nests_writes = False
 
     def __init__(self) -> None:
-        self._lock = asyncio.Lock()
+        self._lock = WriteLock()
 
-    def write_lock(self) -> AbstractAsyncContextManager[Any]:
+    def write_lock(self, *, urgent: bool) -> AbstractAsyncContextManager[Any]:
         """See Dialect."""
         # SQLite waits for its write lock in sleeps of up to 100 ms; among our own tasks there is no need to.
-        return self._lock
+        return self._lock.held(urgent=urgent)
 
     def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:
         """See Dialect."""

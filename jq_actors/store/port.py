@@ -22,6 +22,7 @@ from .records import (
     ClaimRequest,
     Dispatch,
     GroupPage,
+    JobEnd,
     JobFilter,
     JobPage,
     NewJob,
@@ -150,7 +151,10 @@ class JobStore(Protocol):
         ...
 
     async def prune(self, retention: Retention, limit: int) -> int:
-        """Delete up to ``limit`` final rows that are past their time; returns how many."""
+        """Delete up to ``limit`` final rows that are past their time; returns how many.
+
+        Also the oldest runs of jobs that have very many.
+        """
         ...
 
     # -- groups
@@ -223,7 +227,11 @@ class JobStore(Protocol):
     # -- reading
 
     async def get(self, job_id: JobId) -> Job | None:
-        """One job with its attempts."""
+        """One job with its newest attempts."""
+        ...
+
+    async def end_of(self, job_id: JobId) -> JobEnd | None:
+        """What has become of a job: one narrow read, for those who wait for it. ``None``: there is no such job."""
         ...
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:

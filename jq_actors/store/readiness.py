@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from jq_actors.clock import Clock
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.in_thread import in_thread
@@ -49,9 +51,9 @@ class Readiness:
             self._trying.cancel()
             await asyncio.wait([self._trying])
 
-    async def measure(self) -> None:
+    async def measure(self, connection: AsyncConnection) -> None:
         """Compare the clocks."""
-        self.ahead = await self._database.measure()
+        self.ahead = await self._database.measure(connection)
 
     async def revision(self) -> str | None:
         """The revision of the tables; ``None``: there are none."""
@@ -77,7 +79,7 @@ class Readiness:
                 raise migrate.not_migrated(found, self._jobs_table)
             # In a thread: Alembic reads files and takes a while.
             await in_thread(lambda: migrate.upgrade(self._url, self._jobs_table))
-        await self.measure()
+        await self._database.read(self.measure, unready=True)
         self._database.make_ready()
 
     async def _keep_trying(self) -> None:

@@ -14,13 +14,15 @@ from jq_actors.job import Attempt, Job, JobId, JobState, Place, is_job_id
 from .cursors import decode_cursor, encode_cursor
 from .database import Database
 from .places import Places
-from .records import JobFilter, JobPage
-from .tables import Tables, group_order
+from .records import JobEnd, JobFilter, JobPage
+from .tables import JOB_ID, Tables, group_order
 
 Row = sa.Row[Any]
 
 CURSOR = "seq"
 """The kind of its pages' cursors."""
+MAX_ATTEMPTS = 100
+"""Most runs of a job that are read: about as many as are kept (`OldRuns`)."""
 
 
 class Reading:
@@ -28,10 +30,24 @@ class Reading:
 
     def __init__(self, database: Database, tables: Tables, places: Places) -> None:
         self._database, self._tables, self._places = database, tables, places
+        self._end = _end(tables)
 
     async def get(self, job_id: JobId, now: datetime) -> Job | None:
         """See JobStore."""
         return await self._database.read(lambda c: self._get(c, job_id, now)) if is_job_id(job_id) else None
+
+    async def end_of(self, job_id: JobId) -> JobEnd | None:
+        """See JobStore."""
+        if not is_job_id(job_id):
+            return None
+        rows = await self._database.read(lambda c: c.execute(self._end, {"job_id": job_id}))
+        row = rows.one_or_none()
+        if row is None:
+            return None
+        problems: list[str] = []
+        result = _result(row.result, problems)
+        state = JobState(row.state)
+        return JobEnd(state, _reason(row, problems), result, _error(row, state), _traceback(row, state))
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
         """See JobStore."""
@@ -61,9 +77,9 @@ class Reading:
             return None
         c = self._tables.attempts.c
         runs = sa.select(c.number, c.worker_id, c.started_at, c.finished_at, c.outcome, c.error)
-        runs = runs.where(c.job_id == job_id).order_by(c.started_at, c.finished_at)
-        attempts = [Attempt(*run) for run in await connection.execute(runs)]
-        return job_of(row, tuple(attempts), await self._places.of(connection, row, now))
+        newest = runs.where(c.job_id == job_id).order_by(c.started_at.desc(), c.finished_at.desc()).limit(MAX_ATTEMPTS)
+        attempts = [Attempt(*run) for run in await connection.execute(newest)]
+        return job_of(row, tuple(reversed(attempts)), await self._places.of(connection, row, now))
 
     async def _find(self, connection: AsyncConnection, where: JobFilter, limit: int, before: int | None) -> JobPage:
         # One more than wanted tells whether there is a next page.
@@ -141,11 +157,10 @@ def job_of(row: Row, attempts: tuple[Attempt, ...] = (), place: Place | None = N
         crashes=row.crashes,
         args=args,
         kwargs=kwargs,
-        reason="; ".join([*([row.reason] if row.reason else []), *problems]) or None,
+        reason=_reason(row, problems),
         result=result,
-        # That of an earlier attempt stays in the payload; it is not why the job is as it is.
-        error=None if state is JobState.SUCCEEDED else row.error,
-        traceback=None if state is JobState.SUCCEEDED else row.traceback or None,
+        error=_error(row, state),
+        traceback=_traceback(row, state),
         worker_id=row.worker_id,
         enqueued_at=row.enqueued_at,
         due_at=row.due_at,
@@ -154,6 +169,27 @@ def job_of(row: Row, attempts: tuple[Attempt, ...] = (), place: Place | None = N
         attempts=attempts,
         place=place,
     )
+
+
+def _end(tables: Tables) -> sa.Select[Any]:
+    jobs, payloads = tables.jobs, tables.payloads
+    has_ended = (payloads.c.job_id == jobs.c.id) & jobs.c.final_state.is_not(None)
+    kept = [payloads.c[name] for name in ("result", "error", "traceback")]
+    of_this = jobs.c.id == sa.bindparam("job_id", type_=JOB_ID)
+    return sa.select(jobs.c.state, jobs.c.reason, *kept).outerjoin(payloads, has_ended).where(of_this)
+
+
+def _reason(row: Row, problems: list[str]) -> str | None:
+    return "; ".join([*([row.reason] if row.reason else []), *problems]) or None
+
+
+def _error(row: Row, state: JobState) -> str | None:
+    # That of an earlier attempt stays in the payload; it is not why the job is as it is.
+    return None if state is JobState.SUCCEEDED else row.error
+
+
+def _traceback(row: Row, state: JobState) -> str | None:
+    return None if state is JobState.SUCCEEDED else row.traceback or None
 
 
 def _arguments(body: str | None, problems: list[str]) -> tuple[tuple[Any, ...], dict[str, Any]]:

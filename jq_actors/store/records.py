@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from jq_actors.group import Group
 from jq_actors.job import Job, JobId, JobState
@@ -156,6 +157,17 @@ class JobFilter:
     group: str | None = None
     tags: tuple[str, ...] = ()
     """All of them must be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobEnd:
+    """What has become of a job; ``result``, ``error`` and ``traceback`` only when it has ended."""
+
+    state: JobState
+    reason: str | None = None
+    result: Any = None
+    error: str | None = None
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from jq_actors.clock import Clock
 from jq_actors.errors import NotStoredError, StoreItemError, StoreUnavailableError
 from jq_actors.events import Events, JobsReleased
@@ -27,14 +29,13 @@ from .group_due import GroupDue
 from .inserts import Inserted, Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
+from .old_runs import OldRuns
 from .publish_leases import PublishLeases
 from .readiness import Readiness
 from .records import (
     Claim,
     ClaimRequest,
     Dispatch,
-    JobFilter,
-    JobPage,
     Leases,
     NewJob,
     Recovery,
@@ -105,6 +106,7 @@ class SqlStore(SqlGroups):
         self._unhandled = UnhandledJobs(self._db, tables, rows, turns)
         self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles, rows, turns)
         self._pruning = Pruning(self._db, tables)
+        self._old_runs = OldRuns(self._db, tables)
         self.on_released: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_due: Callable[[datetime], None] = lambda _: None
         super().__init__(self._db, tables, events, parts)
@@ -189,6 +191,7 @@ class SqlStore(SqlGroups):
         now = self.now()
         lease = now + self._publish_lease
         batch = await self._commits.settlements(settlements, now, lease, again=again)
+        self._old_runs.note(settlements)
         for event in batch.events:
             self._events.emit(event)
         if batch.dispatches:
@@ -284,6 +287,7 @@ class SqlStore(SqlGroups):
 
     async def prune(self, retention: Retention, limit: int) -> int:
         """See JobStore."""
+        await self._old_runs.prune(self.now())
         return await self._pruning.prune(retention, limit, self.now())
 
     # -- workers
@@ -296,10 +300,14 @@ class SqlStore(SqlGroups):
     async def heartbeat(self, held: Mapping[str, int]) -> None:
         """See JobStore."""
         self._held = held
-        await self._readiness.measure()
-        now = self.now()
-        await self._db.write(lambda connection: self._workers.renew(connection, now, held))
-        self._workers.renewed(now)
+
+        async def renew(connection: AsyncConnection) -> datetime:
+            await self._readiness.measure(connection)
+            now = self.now()
+            await self._workers.renew(connection, now, held)
+            return now
+
+        self._workers.renewed(await self._db.write_urgently(renew, self._workers.patience))
 
     async def _live(self) -> None:
         """Before this worker claims jobs, or takes those of others: see to it that it lives itself."""
@@ -317,10 +325,6 @@ class SqlStore(SqlGroups):
         return await self._db.read(lambda connection: self._workers.held(connection, queue, now))
 
     # -- reading
-
-    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
-        """See JobStore."""
-        return await self._reading.find(where, limit, after)
 
     async def count_by_state(self) -> dict[JobState, int]:
         """See JobStore."""

@@ -25,7 +25,7 @@ from .group_turns import Fits, GroupTurns
 from .group_views import GroupViews
 from .places import Places
 from .reading import Reading
-from .records import GroupPage, JobFilter
+from .records import GroupPage, JobEnd, JobFilter, JobPage
 from .retries import Retries
 from .tables import Tables
 from .workers import Workers
@@ -125,6 +125,14 @@ class SqlGroups:
     async def get(self, job_id: JobId) -> Job | None:
         """See JobStore."""
         return await self._reading.get(job_id, self.now())
+
+    async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
+        """See JobStore."""
+        return await self._reading.find(where, limit, after)
+
+    async def end_of(self, job_id: JobId) -> JobEnd | None:
+        """See JobStore."""
+        return await self._reading.end_of(job_id)
 
     async def get_group(self, group: str) -> Group | None:
         """See JobStore."""

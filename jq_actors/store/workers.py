@@ -57,6 +57,11 @@ class Workers:
         """The same; ``None`` when it was not registered, or has left."""
         return None if self._me is None else self._me.id
 
+    @property
+    def patience(self) -> float:
+        """Seconds in which the lease has to be renewed: so that what hangs is given up, and tried again, in time."""
+        return max(1.0, self._lease.total_seconds() / 2)
+
     def enrol(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
         """From here on this process is ``worker``; its row is made by `renew` or `hold`."""
         self._me, self._queues, self._lease = worker, list(queues), lease

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from jq_actors.clock import Clock, SystemClock
+from jq_actors.durations import LONGEST_DELAY
 from jq_actors.errors import JobQueueError
 from jq_actors.middleware import JobMiddleware
 from jq_actors.outcome import Failed, Outcome, Retrying
@@ -70,7 +71,7 @@ class Retry(JobMiddleware):
         if not isinstance(outcome, Failed) or not outcome.retryable or not self._allows(job, outcome):
             return outcome
         delay = self._backoff(job) if outcome.delay is None else max(outcome.delay, timedelta())
-        return Retrying(outcome.failure, delay)
+        return Retrying(outcome.failure, min(delay, LONGEST_DELAY))
 
     def _allows(self, job: RunningJob, failed: Failed) -> bool:
         retries = job.attempt - 1

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from jq_actors.store.group_grants import Granted, GroupStart
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import JobId, JobState
 from jq_actors.protocol import Verdict
-from jq_actors.store.group_grants import Granted, GroupStart
 from jq_actors.store.records import NewJob
 from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually

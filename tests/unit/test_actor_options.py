@@ -107,7 +107,7 @@ def test_values_are_kept_in_the_form_that_middleware_reads(name: str, value: Any
         ("delay", -5, "the duration -5 is negative"),
         ("delay", True, "True is no duration"),
         ("eta", datetime(2026, 1, 1), "the datetime 2026-01-01 00:00:00 is naive; give it a time zone"),  # noqa: DTZ001
-        ("eta", 10**18, "1000000000000000000 ms since 1970 is later than any datetime"),
+        ("eta", 10**18, "1000000000000000000 ms since 1970 is no datetime"),
         ("eta", "tomorrow", "must be an aware datetime, or whole milliseconds since 1970, not 'tomorrow'"),
         ("eta", True, "not True"),
     ],

@@ -17,6 +17,7 @@ from jq_actors.job import is_job_id
 from tests.support.sending import RecordingBroker
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)  # where a FakeClock stands
+EASTMOST = timezone(timedelta(hours=14))
 PERSISTENCE: dict[str, Any] = {"persistence": {"url": "sqlite+aiosqlite:///never-opened.db"}}
 
 
@@ -97,6 +98,9 @@ def test_delay_and_eta_say_when_it_is_due(given: dict[str, Any], due: datetime |
     [
         ({"delay": 1, "eta": NOW}, "give delay or eta, not both."),
         ({"delay": timedelta(days=10**6 * 3)}, "ends beyond the year 9999."),
+        ({"delay": 10**15}, "a delay of 1000000000000000 ms ends beyond the year 9999."),
+        ({"eta": datetime.max.replace(tzinfo=UTC)}, "9999-12-31T23:59:59.999999+00:00 is at an end of the calendar."),
+        ({"eta": datetime.min.replace(tzinfo=EASTMOST)}, "0001-01-01T00:00:00+14:00 is at an end of the calendar."),
         (
             {"group": "g"},
             "unknown option 'group'. Allowed are delay, eta, max_backoff, max_retries, min_backoff, ",

@@ -126,7 +126,7 @@ def test_a_message_of_plain_dramatiq_has_the_defaults(options: dict[str, Any]) -
     assert (command.attempt, command.priority, command.tags, command.due_at) == (0, 0, (), None)
 
 
-@pytest.mark.parametrize(("given_priority", "priority"), [(-1, 0), (0, 0), (9, 9), (10, 9), ("high", 0)])
+@pytest.mark.parametrize(("given_priority", "priority"), [(-1, 0), (0, 0), (9, 9), (10, 9), ("high", 0), (True, 0)])
 def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, priority: int) -> None:
     assert _command(options={"jq": {"priority": given_priority}}).priority == priority
 
@@ -160,6 +160,11 @@ def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, prio
         (_body(options={"jq": {"v": "x"}}), "schema version 'x'"),
         (_body(options={"jq": {"attempt": "2"}}), "attempt '2' is no count"),
         (_body(options={"jq": {"attempt": -1}}), "attempt -1 is no count"),
+        (_body(options={"jq": {"attempt": True}}), "attempt True is no count"),
+        (_body(options={"jq": {"v": True}}), "schema version True"),
+        (_body(options={"jq": {"priority": True}}), "priority True is no whole number"),
+        (_body(options={"jq": {"priority": "high"}}), "priority 'high' is no whole number"),
+        (_body(message_timestamp=True), "field 'message_timestamp' is a bool, expected int"),
         (_body(options={"jq": {"group": 7}}), "group must be a text of 1 to 512 characters"),
         (_body(options={"jq": {"group": ""}}), "group must be a text of 1 to 512 characters"),
         (_body(options={"jq": {"group": "x" * 513}}), "group must be a text of 1 to 512 .* not one of 513"),
@@ -171,6 +176,8 @@ def test_a_priority_out_of_range_is_brought_into_it(given_priority: object, prio
         (_body(options={"jq": {"due": "soon"}}), "due 'soon' is no ISO time with an offset"),
         (_body(options={"jq": {"due": 7}}), "due 7 is no ISO time with an offset"),
         (_body(options={"jq": {"due": "2026-11-24T12:00:00"}}), "due '2026-11-24T12:00:00' is no ISO time"),
+        (_body(options={"jq": {"due": "0001-01-01T00:00:00+14:00"}}), "due: the time 0001-01-01T00:00:00.14:00 is at"),
+        (_body(options={"jq": {"due": "9999-12-31T23:59:59-12:00"}}), "due: the time 9999-12-31T23:59:59-12:00 is at"),
     ],
 )
 def test_what_is_no_command_is_refused_with_the_reason(body: bytes, reason: str) -> None:
@@ -207,7 +214,7 @@ def test_whatever_is_accepted_can_be_read(fields: dict[str, Any], meta: object) 
     assert command.attempt >= 0
     assert 0 <= command.priority <= 9
     assert all(isinstance(tag, str) for tag in command.tags)
-    assert command.due_at is None or command.due_at.tzinfo is not None
+    assert command.due_at is None or command.due_at.astimezone(UTC).tzinfo is UTC
     assert command.group is None or 1 <= len(command.group.encode().decode()) <= 512
     assert command.position is None or (command.position >= 1 and command.group is not None)
 

@@ -364,6 +364,15 @@ async def test_what_runs_again_is_published_anew_and_confirmed_first(outcome: Ou
     assert again.job_id == decode_command(delivery.body).job_id
 
 
+@pytest.mark.parametrize("outcome", [Retrying(FAILURE, timedelta(days=700)), Snoozed(timedelta(days=700))])
+async def test_what_the_broker_cannot_hold_back_so_long_is_buried(outcome: Outcome) -> None:
+    alone, delivery = Alone(), delivery_of("send_mail")
+    await alone.end(delivery, outcome)
+    assert alone.published == []
+    assert delivery.endings == ["bury: it is to run again after 700 days; without persistence 600 are possible"]
+    assert len(alone.seen.of(DeliveryBuried)) == 1
+
+
 async def test_what_the_broker_took_back_meanwhile_is_not_published_a_second_time() -> None:
     alone, delivery = Alone(NotPublished("away")), delivery_of("send_mail")
     task = asyncio.create_task(alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta()), None))

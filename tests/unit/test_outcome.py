@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import dramatiq
 import dramatiq.errors
@@ -61,6 +62,35 @@ def test_an_actor_may_fail_for_good_with_a_reason() -> None:
 @pytest.mark.parametrize("delay", [250, timedelta(milliseconds=250)])
 def test_a_snooze_is_no_failure(delay: int | timedelta) -> None:
     assert outcome_of(_raised(Snooze(delay))) == Snoozed(timedelta(milliseconds=250))
+
+
+@pytest.mark.parametrize(
+    "absurd",
+    [
+        Snooze(10**15),
+        Snooze(10**30),
+        Snooze(timedelta.max),
+        Retry("later", delay=10**15),
+        dramatiq.errors.Retry("later", delay=10**30),
+    ],
+)
+def test_an_absurd_pause_fails_the_job_with_a_sentence(absurd: BaseException) -> None:
+    failed = _failed(outcome_of(_raised(absurd)))
+    assert not failed.retryable
+    assert failed.failure.error.startswith("The actor asked to run again after ")
+    assert failed.failure.error.endswith(" days; at most 36500 are possible.")
+
+
+def test_a_pause_that_is_no_time_fails_the_job_with_a_sentence() -> None:
+    strange: Any = "soon"
+    failed = _failed(outcome_of(_raised(dramatiq.errors.Retry("later", delay=strange))))
+    assert not failed.retryable
+    assert failed.failure.error.startswith("The actor asked to run again after 'soon', which is no time")
+
+
+@pytest.mark.parametrize("past", [-1, timedelta.min, -(10**30)])
+def test_a_snooze_until_the_past_is_one_until_now(past: int | timedelta) -> None:
+    assert outcome_of(_raised(Snooze(past))) == Snoozed(timedelta())
 
 
 @pytest.mark.parametrize("control", [Retry(), Snooze(1), Fail("x")])

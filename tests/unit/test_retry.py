@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jq_actors.actor import JobActor, actor
 from jq_actors.broker import JobBroker
 from jq_actors.current import RunningJob
+from jq_actors.durations import LONGEST_DELAY
 from jq_actors.errors import Fail
 from jq_actors.errors import Retry as RetryError
 from jq_actors.job import JobId
@@ -123,6 +124,13 @@ async def test_a_sending_overrides_its_actor_and_the_actor_overrides_the_policy(
     assert isinstance(await outcome_with(policy, attempt=2, of=of), Retrying)
     assert isinstance(await outcome_with(policy, attempt=3, of=of), Failed)
     assert isinstance(await outcome_with(policy, attempt=3, of=of, max_retries=3), Retrying)
+
+
+async def test_no_pause_is_longer_than_a_job_can_wait() -> None:
+    absurd = timedelta(days=10**8)
+    delay = await delay_with(Retry(min_backoff=absurd, max_backoff=absurd))
+
+    assert delay == LONGEST_DELAY
 
 
 async def test_none_retries_without_end() -> None:
