@@ -15,7 +15,7 @@ from tests.support.workers import WorkerProcess
 
 from . import group_actors
 from .order import ENDS
-from .site import Sending, Site
+from .site import QUEUE, Sending, Site
 from .steps import PATIENCE, SEED, Steps, wait_until_ended
 from .supervisor import STOP_TIMEOUT, Supervisor
 
@@ -46,7 +46,7 @@ class Breaker:
             "restart": site.server.restart,
             "crash": self._crash,
             "wipe": self._wipe,
-            "lose lanes": self._lose_lanes,
+            "lose queue": self._lose_queue,
         }
 
     def spread(self, faults: Sequence[str], steps: Steps, sending: Sending) -> None:
@@ -103,12 +103,10 @@ class Breaker:
         self._site.server.wipe()
         self._site.server.start()
 
-    def _lose_lanes(self) -> None:
-        """Delete them under their consumers: what comes by new ones is not what would have been next."""
-        lanes = [queue for queue in self._site.server.queue_depths(self._site.name("")) if ".tenant-" in queue]
+    def _lose_queue(self) -> None:
+        """Delete it under its consumers, with the heads of all groups that are in it."""
         with Probe(self._site.server.url) as probe:
-            for lane in lanes:
-                probe.delete(lane)
+            probe.delete(self._site.name(QUEUE))
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """A producer that dies in mid-sending. A program: ``python -m tests.faults.dying_producer``.
 
-``exits COUNT`` ends itself between the commit and the publish. ``publishes COUNT`` does so after the publish, when it
-should look whether the lanes of its jobs are served; each is the first one of a group. ``hangs COUNT`` connects, waits
-for the file ``go``, sends into a connection that somebody has frozen meanwhile, and lives until somebody kills it.
+``exits COUNT`` ends itself between the commit and the publish; so does ``dies-in-groups COUNT``, with two jobs in each of
+so many groups. ``hangs COUNT`` connects, waits for the file ``go``, sends into a connection that somebody has frozen
+meanwhile, and lives until somebody kills it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from jq_actors.installed import installed_broker
-from jq_actors.transport.rabbitmq import offering
 from tests.faults.actors import counts
 
 GO = Path("go")
@@ -26,11 +25,13 @@ def exits(count: int) -> None:
     send(count)
 
 
-def publishes(count: int) -> None:
+def dies_in_groups(count: int) -> None:
     from tests.faults.group_actors import step  # where no groups are configured it could not be declared
 
-    offering.look = _die  # type: ignore[assignment, attr-defined]  # in this process only
-    step.send_many([((group, 0), {}) for group in range(count)])
+    # In this process only.
+    installed_broker().runtime.transport.publish = _die  # type: ignore[assignment, method-assign]
+    step.send_many([((group, place), {}) for group in range(count) for place in range(2)])
+    time.sleep(30)  # it dies behind this
 
 
 def hangs(count: int) -> None:
@@ -54,4 +55,4 @@ async def _die(*_: object) -> NoReturn:
 
 
 if __name__ == "__main__":
-    {"exits": exits, "publishes": publishes, "hangs": hangs}[sys.argv[1]](int(sys.argv[2]))
+    {"exits": exits, "dies-in-groups": dies_in_groups, "hangs": hangs}[sys.argv[1]](int(sys.argv[2]))

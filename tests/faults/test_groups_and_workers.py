@@ -22,7 +22,7 @@ AT_ONCE = 3
 def test_never_more_of_a_group_at_once_than_its_rule_allows(make_site: MakeSite) -> None:
     rules = {"rules": [{"match": "*", "concurrency": AT_ONCE}]}
     site, steps = make_site(**{**SETTINGS, "groups": rules}), Steps(10, sized(30, 200), _short)
-    with under_fire(site, steps, ["kill", "lose lanes", "kill", "lose lanes", "terminate"]) as breaker:
+    with under_fire(site, steps, ["kill", "lose queue", "kill", "lose queue", "terminate"]) as breaker:
         site.rows.wait_for_end(steps.count, PATIENCE)
         site.wait_until_queues_are_empty()
     check_ends(site, steps, breaker.deaths)

@@ -36,7 +36,7 @@ def test_one_job_starts_soon_beside_very_many(make_site: MakeSite, tenants: int,
             sending.actors.step.send_many(calls)
         wait_until_ended(site, 2 * tenants)
         passed = [send_one(site, sending, tenant) for tenant in range(tenants, tenants + SMALL)]
-        assert site.rows.states()["queued"] > tenants * QUANTUM, "the large groups were not large enough"
+        assert site.rows.states()["waiting"] > tenants * QUANTUM, "the large groups were not large enough"
     # At the latest, each turn of a large group had just begun.
     assert max(passed) <= tenants * (QUANTUM + 1)
 

@@ -15,7 +15,7 @@ from .steps import PATIENCE, Steps, sized
 
 pytestmark = [pytest.mark.broker, pytest.mark.database, pytest.mark.timeout(sized(150, 1200))]
 
-EVERYTHING = ["kill", "terminate", "cut", "lose lanes", "restart", "kill", "crash", "cut"]
+EVERYTHING = ["kill", "terminate", "cut", "lose queue", "restart", "kill", "crash", "cut"]
 FEW = ["kill", "terminate", "kill"][: sized(2, 3)]
 
 
