@@ -226,6 +226,8 @@ class Intake:
 
     def hold(self, in_hand: _InHand, time: timedelta) -> bool:
         """Offer it again after that time; whether this is the first time."""
+        if not in_hand.delivery.is_open:
+            return False  # acked early, or lost: it is not ours to offer or to give back
         if not self._open:
             in_hand.delivery.requeue()
             return False

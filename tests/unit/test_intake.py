@@ -253,6 +253,21 @@ async def test_an_error_of_ours_is_told_and_the_delivery_looked_at_again(desk: D
     assert delivery.endings == ["requeue"]
 
 
+async def test_an_error_of_ours_does_not_give_back_what_was_acked_early(desk: Desk) -> None:
+    [delivery] = desk.deliver("coroutine")
+    await settled()
+    answer(desk.store.claims, 0, GRANT)
+    await settled()
+    desk.executor.ack_early(timedelta())
+    desk.intake.close()
+    desk.bridge.end(0, Succeeded())
+    await settled()
+    answer(desk.store.settles, 0, RuntimeError("a bug"))
+    await settled()
+    assert delivery.endings == ["ack"]
+    assert await desk.intake.idle(0)
+
+
 # -- in a group
 
 
