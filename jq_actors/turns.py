@@ -152,7 +152,9 @@ class _Walk:
                 self.is_blocked = True
 
     def _meet_stuck(self, member: Member) -> None:
-        may_hold = self._may_hold() and not (self.group.overtake and member.state is JobState.RETRYING)
+        is_passed = self.group.overtake and member.state is JobState.RETRYING
+        # In a paused group nobody gets a place; whose it is, is seen when it is resumed.
+        may_hold = self._may_hold() and not is_passed and (member.has_place or self.group.paused is None)
         if may_hold:
             self._hold(member)
         if may_hold and not member.has_place:

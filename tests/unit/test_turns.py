@@ -95,8 +95,9 @@ def test_in_a_paused_group_nothing_is_queued() -> None:
 
 
 @pytest.mark.parametrize("state", STUCK)
-def test_in_a_paused_group_a_stuck_one_keeps_its_place(state: JobState) -> None:
-    assert assign_places(view(job("a", state), paused="by ops")) == Places()
+@pytest.mark.parametrize("holds", [True, False])
+def test_in_a_paused_group_a_stuck_one_keeps_its_place_and_gets_none(state: JobState, holds: bool) -> None:
+    assert assign_places(view(job("a"), job("b", state, place=holds), paused="by ops")) == Places()
 
 
 # -- numbered
