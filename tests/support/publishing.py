@@ -54,7 +54,7 @@ class Broker:
             await self.comes.wait()
         return self.connected
 
-    def capacity(self, queue: str, *, lanes: bool = False) -> int:
+    def capacity(self, queue: str) -> int:
         return self.room.get(queue, 1_000_000)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
@@ -120,7 +120,7 @@ class PublishingSite:
         transport: Any = self.broker
         store: Any = self.rows
         config = BrokerConfig(publish_window=window, confirm_timeout=DEADLINE)
-        self.dispatcher = Dispatcher(transport, store, self.clock, self.events, config=config, rules=RULES)
+        self.dispatcher = Dispatcher(transport, store, self.clock, self.events, config=config)
         self.wakes: list[None] = []
         self.dispatcher.notes.on_released = lambda: self.wakes.append(None)
 

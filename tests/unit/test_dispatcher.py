@@ -14,7 +14,6 @@ from jq_actors.events import MarkLost, Redispatched, SendDeferred, TaskFailed
 from jq_actors.job import JobId
 from jq_actors.publish_notes import PAUSE
 from jq_actors.store.records import Dispatch
-from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import Deferred, NotPublished, Outgoing, Published, PublishResult
 from tests.support.publishing import AWAY, UNKNOWN, PublishingSite
 
@@ -84,12 +83,12 @@ async def test_a_large_sending_goes_out_in_batches() -> None:
     assert site.broker.batches == [BATCH, BATCH, 1]
 
 
-async def test_a_job_of_a_group_goes_into_its_lane() -> None:
+async def test_a_job_of_a_group_goes_into_the_plain_queue_like_any_other() -> None:
     site = PublishingSite()
     site.dispatcher.dispatch(dispatches(1, group="pair-7"))
     await site.settled()
     [outgoing] = site.broker.published
-    assert (outgoing.lane, outgoing.group, outgoing.relayed) == (Lane("mail", "pair-7", seats=2), "pair-7", False)
+    assert (outgoing.queue, outgoing.lane, outgoing.relayed) == ("mail", None, False)
 
 
 async def test_each_is_noted_as_what_it_came_to() -> None:
@@ -105,7 +104,7 @@ async def test_each_is_noted_as_what_it_came_to() -> None:
     assert site.seen.seen == [SendDeferred(2, "away")], "what merely waits for room is no trouble"
 
 
-async def test_what_lies_in_a_lane_of_this_process_is_marked_as_its_own_and_at_once() -> None:
+async def test_what_lies_in_a_queue_of_this_process_is_marked_as_its_own_and_at_once() -> None:
     site = PublishingSite(shared=False)
     for number in range(2):
         site.dispatcher.dispatch(dispatches(1, first=number))

@@ -116,14 +116,22 @@ async def test_a_job_is_stored_with_a_lease_and_published_behind_its_sender() ->
     assert site.wakes == []
 
 
-@pytest.mark.parametrize("rows", [True, False], ids=["rows", "no rows"])
-async def test_a_job_of_a_group_goes_into_its_lane(rows: bool) -> None:
-    site = Site(rows=rows)
-    await site.sender.send([command_for("send_mail", queue="mail", group="pair-7", row=rows)])
-    await site.settled()
+async def test_a_job_of_a_group_goes_into_its_lane() -> None:
+    site = Site(rows=False)
+    await site.sender.send([command_for("send_mail", queue="mail", group="pair-7")])
     [outgoing] = site.broker.published
     assert (outgoing.lane, outgoing.group) == (Lane("mail", "pair-7", seats=2), "pair-7")
-    assert [row.group for row in site.rows.inserted] == (["pair-7"] if rows else [])
+
+
+async def test_with_rows_the_first_of_a_group_go_into_the_plain_queue_and_the_others_nowhere() -> None:
+    site = Site(rows=True)
+    first, second = (command_for("send_mail", queue="mail", group="pair-7", row=True) for _ in range(2))
+    site.rows.waiting = {second.job_id}
+    await site.sender.send([first, second])
+    await site.settled()
+    assert [row.group for row in site.rows.inserted] == ["pair-7"] * 2
+    [outgoing] = site.broker.published
+    assert (outgoing.job_id, outgoing.lane) == (first.job_id, None)
 
 
 async def test_a_delayed_job_of_a_group_comes_by_the_plain_queue_where_the_broker_holds_it_back() -> None:
