@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from jq_actors.clock import Clock, SystemClock
 from jq_actors.errors import StoreError
@@ -94,6 +94,10 @@ class World:
         async with self._engine.begin() as connection:
             result = await connection.execute(statement)
             return list(result.all()) if result.returns_rows else []
+
+    def transaction(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """One behind the store's back."""
+        return self._engine.begin()
 
     async def row(self, job_id: JobId) -> sa.Row[Any] | None:
         """The hot row of a job."""

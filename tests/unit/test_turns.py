@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jq_actors.job import JobId, JobState
-from jq_actors.turns import GroupView, Member, Places, assign_places, may_chain, why_it_waits
+from jq_actors.transport.lane import Fairness
+from jq_actors.turns import SHARE_AFTER, GroupView, Member, Places, assign_places, may_chain, why_it_waits
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 S = JobState
@@ -245,18 +246,22 @@ def test_a_number_that_has_not_come_is_named() -> None:
 
 # -- how long a turn lasts
 
+FAIR = Fairness(quantum=5, time_slice=timedelta(seconds=2))
+
 
 @pytest.mark.parametrize(
     ("done", "seconds", "others_wait", "goes_on"),
     [
         (1, 0.0, True, True),
-        (4, 0.09, True, True),
-        (4, 0.1, True, False),
-        (4, 9.0, False, True),
+        (4, SHARE_AFTER - 0.01, True, True),
+        (4, SHARE_AFTER, True, False),
+        (4, 1.99, False, True),
+        (4, 2.0, False, False),
         (5, 0.0, False, False),
     ],
 )
-def test_a_turn_lasts_a_quantum_and_a_slice_of_time_where_others_wait(
-    done: int, seconds: float, others_wait: bool, goes_on: bool
+@pytest.mark.parametrize("weight", [1, 3])
+def test_a_turn_lasts_a_quantum_or_a_slice_of_time_and_less_where_others_wait(
+    done: int, seconds: float, others_wait: bool, goes_on: bool, weight: int
 ) -> None:
-    assert may_chain(done, 5, seconds, 0.1, others_wait=others_wait) is goes_on
+    assert may_chain(done * weight, seconds * weight, FAIR, weight, others_wait=others_wait) is goes_on
