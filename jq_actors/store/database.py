@@ -264,7 +264,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class _Engines:
-    """Ways to connect; all but the last share one pool."""
+    """Ways to connect; the first two share one pool."""
 
     reader: AsyncEngine
     writer: AsyncEngine
