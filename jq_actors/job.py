@@ -51,7 +51,7 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         (_S.QUEUED, _S.WAITING),  # its place in its group is another one's now, or the group is paused
         (_S.WAITING, _S.QUEUED),  # its predecessor is final, or resumed
         (_S.WAITING, _S.RUNNING),  # the same, in the settlement before it, by the same worker
-        # In a group, without a place of its own: due, interrupted or lost while it is paused, known to a worker, retried.
+        # In a group, without a place of its own: due, interrupted or lost in a pause, known to a worker, retried.
         (_S.SCHEDULED, _S.WAITING),
         (_S.RETRYING, _S.WAITING),
         (_S.RUNNING, _S.WAITING),

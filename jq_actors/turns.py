@@ -1,9 +1,9 @@
 """Whose turn it is in a group: who holds its places, as a pure function.
 
-A job of a group that holds a *place* may be at the broker, run, or block the group; one that holds none waits in its row.
-`assign_places` says who should hold them. Whatever changes a group does it under the lock of the group's row and leaves
-behind what this function says; the plain cases (a job that is sent to the end, the next one after a job that ended) are
-stated once more in SQL. Production (`store`) and the simulation (`tests/simulation`) call the same function.
+A job of a group that holds a *place* may be at the broker, run, or block the group; one that holds none waits in its
+row. `assign_places` says who should hold them. Whatever changes a group does it under the lock of the group's row and
+leaves behind what this function says; the plain cases (a job that is sent to the end, the next one after a job that
+ended) are stated once more in SQL. Production (`store`) and the simulation (`tests/simulation`) call the same function.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class GroupView:
     """A group, as it is under its lock."""
 
     members: tuple[Member, ...]
-    """Unfinished jobs in order: all that hold a place, and behind them, or between, the first others, at least as many as
-    there are places. Scheduled ones only in a numbered group."""
+    """Unfinished jobs in order: all that hold a place, and behind them, or between, the first others, at least as many
+    as there are places. Scheduled ones only in a numbered group."""
     concurrency: int = 1
     overtake: bool = False
     """Whether those behind it may pass a job that waits for its retry."""

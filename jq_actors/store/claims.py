@@ -1,8 +1,8 @@
 """Claims: the compare-and-set that makes a delivery an attempt.
 
-The common case is one UPDATE for the whole batch, in groups or not: a queued job of a group holds one of its places. What
-it refuses is read and given to `protocol.judge`; what that wants done (adopt, take over) is done in a transaction, each
-again as a compare-and-set, under the locks of the groups concerned. Whoever loses one is judged once more.
+The common case is one UPDATE for the whole batch, in groups or not: a queued job of a group holds one of its places.
+What it refuses is read and given to `protocol.judge`; what that wants done (adopt, take over) is done in a transaction,
+each again as a compare-and-set, under the locks of the groups concerned. Whoever loses one is judged once more.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The statement that settles runs of groups and gives their turns on, for PostgreSQL: its parts, in their order.
 
-It sees jobs as they were when it began, before it had its locks. So it works only in groups whose row, once locked, is of
-the version that it saw, which means that nothing of theirs has changed since; and only where plain jobs come next. Of
-the other groups it settles nothing.
+It sees jobs as they were when it began, before it had its locks. So it works only in groups whose row, once locked, is
+of the version that it saw, which means that nothing of theirs has changed since; and only where plain jobs come next.
+Of the other groups it settles nothing.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _LEASE = sa.bindparam("lease", type_=UtcDateTime)
 
 
 def chained_settlements(tables: Tables, dialect: Dialect, effects: Effects) -> sa.Select[Any] | sa.CompoundSelect[Any]:
-    """The statement. Its rows: ``settled``, the token of a run that is settled; or, with ``id`` and the rest, a job that
-    was released, and ``settled``, the run that it follows here, if so.
+    """The statement. Its rows: ``settled``, the token of a run that is settled; or, with ``id`` and the rest, a job
+    that was released, and ``settled``, the run that it follows here, if so.
 
     ``effects``: what is written besides, of what is given and what is settled.
     """

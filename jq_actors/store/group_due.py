@@ -53,7 +53,7 @@ class GroupDue:
         )
 
     async def take(self, limit: int, now: datetime, lease: datetime) -> tuple[list[Dispatch], int]:
-        """Wake up to ``limit`` jobs. What is queued is leased to the caller until ``lease``; also returns how many woke."""
+        """Wake up to ``limit`` jobs. Returns those queued, leased until ``lease``, and how many woke at all."""
         return await self._database.write(lambda connection: self._take(connection, limit, now, lease))
 
     async def _take(

@@ -1,4 +1,4 @@
-"""New jobs of groups: counted, numbered and admitted, in the transaction that inserts them and holds the groups' locks."""
+"""New jobs of groups: counted, numbered and admitted, in the transaction that inserts them under the groups' locks."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class GroupRoom:
             position = job.position
             if position is None:
                 if is_numbered:
-                    return f"Group {self.row.name!r} is numbered: each of its jobs needs a position, and {job.id} has none."
+                    return f"Group {self.row.name!r} is numbered: its jobs need positions, and {job.id} has none."
                 continue
             of_group = f"Position {position} of group {self.row.name!r}"
             if not is_numbered:

@@ -72,7 +72,7 @@ class LockedGroups:
         return [self._rows[name] for name in sorted(self._changed)]
 
     def add(self, name: str, *, held: int = 0, waiting: int = 0) -> None:
-        """So many more jobs of the group hold a place, or wait. Also without a number: the order of its jobs changed."""
+        """So many more jobs of the group hold a place, or wait. With neither, the order of its jobs has changed."""
         row = self._rows[name]
         self.put(replace(row, held=row.held + held, waiting=row.waiting + waiting))
 

@@ -115,8 +115,8 @@ class GroupTurns:
     ) -> dict[str, Places]:
         """What is to change, after those were withdrawn that lose their places.
 
-        A claim takes no lock of groups. Where it was quicker than a withdrawal, its job runs and keeps its place: who gets
-        one has to be decided anew.
+        A claim takes no lock of groups. Where it was quicker than a withdrawal, its job runs and keeps its place: who
+        gets one has to be decided anew.
         """
         settled: dict[str, Places] = {}
         while names:

@@ -1,4 +1,4 @@
-"""Settlements as one statement that is a transaction of its own; in a group it gives the turn on, and claims the next job.
+"""Settlements as one statement that is a transaction of its own; in a group it gives the turn on.
 
 Nearly all settlements are written so. What it does not write, for whatever reason, is for `Settles.write`.
 """

@@ -160,7 +160,7 @@ class JobStore(Protocol):
     # -- groups
 
     async def end_gaps(self, limit: int) -> int:
-        """End what numbered groups have waited for too long for (`GroupRule.gap_timeout`); how many jobs are released."""
+        """Let numbered groups go on that have waited too long (`GroupRule.gap_timeout`); how many jobs are released."""
         ...
 
     async def mend_groups(self, before: datetime, limit: int) -> int:

@@ -1,4 +1,4 @@
-"""Settling: the outcome of a run is written under its fence, the run token; in a group the next job's turn comes with it."""
+"""Settling: the outcome of a run is written under its fence, the run token; in a group it gives the turn on."""
 
 from __future__ import annotations
 

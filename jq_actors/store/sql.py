@@ -7,11 +7,9 @@ for both (on SQLite, where writers queue up anyway, 0.9 times).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.clock import Clock
 from jq_actors.errors import NotStoredError, StoreItemError, StoreUnavailableError
@@ -19,18 +17,14 @@ from jq_actors.events import Events, JobsReleased
 from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Interrupted, Retrying, Snoozed
 from jq_actors.protocol import Verdict
-from jq_actors.worker import WorkerIdentity
 
 from .batching import GroupCommit
 from .claims import Claims
 from .commits import Commits
 from .database import Database
-from .group_due import GroupDue
 from .inserts import Inserted, Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
-from .old_runs import OldRuns
-from .publish_leases import PublishLeases
 from .readiness import Readiness
 from .records import (
     Claim,
@@ -38,29 +32,24 @@ from .records import (
     Dispatch,
     Leases,
     NewJob,
-    Recovery,
-    Retention,
     Settled,
     Settlement,
     StoreReport,
-    TakenDue,
 )
 from .recovery import Recovering
-from .relay_queries import RelayQueries
-from .retention import Pruning
 from .settles import Settles
 from .sizes import size_of_insertion, size_of_request, size_of_settlement
-from .sql_groups import GroupParts, SqlGroups
+from .sql_groups import GroupParts
+from .sql_relay import SqlRelay
 from .tables import tables_for
 from .take_overs import TakeOvers
-from .unhandled import UnhandledJobs
 from .workers import Workers
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that `close` gives to each kind of write that waits."""
 
 
-class SqlStore(SqlGroups):
+class SqlStore(SqlRelay):
     """A `JobStore` on PostgreSQL or SQLite.
 
     Parameters:
@@ -85,7 +74,6 @@ class SqlStore(SqlGroups):
         pool_size: int = 2,
     ) -> None:
         self._clock, self._events = clock, events
-        self._held: Mapping[str, int] = {}
         self._db = Database(url, pool_size=pool_size, clock=clock, events=events)
         self._readiness = Readiness(url, jobs_table, self._db, clock, auto_migrate=auto_migrate)
         tables, dialect = tables_for(jobs_table), self._db.dialect
@@ -98,18 +86,12 @@ class SqlStore(SqlGroups):
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
         self._settles = Settles(tables, dialect, parts.policy, rows, turns, parts.failures, self._workers, bodies)
         self._commits = Commits(self._db, self._claims, self._settles)
-        self._publishing = PublishLeases()
         self._publish_lease = leases.publish
-        self._relay = RelayQueries(self._db, tables, self._publishing)
-        self._group_due = GroupDue(self._db, tables, rows, turns, bodies)
-        self._marks = Marks(self._db, tables, self._publishing)
-        self._unhandled = UnhandledJobs(self._db, tables, rows, turns)
-        self._recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles, rows, turns)
-        self._pruning = Pruning(self._db, tables)
-        self._old_runs = OldRuns(self._db, tables)
         self.on_released: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_due: Callable[[datetime], None] = lambda _: None
-        super().__init__(self._db, tables, events, parts)
+        recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles, rows, turns)
+        super().__init__(self._db, tables, events, parts, self._workers, self._readiness, recovering)
+        self._marks = Marks(self._db, tables, self._publishing)
         of_all: dict[str, Any] = {"answers": self._db.answers, "clock": clock, "events": events}
         self._claiming = GroupCommit(
             "claim", self._write_claims, **of_all, abandoned=self._give_back, size=size_of_request
@@ -234,95 +216,6 @@ class SqlStore(SqlGroups):
         given_back = self._settling.add(interrupted)
         # When the store closes too soon for it, the worker's lease gives the job back.
         given_back.add_done_callback(lambda future: future.cancelled() or future.exception())
-
-    # -- the relay
-
-    async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:
-        """See JobStore."""
-        now = self.now()
-        alone = await self._relay.take_due(limit, now, publish_lease)
-        of_groups, woken = await self._group_due.take(limit, now, now + publish_lease)
-        self._publishing.took([(d.job_id, d.dispatch) for d in of_groups], now + publish_lease, now)
-        return TakenDue(alone + of_groups, len(alone) + woken)
-
-    async def take_unpublished(
-        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
-    ) -> list[Dispatch]:
-        """See JobStore."""
-        return await self._relay.take_unpublished(room, limit, self.now(), publish_lease)
-
-    async def take_missing(
-        self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta
-    ) -> list[Dispatch]:
-        """See JobStore."""
-        return await self._relay.take_missing(queue, published_before, limit, self.now(), publish_lease)
-
-    async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
-        """See JobStore."""
-        return await self._relay.count_published(queue, published_before, limit)
-
-    async def next_due(self) -> datetime | None:
-        """See JobStore."""
-        return await self._relay.next_due()
-
-    async def recover(self, limit: int) -> Recovery:
-        """See JobStore."""
-        await self._live()
-        recovered = await self._recovering.recover(limit, self.now())
-        for event in recovered.events:
-            self._events.emit(event)
-        return Recovery(
-            tuple(run.job_id for run in recovered.queued),
-            tuple(run.job_id for run in recovered.failed),
-            tuple(recovered.workers),
-        )
-
-    async def offer_unhandled(self, actors: Sequence[str], reason_begins: str = "") -> list[JobId]:
-        """See JobStore."""
-        return await self._unhandled.offer(actors, reason_begins, self.now())
-
-    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """See JobStore."""
-        return await self._unhandled.set_aside(job_id, dispatch, reason)
-
-    async def prune(self, retention: Retention, limit: int) -> int:
-        """See JobStore."""
-        await self._old_runs.prune(self.now())
-        return await self._pruning.prune(retention, limit, self.now())
-
-    # -- workers
-
-    async def register(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
-        """See JobStore. Remembered while the database is away: the first claim or heartbeat makes the row."""
-        self._workers.enrol(worker, queues, lease)
-        await self.heartbeat({})
-
-    async def heartbeat(self, held: Mapping[str, int]) -> None:
-        """See JobStore."""
-        self._held = held
-
-        async def renew(connection: AsyncConnection) -> datetime:
-            await self._readiness.measure(connection)
-            now = self.now()
-            await self._workers.renew(connection, now, held)
-            return now
-
-        self._workers.renewed(await self._db.write_urgently(renew, self._workers.patience))
-
-    async def _live(self) -> None:
-        """Before this worker claims jobs, or takes those of others: see to it that it lives itself."""
-        if self._workers.has_to_renew(self.now()):
-            await self.heartbeat(self._held)
-
-    async def leave(self) -> None:
-        """See JobStore."""
-        await self._recovering.leave(self._workers.my_id, self.now())
-        self._workers.forget()
-
-    async def held_deliveries(self, queue: str) -> int:
-        """See JobStore."""
-        now = self.now()
-        return await self._db.read(lambda connection: self._workers.held(connection, queue, now))
 
     # -- reading
 

@@ -3,6 +3,7 @@
 Of the store's
   db: World    a test runs three times: on SQLite, on PostgreSQL by asyncpg, on PostgreSQL by psycopg
   led: World   the same; at the end each group's places are held by those whose turn it is, and are counted
+  each_way: World    the same, and once more with settlements that are no statements of their own
   pg: World    on PostgreSQL by asyncpg
 Of the transport's, by what the test needs
   world: World          runs on every adapter
@@ -21,10 +22,12 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from jq_actors.store import migrate
+from jq_actors.store.settles import Settles
 from tests.support.postgres import GivenPostgres, PrivatePostgres
 
 from . import transports
@@ -49,13 +52,17 @@ def migrated_postgres(postgres: PrivatePostgres | GivenPostgres) -> Iterator[str
     postgres.drop_database(url)
 
 
-@pytest.fixture(params=KINDS)
-def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def _migrated(request: pytest.FixtureRequest, kind: str, tmp_path: Path) -> str:
     """A database with our tables, all empty."""
-    if request.param == "sqlite":
+    if kind == "sqlite":
         shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "jobs.db")
         return f"sqlite+aiosqlite:///{tmp_path}/jobs.db"
-    return emptied(request.getfixturevalue("migrated_postgres")).replace("asyncpg", request.param)
+    return emptied(request.getfixturevalue("migrated_postgres")).replace("asyncpg", kind)
+
+
+@pytest.fixture(params=KINDS)
+def migrated_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return _migrated(request, request.param, tmp_path)
 
 
 @pytest.fixture
@@ -68,6 +75,25 @@ async def db(migrated_url: str) -> AsyncIterator[World]:
 async def led(db: World) -> AsyncIterator[World]:
     yield db
     assert await wrong_in(db) == []
+
+
+@pytest.fixture(params=[*KINDS, "asyncpg, transactions"])
+def url_of_each_way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    kind, _, in_transactions = request.param.partition(", ")
+    if in_transactions:
+        monkeypatch.setattr(Settles, "write_plain", _nothing)
+    return _migrated(request, kind, tmp_path)
+
+
+@pytest.fixture
+async def each_way(url_of_each_way: str) -> AsyncIterator[World]:
+    async with world_on(url_of_each_way) as world:
+        yield world
+        assert await wrong_in(world) == []
+
+
+async def _nothing(*_arguments: Any) -> None:
+    """Leave all to what comes next."""
 
 
 @pytest.fixture

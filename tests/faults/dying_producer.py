@@ -1,8 +1,8 @@
 """A producer that dies in mid-sending. A program: ``python -m tests.faults.dying_producer``.
 
 ``exits COUNT`` ends itself between commit and publish; so does ``dies-in-groups COUNT``, with two jobs in each group.
-``hangs COUNT`` connects, waits for the file ``go``, sends into a connection that somebody has frozen meanwhile, and lives
-until somebody kills it.
+``hangs COUNT`` connects, waits for the file ``go``, sends into a connection that somebody has frozen meanwhile, and
+lives until somebody kills it.
 """
 
 from __future__ import annotations

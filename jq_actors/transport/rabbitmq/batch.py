@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 
 from jq_actors.transport.port import NotPublished, PublishResult, PublishUnknown
@@ -26,8 +25,12 @@ class Batch:
         self.unopened = [i for i, letter in enumerate(letters) if letter.is_special and not is_open(letter)]
         """Indexes of those whose way has to be opened before they are sent."""
         indexes = range(len(letters))
-        self.to_send = deque(sorted({*indexes} - {*self.unopened}) if self.unopened else indexes)
+        self.to_send = sorted({*indexes} - {*self.unopened}) if self.unopened else list(indexes)
         """Indexes of those to send next, in this order."""
+        self.waiting = self.in_flight = 0
+        """How many of them wait to be sent, and how many have no answer yet; counted by the `Window`."""
+        self.is_withdrawn = False
+        """Whether nobody waits for it any more."""
         self.results: list[PublishResult | None] = [None] * len(letters)
         self.returned: list[int] = []
         self.unconfirmed = PublishUnknown(unconfirmed)
@@ -36,7 +39,7 @@ class Batch:
 
     async def answered(self) -> None:
         """Wait until nothing is known to be open."""
-        self._open = len(self.to_send)
+        self._open = self.waiting + self.in_flight
         self._answered = asyncio.get_running_loop().create_future()
         await self._answered
 
@@ -44,9 +47,7 @@ class Batch:
         """The answer to a sending; that of one that came back is no success."""
         if self.results[index] is self.unconfirmed:
             self.results[index] = result
-        self._open -= 1
-        if self._open == 0 and self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
+        self._one_less()
 
     def came_back(self, index: int, reason: str) -> None:
         """No queue took it."""
@@ -63,18 +64,17 @@ class Batch:
         self.to_send.extend(index for index, result in enumerate(self.results) if result is REFUSED)
         return bool(self.to_send)
 
-    def give_up(self, reason: str) -> None:
-        """End the waiting; what was not sent will not be."""
-        for index in self.to_send:
-            self.results[index] = NotPublished(reason)
-        self.withdraw()
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_result(None)
-
-    def withdraw(self) -> None:
-        """Let nothing more be sent."""
-        self.to_send.clear()
+    def give_up(self, index: int, result: PublishResult) -> None:
+        """It waited, and will not be sent."""
+        self.results[index] = result
+        self.waiting -= 1
+        self._one_less()
 
     def final(self, why_not_sent: str) -> list[PublishResult]:
         """All results, as they are now."""
         return [NotPublished(why_not_sent) if result is None else result for result in self.results]
+
+    def _one_less(self) -> None:
+        self._open -= 1
+        if self._open == 0 and self._answered is not None and not self._answered.done():
+            self._answered.set_result(None)

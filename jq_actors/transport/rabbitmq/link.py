@@ -86,6 +86,8 @@ class Link:
         self._outbox: list[bytes] = []
         self._is_posting = False
         self._places = asyncio.Semaphore(THROW_AWAY_CHANNELS)
+        self._given_up = ""
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def version(self) -> tuple[int, ...]:
@@ -118,6 +120,14 @@ class Link:
             watched.append(self.tap.lost)
         await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
 
+    def give_up(self, reason: str) -> None:
+        """Drop the connection, which is of no use any more; `lost` and `close` tell of it."""
+        self._given_up = reason
+        if self.tap is not None:
+            self.tap.abort()
+        else:
+            self._ending = asyncio.get_running_loop().create_task(self._connection.close())
+
     async def close(self) -> str:
         """Close it, in order if it stands, after what was written. Returns why it was lost, if it was."""
         with quietly():
@@ -129,6 +139,8 @@ class Link:
             self.tap.abort()  # what aiormq may still wait for ends with the socket
             if self.tap.close_text:
                 return self.tap.close_text
+        if self._given_up:
+            return self._given_up
         if self._connection.is_connection_was_stuck:
             return "nothing came for two heartbeats"
         return closing_reason(self._closing)

@@ -1,14 +1,13 @@
 """Publishing: pipelined and confirmed, within a window and a deadline; what became of each is a value.
 
-Letters wait in batches, in the order of the calls. `_pump` sends from there whenever there is a channel, the
-broker takes messages, and fewer than ``broker.publish_window`` are unconfirmed. Nothing here runs in the
-caller's task but the waiting: a cancelled caller leaves channel and confirms alone (A12).
+Letters wait in the `Window`, for each of the broker's queues in the order of the calls. `_pump` sends from there
+whenever there is a channel, and the broker takes messages. Nothing here runs in the caller's task but the waiting: a
+cancelled caller leaves channel and confirms alone (A12).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from jq_actors.clock import Clock
@@ -23,6 +22,7 @@ from .connection import Connection, happens
 from .letters import Letter, Mailbox, open_mailbox
 from .link import Link
 from .ways import Ways
+from .window import Window
 
 CHUNK = 64
 """Most letters in one write; after each it is seen whether the socket takes more."""
@@ -30,6 +30,8 @@ AFTER_A_REFUSAL = (0.1, 0.5, 2.0)
 """Seconds before each further sending of a message that the broker refused (nack)."""
 REOPEN_DELAY = 0.5
 """Seconds before the next try when the channel could not be opened."""
+LOOKS, SILENT_LOOKS = 8, 4
+"""Looks in one deadline at whether the broker answers, and how many in vain until the connection is given up."""
 
 OpenWay = Callable[[Link, Letter], Awaitable[None]]
 """Declares what a letter needs to arrive; raises TransportError."""
@@ -52,13 +54,9 @@ class Publisher:
         self.blocked = False
         """Whether the broker has stopped taking messages."""
         self._deadline = config.confirm_timeout.total_seconds()
-        self._window = config.publish_window
+        self._window = Window(config.publish_window)
         self._ways, self._clock, self._events, self._on_taking = ways, clock, events, on_taking
         self._background = Background(events, clock)
-        self._waiting: deque[Batch] = deque()
-        self._in_flight: dict[int, tuple[Batch, int]] = {}
-        self._last_number = 0
-        self._oldest = 1
         self._mailbox: Mailbox | None = None
         self._has_mailbox = asyncio.Event()
         self._pump_is_due = self._is_closed = False
@@ -78,6 +76,7 @@ class Publisher:
         """Begin to connect, also again after `close`."""
         self._is_closed = False
         self.connection.start()
+        self._background.keep("publisher's watch", self._watch)
 
     async def wait_connected(self, timeout: float) -> bool:
         """Whether there is a channel to publish on, waiting up to ``timeout`` seconds for it."""
@@ -98,24 +97,23 @@ class Publisher:
                 await self._send(batch)
                 await self._insist(batch)
         except TimeoutError:
-            return batch.final(self._why_not_sent())
+            return batch.final(self._why_not_sent(batch))
         finally:
-            batch.withdraw()
+            self._window.withdraw(batch)
         return batch.final("")
 
     async def close(self) -> None:
         """Close the connection. What waits is not published, what is unconfirmed is unknown."""
         self._is_closed = True
+        await self._background.stop()
         await self.connection.close()
-        waiting, self._waiting = self._waiting, deque()
-        for batch in waiting:
-            batch.give_up(_CLOSED)
+        self._window.give_up(_CLOSED)
 
     # -- one call of publish
 
     async def _send(self, batch: Batch) -> None:
         if batch.to_send:
-            self._waiting.append(batch)
+            self._window.add(batch)
             self._pump_soon()
             await batch.answered()
 
@@ -152,7 +150,7 @@ class Publisher:
         await self.connection.wait_up(self._deadline)
         link = self.connection.link
         if link is None:
-            return self._why_not_sent()
+            return self._why_down()
         try:
             await open_way(link, letter)
         except TimeoutError:
@@ -161,12 +159,15 @@ class Publisher:
             return f"no queue for {letter.routing_key}: {error}"
         return None
 
-    def _why_not_sent(self) -> str:
+    def _why_not_sent(self, batch: Batch) -> str:
         if self.connection.link is None:
-            return f"no connection to the broker: {self.connection.why_down}"
+            return self._why_down()
         if self.blocked:
             return "the broker blocks publishers (memory or disk alarm)"
-        return f"{len(self._in_flight)} earlier messages are not confirmed (broker.publish_window)"
+        return self._window.why_full(batch)
+
+    def _why_down(self) -> str:
+        return f"no connection to the broker: {self.connection.why_down}"
 
     # -- the channel
 
@@ -180,24 +181,21 @@ class Publisher:
         self._pump_is_due = False
         mailbox = self._mailbox
         while mailbox is not None and mailbox.writable and not self.blocked:
-            numbered = self._take(min(CHUNK, self._window - len(self._in_flight)))
+            numbered = self._window.take(CHUNK)
             if not numbered:
                 return
             mailbox.send(numbered)
 
-    def _take(self, most: int) -> list[tuple[int, Letter]]:
-        taken: list[tuple[int, Letter]] = []
-        while self._waiting and len(taken) < most:
-            batch = self._waiting[0]
-            if not batch.to_send:
-                self._waiting.popleft()
-                continue
-            index = batch.to_send.popleft()
-            self._last_number += 1
-            self._in_flight[self._last_number] = batch, index
-            batch.results[index] = batch.unconfirmed
-            taken.append((self._last_number, batch.letters[index]))
-        return taken
+    async def _watch(self) -> None:
+        """Give the connection up that the broker does not read any more for the sake of one queue (see `window`)."""
+        answers, silent = 0, 0
+        while True:
+            await self._clock.sleep(self._deadline / LOOKS)
+            queue, link = self._window.held_up_by, self.connection.link
+            is_held_up = queue is not None and answers == self._window.answers and not self.blocked
+            answers, silent = self._window.answers, silent + 1 if is_held_up else 0
+            if silent == SILENT_LOOKS and link is not None:
+                link.give_up(f"{queue} does not confirm, and holds up all others")
 
     async def _open_mailbox(self, link: Link) -> None:
         while link is self.connection.link:
@@ -206,8 +204,8 @@ class Publisher:
             except TransportError:
                 await self._clock.sleep(REOPEN_DELAY)
                 continue
-            self._oldest = self._last_number + 1
-            self._mailbox = open_mailbox(link, channel, self._last_number, self)
+            self._window.begin()
+            self._mailbox = open_mailbox(link, channel, self._window.last_number, self)
             self._has_mailbox.set()
             self._pump_soon()
             self._on_taking()
@@ -215,22 +213,13 @@ class Publisher:
 
     def on_confirm(self, number: int, *, multiple: bool, taken: bool) -> None:
         """See `letters.Told`."""
-        result = _PUBLISHED if taken else REFUSED
-        numbers = range(self._oldest, number + 1) if multiple else (number,)
-        for confirmed in numbers:
-            entry = self._in_flight.pop(confirmed, None)
-            if entry is not None:
-                entry[0].confirm(entry[1], result)
-        if multiple:
-            self._oldest = number + 1
-        if self._waiting:
+        self._window.confirm(number, _PUBLISHED if taken else REFUSED, multiple=multiple)
+        if self._window.is_waited_for:
             self._pump_soon()
 
     def on_return(self, number: int, reason: str) -> None:
         """See `letters.Told`."""
-        entry = self._in_flight.get(number)
-        if entry is not None:
-            entry[0].came_back(entry[1], reason)
+        self._window.came_back(number, reason)
 
     def on_mailbox_lost(self, mailbox: Mailbox, reason: str) -> None:
         """See `letters.Told`."""
@@ -239,10 +228,7 @@ class Publisher:
         self._mailbox = None
         self._has_mailbox.clear()
         self._ways.doubt()
-        in_flight, self._in_flight = self._in_flight, {}
-        unknown = PublishUnknown(f"not confirmed before the channel ended: {reason}")
-        for batch, index in in_flight.values():
-            batch.confirm(index, unknown)
+        self._window.lose(PublishUnknown(f"not confirmed before the channel ended: {reason}"))
         link = self.connection.link
         if link is not None:
             self._background.send("publisher channel", self._open_mailbox(link))

@@ -1,7 +1,8 @@
 """Groups are led by their rows: places instead of lanes.
 
-Jobs of groups that were at the broker, in lanes, wait in their rows again: a relay finds groups that hold no place although
-a job could start, and releases their first ones. What runs, blocks its group or waits for its retry keeps its place.
+Jobs of groups that were at the broker, in lanes, wait in their rows again: a relay finds groups that hold no place
+although a job could start, and releases their first ones. What runs, blocks its group or waits for its retry keeps its
+place.
 """
 
 from typing import Any

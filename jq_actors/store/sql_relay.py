@@ -1,0 +1,139 @@
+"""The part of the store on SQL that relays and workers use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.events import Events
+from jq_actors.job import JobId
+from jq_actors.worker import WorkerIdentity
+
+from .database import Database
+from .group_due import GroupDue
+from .old_runs import OldRuns
+from .publish_leases import PublishLeases
+from .readiness import Readiness
+from .records import Dispatch, Recovery, Retention, TakenDue
+from .recovery import Recovering
+from .relay_queries import RelayQueries
+from .retention import Pruning
+from .sql_groups import GroupParts, SqlGroups
+from .tables import Tables
+from .unhandled import UnhandledJobs
+from .workers import Workers
+
+
+class SqlRelay(SqlGroups):
+    """The methods of a `JobStore` for relays and workers, beside those for groups; `SqlStore` adds the others."""
+
+    def __init__(
+        self,
+        database: Database,
+        tables: Tables,
+        events: Events,
+        parts: GroupParts,
+        workers: Workers,
+        readiness: Readiness,
+        recovering: Recovering,
+    ) -> None:
+        super().__init__(database, tables, events, parts)
+        self._db, self._workers, self._readiness, self._recovering = database, workers, readiness, recovering
+        self._held: Mapping[str, int] = {}
+        self._publishing = PublishLeases()
+        self._relay = RelayQueries(database, tables, self._publishing)
+        self._group_due = GroupDue(database, tables, parts.rows, parts.turns, parts.bodies)
+        self._unhandled = UnhandledJobs(database, tables, parts.rows, parts.turns)
+        self._pruning = Pruning(database, tables)
+        self._old_runs = OldRuns(database, tables)
+
+    # -- the relay
+
+    async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:
+        """See JobStore."""
+        now = self.now()
+        alone = await self._relay.take_due(limit, now, publish_lease)
+        of_groups, woken = await self._group_due.take(limit, now, now + publish_lease)
+        self._publishing.took([(d.job_id, d.dispatch) for d in of_groups], now + publish_lease, now)
+        return TakenDue(alone + of_groups, len(alone) + woken)
+
+    async def take_unpublished(
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
+        """See JobStore."""
+        return await self._relay.take_unpublished(room, limit, self.now(), publish_lease)
+
+    async def take_missing(
+        self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta
+    ) -> list[Dispatch]:
+        """See JobStore."""
+        return await self._relay.take_missing(queue, published_before, limit, self.now(), publish_lease)
+
+    async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
+        """See JobStore."""
+        return await self._relay.count_published(queue, published_before, limit)
+
+    async def next_due(self) -> datetime | None:
+        """See JobStore."""
+        return await self._relay.next_due()
+
+    async def recover(self, limit: int) -> Recovery:
+        """See JobStore."""
+        await self._live()
+        recovered = await self._recovering.recover(limit, self.now())
+        for event in recovered.events:
+            self._events.emit(event)
+        return Recovery(
+            tuple(run.job_id for run in recovered.queued),
+            tuple(run.job_id for run in recovered.failed),
+            tuple(recovered.workers),
+        )
+
+    async def offer_unhandled(self, actors: Sequence[str], reason_begins: str = "") -> list[JobId]:
+        """See JobStore."""
+        return await self._unhandled.offer(actors, reason_begins, self.now())
+
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        """See JobStore."""
+        return await self._unhandled.set_aside(job_id, dispatch, reason)
+
+    async def prune(self, retention: Retention, limit: int) -> int:
+        """See JobStore."""
+        await self._old_runs.prune(self.now())
+        return await self._pruning.prune(retention, limit, self.now())
+
+    # -- workers
+
+    async def register(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
+        """See JobStore. Remembered while the database is away: the first claim or heartbeat makes the row."""
+        self._workers.enrol(worker, queues, lease)
+        await self.heartbeat({})
+
+    async def heartbeat(self, held: Mapping[str, int]) -> None:
+        """See JobStore."""
+        self._held = held
+
+        async def renew(connection: AsyncConnection) -> datetime:
+            await self._readiness.measure(connection)
+            now = self.now()
+            await self._workers.renew(connection, now, held)
+            return now
+
+        self._workers.renewed(await self._db.write_urgently(renew, self._workers.patience))
+
+    async def _live(self) -> None:
+        """Before this worker claims jobs, or takes those of others: see to it that it lives itself."""
+        if self._workers.has_to_renew(self.now()):
+            await self.heartbeat(self._held)
+
+    async def leave(self) -> None:
+        """See JobStore."""
+        await self._recovering.leave(self._workers.my_id, self.now())
+        self._workers.forget()
+
+    async def held_deliveries(self, queue: str) -> int:
+        """See JobStore."""
+        now = self.now()
+        return await self._db.read(lambda connection: self._workers.held(connection, queue, now))
