@@ -28,4 +28,4 @@ def adapter_for(url: str) -> MakeTransport:
         return EmbeddedTransport
     from .rabbitmq import RabbitTransport
 
-    return lambda config, clock, events, *, has_store: RabbitTransport(config, clock, events, has_store=has_store)
+    return lambda config, clock, events, *, has_store: RabbitTransport(config, clock, events)

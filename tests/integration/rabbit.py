@@ -54,7 +54,7 @@ class Opened:
 
 
 @asynccontextmanager
-async def opened(url: str, namespace: str, *, has_store: bool = False, **settings: Any) -> AsyncIterator[Opened]:
+async def opened(url: str, namespace: str, **settings: Any) -> AsyncIterator[Opened]:
     """A connected transport; without failed background tasks at its end."""
     events = Events()
     told = EventRecorder(
@@ -73,7 +73,7 @@ async def opened(url: str, namespace: str, *, has_store: bool = False, **setting
     )
     settings.setdefault("confirm_timeout", timedelta(seconds=5))
     config = BrokerConfig(url=url, namespace=namespace, **settings)
-    transport = RabbitTransport(config, SystemClock(), events, has_store=has_store)
+    transport = RabbitTransport(config, SystemClock(), events)
     await transport.start()
     try:
         assert await transport.wait_connected(CONNECT)

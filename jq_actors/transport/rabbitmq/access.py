@@ -56,9 +56,9 @@ class Access:
 
     def __init__(
         self, config: BrokerConfig, topology: Topology, consumer: Consumer, offering: Offering, bury: Bury,
-        clock: Clock, events: Events, *, has_store: bool,
+        clock: Clock, events: Events,
     ) -> None:  # fmt: skip
-        self.clock, self.events, self.has_store = clock, events, has_store
+        self.clock, self.events = clock, events
         self.longest_hold = config.delivery_timeout.total_seconds() / 3
         """Seconds that a token may be held: a channel is closed whose deliveries stay unacked for too long."""
         self.is_quorum = topology.is_quorum
@@ -80,9 +80,9 @@ class Access:
     def deletes(self, lane: Lane) -> bool:
         """Whether ``lane`` is deleted when it is idle.
 
-        Quorum queues know no if-empty. With several seats there is no shield: only rows find what may be lost.
+        Quorum queues know no if-empty. With several seats there is no shield.
         """
-        return not self.is_quorum and (lane.seats == 1 or self.has_store)
+        return not self.is_quorum and lane.seats == 1
 
     def name(self, lane: Lane) -> str:
         """The broker's name of ``lane``."""

@@ -20,15 +20,13 @@ async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth 
     """End the consumer of ``seat``, so that the lane has all back and in its order; then look.
 
     A quorum queue puts what comes back behind what came back before, so there the channel is closed: all at one stroke.
-    With rows a relief is spared, but for a partition: what comes out of order waits for its turn there.
     Raises TransportError, TimeoutError.
     """
     if not seat.is_clean:
         seat.let_go()  # it may take a while
     if access.is_quorum and not seat.is_clean and consuming.channel.seats == 1:
         return await access.close(consuming, seat)
-    is_spared = access.is_quorum or (access.has_store and seat.lane.partition is None)
-    if seat.is_clean or seat.lane.seats > 1 or is_spared:
+    if seat.is_clean or seat.lane.seats > 1 or access.is_quorum:
         return (await access.give_back(consuming, seat))[1]
     try:
         async with access.relief(seat.lane):

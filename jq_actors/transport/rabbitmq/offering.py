@@ -36,14 +36,11 @@ class Offering:
 
     Parameters:
       deadline: seconds for one call, with all that belongs to it.
-      has_store: whether every job has a row: then a missing token is found by the relay.
     """
 
-    def __init__(
-        self, publisher: Publisher, ways: Ways, topology: Topology, clock: Clock, deadline: float, *, has_store: bool
-    ) -> None:
+    def __init__(self, publisher: Publisher, ways: Ways, topology: Topology, clock: Clock, deadline: float) -> None:
         self._publisher, self._ways, self._topology, self._clock = publisher, ways, topology, clock
-        self._deadline, self._has_store = deadline, has_store
+        self._deadline = deadline
         self._running: set[asyncio.Task[Any]] = set()
 
     async def publish(self, batch: Sequence[Outgoing], letters: Sequence[Letter]) -> list[PublishResult]:
@@ -81,9 +78,8 @@ class Offering:
             await self._again(letters, results, sorted(gone), until)
         published = {lane: len(indexes) for lane, indexes in in_lanes.items() if lane not in looks.problems}
         problems = looks.problems | await self._offer(published, looks.depths, until - self._clock.monotonic())
-        if not self._has_store:
-            for lane, problem in problems.items():
-                _doubt(results, in_lanes[lane], problem)
+        for lane, problem in problems.items():
+            _doubt(results, in_lanes[lane], problem)
         return results
 
     async def _again(

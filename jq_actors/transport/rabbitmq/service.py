@@ -270,11 +270,9 @@ class Service:
         return self._room.fairness.idle.total_seconds()
 
     def _refresh(self, seat: Seat) -> None:
-        """The token is held for too long."""
+        """The token is held for too long: the lane goes on with a fresh one, as soon as no job runs."""
         if seat.is_free:
             seat.give_up(End.HANDED_OVER)
-        elif self._access.has_store:
-            self._settle_token(acked=True)  # from now on the rows are what finds the lane again
 
     def _settle_token(self, *, acked: bool) -> None:
         token, self._token = self._token, None

@@ -47,25 +47,17 @@ T = TypeVar("T")
 
 
 class RabbitTransport:
-    """The `Transport` of ``amqp://`` and ``amqps://``.
+    """The `Transport` of ``amqp://`` and ``amqps://``."""
 
-    Parameters:
-      has_store: whether every job has a row, by which a lane is found again that lacks a token.
-    """
-
-    def __init__(self, config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool = False) -> None:
+    def __init__(self, config: BrokerConfig, clock: Clock, events: Events) -> None:
         self._config, self._clock, self._events = config, clock, events
         self._timeout = config.confirm_timeout.total_seconds()
         self._topology = Topology(config)
         self._ways = Ways(self._topology, clock)
         self._publisher = Publisher(config, self._ways, clock, events, lambda: self.on_room())
         self._consumer = Consumer(config, self._topology, clock, events, self._bury)
-        self._offering = Offering(
-            self._publisher, self._ways, self._topology, clock, self._timeout, has_store=has_store
-        )
-        access = Access(
-            config, self._topology, self._consumer, self._offering, self._bury, clock, events, has_store=has_store
-        )
+        self._offering = Offering(self._publisher, self._ways, self._topology, clock, self._timeout)
+        access = Access(config, self._topology, self._consumer, self._offering, self._bury, clock, events)
         self._lanes = Lanes(self._topology, self._consumer, access)
         self._burials = Background(events, clock)
         self._is_started = self._consumes = False
