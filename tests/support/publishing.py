@@ -120,7 +120,7 @@ class PublishingSite:
         transport: Any = self.broker
         store: Any = self.rows
         config = BrokerConfig(publish_window=window, confirm_timeout=DEADLINE)
-        self.dispatcher = Dispatcher(transport, store, self.clock, self.events, config=config, rules=RULES)
+        self.dispatcher = Dispatcher(transport, store, self.clock, self.events, config=config)
         self.wakes: list[None] = []
         self.dispatcher.notes.on_released = lambda: self.wakes.append(None)
 
