@@ -1,9 +1,9 @@
 """The transport without a broker: queues in this process.
 
-Without persistence the queues hold the only copy of a job, so they take everything. With persistence they are a small
-window on the jobs table: a queue holds about twice what its consumer works on, and as many messages of its lanes as
-keep them busy; the rest waits in rows, and the relay brings it in order. On one machine many processes can work so,
-with queues of their own and one table.
+Without persistence the queues hold the only copy of a job, so they take everything, and groups have lanes. With
+persistence they are a small window on the jobs table: a queue holds about twice what its consumer works on; the rest
+waits in rows, and the relay brings it in order. On one machine many processes can work so, with queues of their own and
+one table.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jq_actors.errors import TransportError
 from jq_actors.events import BrokerConnected, ConsumerConfirmed, Events, MemoryJobsLost
 from jq_actors.settings import BrokerConfig
 
-from .lane import Fairness, Lane
+from .lane import Fairness
 from .memory import DeadLetter, Holder, MemoryQueue
 from .memory_delays import Delays
 from .memory_lanes import MemoryLanes
@@ -85,22 +85,6 @@ class EmbeddedTransport:
         """See `Transport.serve_lanes`. Of a partition several slots may serve several groups."""
         self._lanes_of(queue).serve(slots, fairness, deliver)
 
-    async def offer(self, lanes: Sequence[Lane]) -> None:
-        """See `Transport.offer`; what is in this process's lanes."""
-        self._check_open()
-        for lane in lanes:
-            if lane.queue in self._lanes:
-                self._lanes[lane.queue].offer(lane)
-
-    async def lane_depths(self, lanes: Sequence[Lane]) -> list[QueueDepth | None]:
-        """See `Transport.lane_depths`; of this process's lanes. One that is empty and unserved does not exist."""
-        self._check_open()
-        return [self._lanes[lane.queue].depth(lane) if lane.queue in self._lanes else None for lane in lanes]
-
-    async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
-        """See `Transport.forget_lanes`. Those are forgotten already."""
-        self._check_open()
-
     async def stop_intake(self) -> None:
         """See `Transport.stop_intake`."""
         for holder in self._holders():
@@ -117,12 +101,11 @@ class EmbeddedTransport:
         if left and not self._has_store:
             self._events.emit(MemoryJobsLost(left))
 
-    def capacity(self, queue: str, *, lanes: bool = False) -> int:
+    def capacity(self, queue: str) -> int:
         """See `Transport.capacity`. Without persistence there is always room."""
         if not self._has_store:
             return sys.maxsize
-        holder = self._lanes.get(queue) if lanes else self._queues.get(queue)
-        return 0 if holder is None else holder.room.free
+        return self._queues[queue].room.free if queue in self._queues else 0
 
     async def depth(self, queue: str) -> QueueDepth | None:
         """See `Transport.depth`; of this process's queue, with what waits in its lanes."""
@@ -180,8 +163,8 @@ class EmbeddedTransport:
         return Published()
 
     def _admits(self, outgoing: Outgoing) -> bool:
-        holder = (self._queues if outgoing.lane is None else self._lanes).get(outgoing.queue)
-        return holder is not None and holder.room.admits(outgoing)
+        queue = self._queues.get(outgoing.queue)
+        return queue is not None and queue.room.admits(outgoing)
 
     def _put(self, outgoing: Outgoing) -> None:
         holder = self._queue(outgoing.queue) if outgoing.lane is None else self._lanes_of(outgoing.queue)
@@ -194,7 +177,7 @@ class EmbeddedTransport:
 
     def _lanes_of(self, queue: str) -> MemoryLanes:
         if queue not in self._lanes:
-            self._lanes[queue] = MemoryLanes(queue, self._clock, self._events, self.dead.append, lambda: self.on_room())
+            self._lanes[queue] = MemoryLanes(queue, self._clock, self._events, self.dead.append)
         return self._lanes[queue]
 
     def _holders(self) -> list[Holder]:

@@ -12,7 +12,7 @@ from jq_actors.events import AckLost, Events
 
 from .lane import Lane
 from .memory_room import Room
-from .port import Deliver, Outgoing, StillBlocked
+from .port import Deliver, Outgoing
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,10 @@ class Holder(ABC):
     Parameters:
       queue: the user's name.
       bury: takes a dead letter.
-      on_room: see `Room`.
     """
 
-    def __init__(
-        self, queue: str, events: Events, bury: Callable[[DeadLetter], None], on_room: Callable[[], None]
-    ) -> None:
-        self.queue, self.room = queue, Room(on_room)
+    def __init__(self, queue: str, events: Events, bury: Callable[[DeadLetter], None]) -> None:
+        self.queue = queue
         self._events, self._bury = events, bury
         self._deliver: Deliver | None = None
         self._arrivals = 0
@@ -91,10 +88,6 @@ class Holder(ABC):
     def put_back(self, delivery: MemoryDelivery) -> None:
         """Let it wait again, where it was before."""
 
-    @abstractmethod
-    def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
-        """See `Delivery.leave`."""
-
     def bury(self, delivery: MemoryDelivery, reason: str) -> None:
         """Keep it as a dead letter."""
         if self._holds(delivery):
@@ -110,7 +103,6 @@ class Holder(ABC):
 
     def _arrived(self, outgoing: Outgoing) -> Message:
         self._arrivals += 1
-        self.room.take(1)
         return Message(outgoing, self._arrivals)
 
     def _is_lost(self, delivery: MemoryDelivery) -> bool:
@@ -132,12 +124,13 @@ class Holder(ABC):
 
 
 class MemoryQueue(Holder):
-    """A plain queue."""
+    """A plain queue. ``on_room``: see `Room`."""
 
     def __init__(
         self, queue: str, events: Events, bury: Callable[[DeadLetter], None], on_room: Callable[[], None]
     ) -> None:
-        super().__init__(queue, events, bury, on_room)
+        super().__init__(queue, events, bury)
+        self.room = Room(on_room)
         self._waiting: list[Message] = []
         self._held: set[MemoryDelivery] = set()
         self._prefetch = 0
@@ -149,6 +142,7 @@ class MemoryQueue(Holder):
 
     def put(self, outgoing: Outgoing) -> None:
         """Take it in, behind those of its priority."""
+        self.room.take(1)
         self._put(self._arrived(outgoing))
 
     def consume(self, prefetch: int, deliver: Deliver) -> None:
@@ -189,10 +183,6 @@ class MemoryQueue(Holder):
         self._held.remove(delivery)
         delivery.message.redelivered = True
         self._put(delivery.message)
-
-    def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
-        """A plain queue is never left."""
-        raise AssertionError(f"a delivery of the plain queue {self.queue} has no lane to leave")
 
     def _holds(self, delivery: MemoryDelivery) -> bool:
         return delivery in self._held
@@ -253,10 +243,6 @@ class MemoryDelivery:
     def requeue(self) -> None:
         """See `Delivery.requeue`."""
         self.holder.put_back(self)
-
-    def leave(self, still_blocked: StillBlocked) -> None:
-        """See `Delivery.leave`."""
-        self.holder.leave(self, still_blocked)
 
     def bury(self, reason: str) -> None:
         """See `Delivery.bury`."""

@@ -29,8 +29,6 @@ class MemoryLane:
         self.in_hand = 0
         self.seats = 0
         """How many of the worker's slots serve it."""
-        self.is_left = False
-        """Nothing of it may run now: it waits to be offered."""
         self._lines: dict[str, _Line] = {}
         self._open: OrderedDict[str, _Line] = OrderedDict()
         """Those with something to deliver; the first was served longest ago."""
@@ -38,7 +36,7 @@ class MemoryLane:
     @property
     def is_ready(self) -> bool:
         """Whether something of it may be delivered now."""
-        return bool(self._open) and not self.is_left
+        return bool(self._open)
 
     @property
     def wants_seat(self) -> bool:

@@ -6,7 +6,6 @@ no wake-up can be lost between a look and a step.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,11 +16,8 @@ from jq_actors.events import Events, LaneClosed, LaneOpened
 from .lane import Fairness, Lane
 from .memory import DeadLetter, Holder, MemoryDelivery
 from .memory_lane import MemoryLane
-from .port import Deliver, Outgoing, QueueDepth, StillBlocked
+from .port import Deliver, Outgoing, QueueDepth
 from .tokens import hands_over
-
-LANE_WINDOW = 3
-"""How many messages for each slot make sense in memory, with rows behind them."""
 
 
 @dataclass(slots=True, eq=False)
@@ -36,15 +32,8 @@ class _Seat:
 class MemoryLanes(Holder):
     """The lanes of one queue. One that is empty and unserved is forgotten; see `Holder`."""
 
-    def __init__(
-        self,
-        queue: str,
-        clock: Clock,
-        events: Events,
-        bury: Callable[[DeadLetter], None],
-        on_room: Callable[[], None],
-    ) -> None:
-        super().__init__(queue, events, bury, on_room)
+    def __init__(self, queue: str, clock: Clock, events: Events, bury: Callable[[DeadLetter], None]) -> None:
+        super().__init__(queue, events, bury)
         self._clock = clock
         self._lanes: dict[Lane, MemoryLane] = {}
         self._lobby: OrderedDict[MemoryLane, None] = OrderedDict()
@@ -53,67 +42,43 @@ class MemoryLanes(Holder):
         """Their delivery has ended; the next turn finds them another."""
         self._slots, self._serving = 0, 0
         self._fairness = Fairness()
-        self._questions: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
         """See `Holder.waiting`; of all lanes."""
         return sum(lane.waiting for lane in self._lanes.values())
 
-    def depth(self, lane: Lane) -> QueueDepth | None:
-        """See `Transport.lane_depths`."""
-        known = self._lanes.get(lane)
-        return None if known is None else QueueDepth(known.waiting, known.seats)
-
     def put(self, outgoing: Outgoing) -> None:
-        """See `Holder.put`; a lane that was left is served again."""
+        """See `Holder.put`."""
         assert outgoing.lane is not None
         lane = self._lanes.get(outgoing.lane)
         if lane is None:
             lane = self._lanes[outgoing.lane] = MemoryLane(outgoing.lane)
-        self._return(lane)
         lane.put(self._arrived(outgoing))
         self._see(lane)
-
-    def offer(self, lane: Lane) -> None:
-        """See `Transport.offer`."""
-        if lane in self._lanes:
-            self._return(self._lanes[lane])
-            self._see(self._lanes[lane])
 
     def serve(self, slots: int, fairness: Fairness, deliver: Deliver) -> None:
         """Deliver from now on, at most ``slots`` at once."""
         self._slots, self._fairness, self._deliver = slots, fairness, deliver
-        self.room.open(LANE_WINDOW * slots)
         self._take_turn_soon()
 
     def stop(self) -> None:
         """See `Holder.stop`."""
         self._deliver = None
-        self.room.close()
         for seat in self._taken_idle():
             self._leave_seat(seat, "given back")
 
     async def close(self) -> None:
-        """See `Holder.close`. Lanes that were left are served after the next `serve`: nobody has answered for them."""
-        for question in tuple(self._questions):
-            question.cancel()
-        if self._questions:
-            await asyncio.wait(self._questions)
+        """See `Holder.close`."""
         for delivery in tuple(self._held):
             self.put_back(delivery)
-        for lane in tuple(self._lanes.values()):
-            self._return(lane)
-            self._see(lane)
 
     def purge(self) -> int:
         """See `Holder.purge`; of all lanes."""
         lanes, count = tuple(self._lanes.values()), self.waiting
-        freed = sum(lane.waiting for lane in lanes if not lane.is_left)
         for lane in lanes:
             lane.purge()
             self._see(lane)
-        self.room.give(freed)
         return count
 
     # -- the endings of a delivery
@@ -130,48 +95,19 @@ class MemoryLanes(Holder):
             self._take_turn_soon()
         else:
             self._leave_seat(seat, "given back")
-        self.room.give(1)
 
     def put_back(self, delivery: MemoryDelivery) -> None:
         """See `Holder.put_back`; its lane waits behind the others."""
         if self._is_lost(delivery):
             return
-        if self._held[delivery].lane.is_left:
-            self.room.give(1)
-        self._put_back(delivery, "given back")
-
-    def leave(self, delivery: MemoryDelivery, still_blocked: StillBlocked) -> None:
-        """See `Delivery.leave`."""
-        if self._is_lost(delivery):
-            return
-        lane = self._held[delivery].lane
-        was_left, lane.is_left = lane.is_left, True
-        self._put_back(delivery, "left")
-        # What may not run is not work in hand: many blocked groups must not take the room of the others.
-        self.room.give(1 if was_left else lane.waiting)
-        question = asyncio.get_running_loop().create_task(self._ask(lane, still_blocked), name=f"left {lane.lane}")
-        self._questions.add(question)
-        question.add_done_callback(self._questions.discard)
+        seat, message = self._held.pop(delivery), delivery.message
+        message.redelivered = True
+        seat.lane.end(message)
+        seat.lane.put(message)
+        self._leave_seat(seat, "given back")
 
     def _holds(self, delivery: MemoryDelivery) -> bool:
         return delivery in self._held
-
-    def _put_back(self, delivery: MemoryDelivery, why: str) -> None:
-        seat, message = self._held.pop(delivery), delivery.message
-        lane = seat.lane
-        message.redelivered = True
-        lane.end(message)
-        lane.put(message)
-        self._leave_seat(seat, why)
-
-    async def _ask(self, lane: MemoryLane, still_blocked: StillBlocked) -> None:
-        if not await still_blocked() and self._lanes.get(lane.lane) is lane:
-            self.offer(lane.lane)
-
-    def _return(self, lane: MemoryLane) -> None:
-        if lane.is_left:
-            lane.is_left = False
-            self.room.take(lane.waiting)
 
     # -- serving
 
@@ -183,8 +119,6 @@ class MemoryLanes(Holder):
                 break
             lane, _ = self._lobby.popitem(last=False)
             self._begin(lane)
-        if not self._lobby:
-            self.room.caught_up()
 
     def _taken_idle(self) -> list[_Seat]:
         idle, self._idle = self._idle, []
@@ -192,7 +126,7 @@ class MemoryLanes(Holder):
 
     def _serve_on(self, seat: _Seat) -> None:
         if not seat.lane.is_ready:
-            self._leave_seat(seat, "left" if seat.lane.is_left else "drained")
+            self._leave_seat(seat, "drained")
         elif self._hands_over(seat):
             self._leave_seat(seat, "handed over")
         else:

@@ -8,7 +8,7 @@ from .port import Outgoing
 
 
 class Room:
-    """The places of messages of one kind that have rows: a window on the table, not a copy of it.
+    """The places of the messages of one queue that have rows: a window on the table, not a copy of it.
 
     Parameters:
       on_room: called when what was full has drained to a good part.

@@ -7,7 +7,7 @@ its namespace. A transport reconnects by itself for ever; it never raises becaus
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -29,7 +29,7 @@ class Outgoing:
     delay: timedelta | None = None
     """Only without persistence: the transport itself holds the message back. With rows, the relay does it."""
     lane: Lane | None = None
-    """The lane that takes it; ``None``: the plain queue."""
+    """The lane that takes it, without persistence; ``None``: the plain queue."""
     group: str | None = None
     """Its group, if it has one."""
     relayed: bool = False
@@ -67,7 +67,7 @@ PublishResult = Published | NotPublished | PublishUnknown | Deferred
 
 
 class Delivery(Protocol):
-    """One message in this worker's hand. Exactly one of the four endings is called, once.
+    """One message in this worker's hand. Exactly one of the three endings is called, once.
 
     Of one group, at most a lane's ``seats`` are in this worker's hands: the next one comes when one has ended.
 
@@ -116,14 +116,6 @@ class Delivery(Protocol):
         """
         ...
 
-    def leave(self, still_blocked: StillBlocked) -> None:
-        """Only of a lane: give it back, as `requeue` does, and stop serving the lane until it is offered again.
-
-        ``still_blocked`` is asked when the lane is not consumed any more; if it is not, the lane is served on. So a
-        lane is not left for good that somebody has offered meanwhile.
-        """
-        ...
-
     def bury(self, reason: str) -> None:
         """Move it to the dead queue ``{namespace}.dead`` with ``reason`` in a header, then ack it.
 
@@ -131,9 +123,6 @@ class Delivery(Protocol):
         """
         ...
 
-
-StillBlocked = Callable[[], Awaitable[bool]]
-"""Whether nothing of a lane may run now. Must not raise."""
 
 Deliver = Callable[[Delivery], None]
 """Takes a delivery; called on the I/O loop, must return at once and not raise."""
@@ -189,25 +178,6 @@ class Transport(Protocol):
         """Serve the lanes of ``queue`` from now on, through every reconnect, at most ``slots`` at once."""
         ...
 
-    async def offer(self, lanes: Sequence[Lane]) -> None:
-        """See to it that these lanes are served: a token for each that has messages and too few consumers.
-
-        Raises:
-          TransportError: the broker cannot be reached.
-        """
-        ...
-
-    async def lane_depths(self, lanes: Sequence[Lane]) -> list[QueueDepth | None]:
-        """A look at each of ``lanes``; ``None``: it does not exist. Raises TransportError when away."""
-        ...
-
-    async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
-        """Ask those who serve to delete the lanes that are idle; not quorum queues, which know no such delete.
-
-        Raises TransportError when away.
-        """
-        ...
-
     async def stop_intake(self) -> None:
         """Stop all consuming; after it returns ``deliver`` is not called any more. Deliveries stay valid."""
         ...
@@ -216,8 +186,8 @@ class Transport(Protocol):
         """Send the acks that are due, then disconnect; what is unacked goes back to its queue."""
         ...
 
-    def capacity(self, queue: str, *, lanes: bool = False) -> int:
-        """How many more messages of ``queue``, or of its ``lanes``, it makes sense to publish now (embedded: room)."""
+    def capacity(self, queue: str) -> int:
+        """How many more messages of ``queue`` it makes sense to publish now (embedded with persistence: its room)."""
         ...
 
     async def depth(self, queue: str) -> QueueDepth | None:

@@ -76,12 +76,9 @@ def stands_by(lane: QueueDepth, taken: int, seats: int) -> bool:
     return lane.consumers > seats and (seats > 1 or taken == 0)
 
 
-def after_cancel(lane: QueueDepth | None, *, blocked: bool) -> AfterCancel:
-    """What comes after cancel and look.
-
-    ``blocked``: the rows say that nothing of it may run now; whoever ends that offers the lane anew.
-    """
-    if lane is None or lane.ready == 0 or blocked:
+def after_cancel(lane: QueueDepth | None) -> AfterCancel:
+    """What comes after cancel and look."""
+    if lane is None or lane.ready == 0:
         return AfterCancel.LET_GO
     return AfterCancel.SERVE_ON
 

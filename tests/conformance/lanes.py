@@ -7,8 +7,11 @@ import secrets
 from collections import Counter
 from dataclasses import replace
 
+from jq_actors.transport.embedded import EmbeddedTransport
 from jq_actors.transport.lane import Fairness, Lane
 from jq_actors.transport.port import Deliver, Delivery, Outgoing, QueueDepth, Transport
+from jq_actors.transport.rabbitmq import RabbitTransport
+from jq_actors.transport.rabbitmq.topology import look
 from tests.support.waiting import eventually
 
 from .transports import Hand, job
@@ -65,17 +68,17 @@ def serve(transport: Transport, queue: str, deliver: Deliver, slots: int = 8, fa
 
 async def lane_depth(transport: Transport, lane: Lane) -> QueueDepth:
     """A look at one lane. One that does not exist looks like one that is empty and unserved: it may go at any time."""
-    [depth] = await transport.lane_depths([lane])
-    return depth or QueueDepth(0, 0)
+    return await seen(transport, lane) or QueueDepth(0, 0)
 
 
-async def eventually_depth(transport: Transport, lane: Lane, ready: int, consumers: int) -> None:
-    """Wait until ``lane`` looks so."""
-
-    async def is_so() -> bool:
-        return await lane_depth(transport, lane) == QueueDepth(ready, consumers)
-
-    await eventually(is_so, why=f"{ready} messages and {consumers} consumers in {lane}")
+async def seen(transport: Transport, lane: Lane) -> QueueDepth | None:
+    """A look at one lane, past the port; ``None``: it does not exist."""
+    if isinstance(transport, RabbitTransport):
+        return await transport._request("look at", transport._topology.lane(lane).name, look)
+    assert isinstance(transport, EmbeddedTransport)
+    lanes = transport._lanes.get(lane.queue)
+    known = None if lanes is None else lanes._lanes.get(lane)
+    return None if known is None else QueueDepth(known.waiting, known.seats)
 
 
 async def eventually_empty(transport: Transport, lane: Lane) -> None:

@@ -1,6 +1,6 @@
 """What `transport.port` promises of lanes, on every adapter: who is served, in which order, and the end.
 
-Lanes that are given back or left: `test_lanes_left.py`; fairness, partitions and races: `test_lanes_at_work.py`.
+Lanes that are given back: `test_lanes_given_back.py`; fairness, partitions and races: `test_lanes_at_work.py`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import pytest
 
 from jq_actors.events import AckLost
 from jq_actors.transport.lane import Lane
-from jq_actors.transport.port import Deferred, Delivery, Published, QueueDepth, Transport
+from jq_actors.transport.port import Delivery, Published, QueueDepth, Transport
 from tests.support.waiting import eventually
 
-from .lanes import bodies_of, eventually_empty, grouped, lane_depth, others_come, serve
+from .lanes import bodies_of, eventually_empty, grouped, lane_depth, others_come, seen, serve
 from .transports import AckingHand, Hand, RabbitWorld, World, jobs
 
 NAMES = [
@@ -167,7 +167,7 @@ async def test_any_name_is_a_lane_of_its_own(unbounded: World, queue: str) -> No
     transport, hand = await unbounded.open(), AckingHand()
     lanes = [Lane(queue, name) for name in NAMES]
     await transport.publish([message for n, lane in enumerate(lanes) for message in grouped(f"{n}", lane)])
-    assert await transport.lane_depths(lanes) == [QueueDepth(1, 0)] * len(lanes)
+    assert [await seen(transport, lane) for lane in lanes] == [QueueDepth(1, 0)] * len(lanes)
 
     serve(transport, queue, hand)
 
@@ -226,52 +226,6 @@ async def test_closing_gives_back_what_is_in_hand_of_a_lane(unbounded: World, qu
 
     assert [event.queue for event in unbounded.recorder.of(AckLost)] == [queue]
     assert await _left(unbounded, transport, queue, 2) == {"g": ["a", "b"]}
-
-
-# -- lanes with rows behind them --------------------------------------------------------------------------
-
-
-async def test_with_rows_lanes_that_nobody_here_serves_are_deferred(with_rows: World, queue: str) -> None:
-    transport = await with_rows.open()
-    transport.want(queue, 4, Hand())
-
-    assert await transport.publish(grouped("a", Lane(queue, "g"))) == [Deferred()]
-    assert transport.capacity(queue, lanes=True) == 0
-
-
-async def test_with_rows_queue_and_lanes_take_no_room_from_each_other(with_rows: World, queue: str) -> None:
-    transport, hand = await with_rows.open(), Hand()
-    transport.want(queue, 2, hand)
-    serve(transport, queue, hand, slots=2)
-    of_lanes = transport.capacity(queue, lanes=True)
-
-    results = await transport.publish(jobs("a " * 50, queue))
-    assert results[-1] == Deferred()
-    assert transport.capacity(queue, lanes=True) == of_lanes > 0
-
-    plain = transport.capacity(queue)
-    results = await transport.publish(grouped("x " * 50, Lane(queue, "g")))
-    assert results[0] == Published()
-    assert results[-1] == Deferred()
-    assert transport.capacity(queue) == plain
-
-
-async def test_with_rows_what_waits_in_lanes_that_were_left_takes_no_room(with_rows: World, queue: str) -> None:
-    transport, hand, lane = await with_rows.open(), Hand(), Lane(queue, "g")
-    serve(transport, queue, hand, slots=1)
-    room = transport.capacity(queue, lanes=True)
-    await transport.publish(grouped("a b", lane))
-    assert transport.capacity(queue, lanes=True) == room - 2
-
-    (await hand.has(1))[0].leave(_is_blocked)
-    assert transport.capacity(queue, lanes=True) == room
-
-    await transport.offer([lane])
-    assert transport.capacity(queue, lanes=True) == room - 2
-
-
-async def _is_blocked() -> bool:
-    return True
 
 
 async def _left(world: World, closed: Transport, queue: str, count: int) -> dict[str, list[str]]:

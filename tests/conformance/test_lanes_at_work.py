@@ -1,6 +1,6 @@
 """Lanes at work, on every adapter: many at once, fair hand-over, partitions, and the race of publish and drain.
 
-Line by line, the port's promises are in `test_lanes.py` and `test_lanes_left.py`.
+Line by line, the port's promises are in `test_lanes.py` and `test_lanes_given_back.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import groupby
 import pytest
 
 from jq_actors.transport.lane import Fairness, Lane
-from jq_actors.transport.port import Deliver, Delivery, Outgoing, Published, Transport
+from jq_actors.transport.port import Deliver, Delivery, Outgoing, Published
 from tests.support.waiting import eventually
 
 from .lanes import WorkingHand, grouped, serve
@@ -195,29 +195,6 @@ async def test_what_is_published_while_its_lane_drains_is_delivered(unbounded: W
     await asyncio.gather(*(ping(Lane(queue, f"g{n}"), n) for n in range(24)))
 
     assert all(queue.empty() for queue in came.values())
-
-
-async def test_what_is_published_while_its_lane_is_forgotten_is_delivered(unbounded: World, queue: str) -> None:
-    transport, hand = await unbounded.open(), WorkingHand(0)
-    lanes = [Lane(queue, f"g{n}") for n in range(5)]
-    serve(transport, queue, hand)
-
-    await asyncio.gather(_forget_again_and_again(transport, lanes), _publish_again_and_again(transport, lanes))
-
-    await hand.has(150, timeout=30)
-    assert hand.numbers() == {lane.key: list(range(30)) for lane in lanes}
-
-
-async def _publish_again_and_again(transport: Transport, lanes: list[Lane]) -> None:
-    for number in range(30):
-        batch = [message for lane in lanes for message in _numbered(lane, number)]
-        assert await transport.publish(batch) == [Published()] * len(lanes)
-
-
-async def _forget_again_and_again(transport: Transport, lanes: list[Lane]) -> None:
-    for _ in range(60):
-        await transport.forget_lanes(lanes)
-        await asyncio.sleep(0)
 
 
 def _numbered(lane: Lane, *numbers: int) -> list[Outgoing]:

@@ -1,4 +1,4 @@
-"""The inside of the embedded transport's lanes: turns, what is told, what is forgotten, and room with rows.
+"""The inside of the embedded transport's lanes: turns, what is told, and what is forgotten.
 
 What they promise to their callers is in `tests/conformance/test_lanes.py` and its neighbours.
 """
@@ -12,22 +12,20 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 
-import pytest
-
 from jq_actors.config import BrokerConfig
 from jq_actors.events import AckLost, Events, LaneClosed, LaneOpened, MemoryJobsLost
 from jq_actors.job import JobId
 from jq_actors.transport.embedded import EmbeddedTransport
 from jq_actors.transport.lane import Fairness, Lane
 from jq_actors.transport.memory_lane import MemoryLane
-from jq_actors.transport.port import Deferred, Delivery, Outgoing, Published, QueueDepth
+from jq_actors.transport.port import Delivery, Outgoing, QueueDepth
 from tests.support.clock import FakeClock
 from tests.support.recorder import EventRecorder
 
 numbers = count(1)
 
 
-def message(group: str = "g", body: str = "", *, delay: float = 0, relayed: bool = False) -> Outgoing:
+def message(group: str = "g", body: str = "", *, delay: float = 0) -> Outgoing:
     return Outgoing(
         JobId(f"{next(numbers)}"),
         1,
@@ -36,17 +34,16 @@ def message(group: str = "g", body: str = "", *, delay: float = 0, relayed: bool
         delay=timedelta(seconds=delay),
         lane=Lane("mail", group),
         group=group,
-        relayed=relayed,
     )
 
 
 class Bench:
     """An open transport that serves the lanes of ``mail``."""
 
-    def __init__(self, clock: FakeClock, *, has_store: bool = False) -> None:
+    def __init__(self, clock: FakeClock) -> None:
         self.events = Events()
         self.recorder = EventRecorder(self.events, AckLost, LaneClosed, LaneOpened, MemoryJobsLost)
-        self.transport = EmbeddedTransport(BrokerConfig(), clock, self.events, has_store=has_store)
+        self.transport = EmbeddedTransport(BrokerConfig(), clock, self.events, has_store=False)
         self.taken: list[Delivery] = []
 
     async def serve(
@@ -88,15 +85,12 @@ async def test_nothing_is_delivered_inside_of_a_publish_or_an_ending(clock: Fake
     await bench.transport.close()
 
 
-@pytest.mark.parametrize("end", [lambda d: d.requeue(), lambda d: d.leave(_is_free)], ids=["requeue", "leave"])
-async def test_one_who_gives_back_at_once_does_not_keep_the_loop(
-    clock: FakeClock, end: Callable[[Delivery], None]
-) -> None:
+async def test_one_who_gives_back_at_once_does_not_keep_the_loop(clock: FakeClock) -> None:
     bench, rounds = Bench(clock), count()
 
     def give_back(delivery: Delivery) -> None:
         next(rounds)
-        end(delivery)
+        delivery.requeue()
 
     await bench.serve(5, give_back)
     await bench.transport.publish([message("a"), message("b")])
@@ -116,7 +110,7 @@ async def test_an_ending_given_twice_frees_no_second_slot(clock: FakeClock) -> N
 
     for _ in range(2):
         bench.taken[0].ack()
-    bench.taken[0].leave(_is_free)
+    bench.taken[0].requeue()
     await turn()
 
     assert len(bench.taken) == 2
@@ -184,7 +178,8 @@ async def test_after_stop_intake_nobody_serves_what_was_about_to_be(clock: FakeC
     await turn()
 
     assert len(bench.taken) == 1
-    assert await bench.transport.lane_depths([Lane("mail", "served"), Lane("mail", "new")]) == [QueueDepth(1, 0)] * 2
+    assert await bench.transport.depth("mail") == QueueDepth(2, 0)
+    assert bench.closed == [("served", "given back", 1)]
     await bench.transport.close()
 
 
@@ -194,16 +189,15 @@ async def test_after_stop_intake_nobody_serves_what_was_about_to_be(clock: FakeC
 async def test_it_tells_which_lanes_are_served_and_why_no_more(clock: FakeClock) -> None:
     bench = Bench(clock)
     await bench.serve(2)
-    await bench.transport.publish([message("drained"), message("left"), message("given back")])
+    await bench.transport.publish([message("drained"), message("given back")])
     await turn()
     bench.taken[0].ack()
-    bench.taken[1].leave(_is_blocked)
     await turn()
     await bench.transport.stop_intake()
-    bench.taken[2].requeue()
+    bench.taken[1].requeue()
 
-    assert [event.served for event in bench.recorder.of(LaneOpened)] == [1, 2, 1]
-    assert sorted(bench.closed) == [("drained", "drained", 1), ("given back", "given back", 0), ("left", "left", 0)]
+    assert [event.served for event in bench.recorder.of(LaneOpened)] == [1, 2]
+    assert bench.closed == [("drained", "drained", 1), ("given back", "given back", 0)]
     await bench.transport.close()
 
 
@@ -278,83 +272,3 @@ async def test_what_was_delayed_joins_its_lane_when_it_is_due(clock: FakeClock) 
 
     assert bench.bodies == ["a", "b", "later"]
     await bench.transport.close()
-
-
-async def test_a_question_that_nobody_answered_ends_with_the_transport(clock: FakeClock) -> None:
-    bench = Bench(clock)
-    await bench.serve(1)
-    await bench.transport.publish([message(body="a")])
-    await turn()
-    bench.taken[0].leave(asyncio.Event().wait)
-    await turn()
-
-    await bench.transport.close()
-    await bench.serve(1)
-    await turn()
-
-    assert bench.bodies == ["a", "a"]
-    await bench.transport.close()
-
-
-# -- room -------------------------------------------------------------------------------------------------
-
-
-async def test_the_relay_is_called_when_full_lanes_have_drained_by_a_quarter(clock: FakeClock) -> None:
-    bench, calls = Bench(clock, has_store=True), list[int]()
-    bench.transport.on_room = lambda: calls.append(bench.transport.capacity("mail", lanes=True))
-    await bench.serve(4)
-    assert bench.transport.capacity("mail", lanes=True) == 12
-    await bench.transport.publish([message(f"g{n % 6}", relayed=True) for n in range(14)])  # more than there is room
-
-    for number in range(14):
-        await turn()
-        bench.taken[number].ack()
-
-    assert calls == [3]
-    await bench.transport.close()
-
-
-async def test_after_a_refusal_new_sendings_stay_out_until_no_lane_waits(clock: FakeClock) -> None:
-    bench = Bench(clock, has_store=True)
-    await bench.serve(4)
-    results = await bench.transport.publish([message(f"g{n}") for n in range(10)])
-    assert results == [Published()] * 9 + [Deferred()]
-    await turn()
-
-    for delivery in bench.taken[:3]:
-        delivery.ack()
-    assert await bench.transport.publish([message("new")]) == [Deferred()]
-    assert await bench.transport.publish([message("g9", relayed=True)]) == [Published()]
-
-    for number in range(3, 10):
-        await turn()
-        bench.taken[number].ack()
-    await turn()
-    assert await bench.transport.publish([message("new")]) == [Published()]
-    await bench.transport.close()
-
-
-async def test_lanes_that_are_left_or_purged_give_their_room_back(clock: FakeClock) -> None:
-    bench, calls = Bench(clock, has_store=True), list[int]()
-    bench.transport.on_room = lambda: calls.append(bench.transport.capacity("mail", lanes=True))
-    await bench.serve(2)
-    await bench.transport.publish([message(group, relayed=True) for group in "aaabbb"])
-    await turn()
-
-    bench.taken[0].leave(_is_blocked)
-    assert calls == [3]
-    await bench.transport.publish([message("a", relayed=True)])
-    assert bench.transport.capacity("mail", lanes=True) == 0
-    await bench.transport.purge("mail")
-
-    assert calls == [3, 5]
-    assert await bench.transport.publish([message("c")]) == [Published()]
-    await bench.transport.close()
-
-
-async def _is_blocked() -> bool:
-    return True
-
-
-async def _is_free() -> bool:
-    return False

@@ -86,16 +86,15 @@ def test_looks_again(depth: QueueDepth | None, seconds: float, redelivered: bool
 
 
 @pytest.mark.parametrize(
-    ("depth", "blocked", "then"),
+    ("depth", "then"),
     [
-        (None, False, AfterCancel.LET_GO),
-        (lane(ready=0), False, AfterCancel.LET_GO),
-        (lane(ready=1), False, AfterCancel.SERVE_ON),
-        (lane(ready=1), True, AfterCancel.LET_GO),
+        (None, AfterCancel.LET_GO),
+        (lane(ready=0), AfterCancel.LET_GO),
+        (lane(ready=1), AfterCancel.SERVE_ON),
     ],
 )
-def test_after_cancel(depth: QueueDepth | None, blocked: bool, then: AfterCancel) -> None:
-    assert after_cancel(depth, blocked=blocked) is then
+def test_after_cancel(depth: QueueDepth | None, then: AfterCancel) -> None:
+    assert after_cancel(depth) is then
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 
 from jq_actors.events import Events
 from jq_actors.transport.lane import Lane
-from jq_actors.transport.port import Delivery, StillBlocked
+from jq_actors.transport.port import Delivery
 
 from . import wire
 from .acks import Acks
@@ -69,10 +69,6 @@ class RabbitDelivery:
     def requeue(self) -> None:
         """See `Delivery.requeue`."""
         self._acks.requeue(self.tag)
-
-    def leave(self, still_blocked: StillBlocked) -> None:
-        """Not of a delivery without a lane."""
-        raise AssertionError("Only a lane can be left.")
 
     def bury(self, reason: str) -> None:
         """See `Delivery.bury`."""

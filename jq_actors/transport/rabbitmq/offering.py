@@ -50,17 +50,6 @@ class Offering:
         """Publish ``letters``, made of ``batch``, some of which go into lanes; see `Transport.publish`."""
         return await self._to_its_end(self._publish(batch, letters))
 
-    async def offer(self, depths: Mapping[Lane, QueueDepth | None]) -> None:
-        """Put a token for each lane into the lobby that has messages and too few consumers.
-
-        Raises:
-          TransportError: a token is not surely there.
-        """
-        wanted = {lane: 0 if depth is None else depth.ready for lane, depth in depths.items()}
-        problems = await self._to_its_end(self._offer(wanted, depths, self._deadline))
-        for problem in problems.values():
-            raise TransportError(f"Cannot offer a lane: {problem}.")
-
     async def renew(self, lane: Lane, why: Why | None = None) -> bool:
         """Put one fresh token for ``lane`` into the lobby; whether it is there for sure."""
         if not self._publisher.is_taking:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from enum import IntEnum
 
 from jq_actors.transport.lane import Lane
-from jq_actors.transport.port import Deliver, StillBlocked
+from jq_actors.transport.port import Deliver
 
 from . import wire
 from .consuming import Bury, RabbitDelivery
@@ -22,15 +22,13 @@ class End(IntEnum):
 
     DRAINED = 1
     """Nothing comes any more."""
-    LEFT = 2
-    """Nothing of it may run now."""
-    HANDED_OVER = 3
+    HANDED_OVER = 2
     """Others have their turn."""
-    GIVEN_BACK = 4
+    GIVEN_BACK = 3
     """A delivery was given back: what came behind it must not overtake it."""
-    STOPPED = 5
+    STOPPED = 4
     """This worker takes nothing any more."""
-    LOST = 6
+    LOST = 5
     """The broker has taken it away, with all that was in hand."""
 
     @property
@@ -88,12 +86,7 @@ class LaneDelivery:
 
     def requeue(self) -> None:
         """See `Delivery.requeue`."""
-        self._seat.took_back(self, self._held, End.GIVEN_BACK)
-
-    def leave(self, still_blocked: StillBlocked) -> None:
-        """See `Delivery.leave`."""
-        self._seat.still_blocked = still_blocked
-        self._seat.took_back(self, self._held, End.LEFT)
+        self._seat.took_back(self, self._held)
 
     def bury(self, reason: str) -> None:
         """See `Delivery.bury`."""
@@ -129,7 +122,6 @@ class Seat:
         """How many of them have ended here."""
         self.end: End | None = None
         """Set: nothing more is handed over."""
-        self.still_blocked: StillBlocked | None = None
         self.woken = asyncio.Event()
         """Set when nothing is in hand and something is to be decided: the end, or whether to go on."""
         self._deliver, self._may_go_on = deliver, may_go_on
@@ -214,10 +206,6 @@ class Seat:
         self._waiting.clear()
         return rest
 
-    async def is_still_blocked(self) -> bool:
-        """Whether nothing of it may run yet, for who has left it for that."""
-        return self.still_blocked is None or await self.still_blocked()
-
     # -- the endings of a delivery
 
     def ended(self, delivery: LaneDelivery, held: RabbitDelivery) -> None:
@@ -232,18 +220,18 @@ class Seat:
             held.ack()
         self._let_next_come()
 
-    def took_back(self, delivery: LaneDelivery, held: RabbitDelivery, end: End) -> None:
+    def took_back(self, delivery: LaneDelivery, held: RabbitDelivery) -> None:
         """It is not done, and goes back to the lane; the seat ends so."""
         if self._in_hand.pop(delivery, None) is None:
             return
         if not held.is_open:
             held.requeue()  # counts it as lost
             return
-        if end is End.GIVEN_BACK and self.end is None and self._in_hand:
+        if self.end is None and self._in_hand:
             self._put_back(held)  # of a partition: no other worker may go on before the other groups' jobs have ended
             return
         self._taken_back.append(held)
-        self.give_up(end)
+        self.give_up(End.GIVEN_BACK)
 
     def _put_back(self, held: RabbitDelivery) -> None:
         held.redelivered = True

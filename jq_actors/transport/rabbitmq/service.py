@@ -139,7 +139,7 @@ class Service:
                 return End.STOPPED
             end, seen = await self._sit(depth)
             depth = await self._after(end, seen)
-        self._settle_token(acked=end in (End.DRAINED, End.LEFT))
+        self._settle_token(acked=end is End.DRAINED)
         return end
 
     async def _first_look(self) -> QueueDepth | None:
@@ -164,12 +164,12 @@ class Service:
             await self._clock.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
 
-    def _if_wanted(self, depth: QueueDepth | None, *, blocked: bool = False) -> QueueDepth | None:
+    def _if_wanted(self, depth: QueueDepth | None) -> QueueDepth | None:
         """``depth``, if it says that the lane is to be served by us."""
         self.left_empty = depth == EMPTY
         if not is_wanted(depth, self._room.others_serving(self), self.lane.seats):
             return None
-        return None if after_cancel(depth, blocked=blocked) is AfterCancel.LET_GO else depth
+        return None if after_cancel(depth) is AfterCancel.LET_GO else depth
 
     async def _sit(self, depth: QueueDepth) -> tuple[End, QueueDepth | None]:
         """Consume until there is a reason to end, and end with nothing outstanding; then look."""
@@ -231,10 +231,6 @@ class Service:
         match end:
             case End.DRAINED:
                 return self._if_wanted(seen)
-            case End.LEFT:
-                assert self._seat is not None
-                blocked = await self._seat.is_still_blocked()
-                return self._if_wanted(await self._access.look(self.lane), blocked=blocked)
             case End.HANDED_OVER | End.GIVEN_BACK:
                 self._settle_token(acked=await self._access.renew(self.lane))
         return None

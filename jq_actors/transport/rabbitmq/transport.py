@@ -12,7 +12,7 @@ from jq_actors.clock import Clock
 from jq_actors.config import BrokerConfig
 from jq_actors.errors import TransportError
 from jq_actors.events import Events, StockFrameReader
-from jq_actors.transport.lane import Fairness, Lane
+from jq_actors.transport.lane import Fairness
 from jq_actors.transport.port import (
     Deliver,
     Outgoing,
@@ -29,7 +29,6 @@ from .checking import check
 from .consumer import Consumer
 from .consuming import Held
 from .frames import why_not_tapped
-from .lane_names import Why
 from .lanes import Lanes
 from .link import Link
 from .offering import Offering
@@ -106,22 +105,6 @@ class RabbitTransport:
         self._lanes.serve(queue, slots, fairness, deliver)
         self._consume_if_wanted()
 
-    async def offer(self, lanes: Sequence[Lane]) -> None:
-        """See `Transport.offer`."""
-        await self._offering.offer(dict(zip(lanes, await self.lane_depths(lanes), strict=True)))
-
-    async def lane_depths(self, lanes: Sequence[Lane]) -> list[QueueDepth | None]:
-        """See `Transport.lane_depths`."""
-        names = [self._topology.lane(lane).name for lane in lanes]
-        return list(await asyncio.gather(*(self._request("look at", name, look) for name in names)))
-
-    async def forget_lanes(self, lanes: Sequence[Lane]) -> None:
-        """See `Transport.forget_lanes`. Quorum queues stay: they know no delete that asks whether they are idle."""
-        depths = await self.lane_depths(lanes)
-        if not self._topology.is_quorum:
-            idle = [lane for lane, depth in zip(lanes, depths, strict=True) if depth == QueueDepth(0, 0)]
-            await asyncio.gather(*(self._offering.renew(lane, Why.IDLE) for lane in idle))
-
     async def stop_intake(self) -> None:
         """See `Transport.stop_intake`."""
         await self._consumer.stop_intake(self._timeout)
@@ -136,7 +119,7 @@ class RabbitTransport:
         await self._publisher.close()
         await self._lanes.closed(self._timeout)
 
-    def capacity(self, queue: str, *, lanes: bool = False) -> int:
+    def capacity(self, queue: str) -> int:
         """None while the broker takes nothing, else without bound: the queue is the broker's."""
         return sys.maxsize if self._publisher.is_taking else 0
 
