@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import dramatiq
 
 from .actor_options import ACTOR_ONLY, check_known, check_queue_has_priorities, checked_options
-from .clock import Clock
-from .command import SCHEMA_VERSION, JobCommand, timestamp_millis
+from .command import SCHEMA_VERSION, JobCommand, due_text, timestamp_millis
 from .durations import check_time
 from .errors import ActorOptionError, ArgumentError, CommandTooLargeError, RequiresPersistenceError
 from .group_naming import check_no_priority, checked_group
@@ -49,6 +48,7 @@ def build_commands(
     if "position" in meta and len(converted) > 1:
         raise ActorOptionError(f"{owner}: a position is the number of one job, but {len(converted)} are sent.")
     ids, timestamp = new_job_ids(clock, len(converted)), timestamp_millis(clock)
+    delay = _delay(given.get("delay")) if to_send and given else None
     return [
         JobCommand(
             queue_name=actor.queue_name,
@@ -59,6 +59,7 @@ def build_commands(
             options={**options, "jq": _placed(owner, actor, meta, args, kwargs) if to_send else {**meta}},
             message_id=job_id,
             message_timestamp=timestamp,
+            delay=delay,
         )
         for job_id, (args, kwargs) in zip(ids, converted, strict=True)
     ]
@@ -82,8 +83,8 @@ def as_command(message: dramatiq.Message[R], delay: int | None, broker: JobBroke
     if hasattr(actor, "arguments"):  # a plain dramatiq.Actor has none
         args, kwargs = actor.arguments.adopt(args, kwargs)
         meta = _placed(owner, actor, _actor_meta(actor) | meta, args, kwargs)
-    if due := _due(owner, delay, None, broker.clock):
-        meta["due"] = due.isoformat()
+    if due := _due(owner, delay, None, broker):
+        meta["due"] = due_text(due)
     return JobCommand(
         queue_name=message.queue_name,
         actor_name=message.actor_name,
@@ -92,6 +93,7 @@ def as_command(message: dramatiq.Message[R], delay: int | None, broker: JobBroke
         options={**message.options, "jq": meta},
         message_id=message.message_id,
         message_timestamp=message.message_timestamp,
+        delay=_delay(delay),
     )
 
 
@@ -126,8 +128,8 @@ def _options(
         raise ActorOptionError(f"{owner}: give delay or eta, not both.")
     if delay is not None and not to_send:
         options["delay"] = delay
-    elif due := _due(owner, delay, eta, broker.clock):
-        meta["due"] = due.isoformat()
+    elif due := _due(owner, delay, eta, broker):
+        meta["due"] = due_text(due)
     meta |= {name: options.pop(name) for name in ("priority", "tags", "position") if name in options}
     if "group" in given:  # None counts: then it has no group, whatever its actor says
         meta["group"] = checked_group(owner, options.pop("group", None))
@@ -163,17 +165,23 @@ def _placed(
     return placed
 
 
-def _due(owner: str, delay: int | None, eta: datetime | None, clock: Clock) -> datetime | None:
-    """When it may run; ``None``: now."""
+def _delay(delay: int | timedelta | None) -> timedelta | None:
+    return None if not delay else delay if isinstance(delay, timedelta) else timedelta(milliseconds=delay)
+
+
+def _due(owner: str, delay: int | None, eta: datetime | None, broker: JobBroker) -> datetime | None:
+    """When it may run; ``None``: now. By this machine's clock: with rows, `JobCommand.count_from` has the last word."""
     if not delay and eta is None:
         return None
-    now = clock.wall()
+    now = broker.clock.wall()
     if eta is None:
         try:
-            eta = check_time(now + timedelta(milliseconds=delay or 0))
+            due = check_time(now + timedelta(milliseconds=delay or 0))
         except (OverflowError, ValueError):
             raise ActorOptionError(f"{owner}: a delay of {delay} ms ends beyond the year {now.max.year}.") from None
-    return eta if eta > now else None
+    else:
+        due = eta.astimezone(UTC)
+    return due if due > now or (eta is not None and broker.stores_rows) else None
 
 
 def _check_travels(owner: str, name: str, value: Any) -> None:

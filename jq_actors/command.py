@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
@@ -37,6 +37,8 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
 
     body: bytes | None = field(default=None, compare=False, repr=False, kw_only=True)
     """The encoded form, once made."""
+    delay: timedelta | None = field(default=None, compare=False, repr=False, kw_only=True)
+    """How long it may not run from when it is sent; ``None``: at once, or at a given time. It does not travel."""
 
     @cached_property
     def job_id(self) -> JobId:
@@ -100,6 +102,17 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
         encoded = json.dumps(self.asdict(), separators=(",", ":")).encode()
         object.__setattr__(self, "body", encoded)
         return encoded
+
+    def count_from(self, now: datetime) -> None:
+        """Let its delay count from ``now``, and forget a time that is past: whatever the clock said that made it."""
+        due = self.due_at
+        if due is None or (self.delay is None and due > now):
+            return
+        if self.delay is None:
+            del self.meta["due"]
+        else:
+            self.meta["due"] = due_text(now + self.delay)
+        object.__setattr__(self, "body", None)
 
     def copy(self, **attributes: Any) -> JobCommand[R]:
         """A changed copy; it is encoded anew."""
@@ -208,6 +221,11 @@ _KINDS: dict[str, type] = {
     "message_id": str,
     "message_timestamp": int,
 }
+
+
+def due_text(due: datetime) -> str:
+    """As it travels; of one width, for it may have to be changed."""
+    return due.isoformat(timespec="microseconds")
 
 
 def timestamp_millis(clock: Clock) -> int:

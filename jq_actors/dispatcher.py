@@ -24,6 +24,8 @@ FIRST_CONNECT = 2.0
 """Seconds that the first dispatches of a process wait for the broker. After that a relay may be quicker."""
 BATCH = 500
 """Most dispatches of one publishing: the answer to one of them is the answer to none, until all have theirs."""
+PACE = 0.005
+"""Seconds between two publishings for those who go on. Many small ones cost many times what a large one does."""
 
 
 class Dispatcher:
@@ -44,14 +46,14 @@ class Dispatcher:
         config: BrokerConfig,
     ) -> None:
         self.store = store
-        self._transport, self._events = transport, events
+        self._transport, self._clock, self._events = transport, clock, events
         self._window, self._deadline = config.publish_window, config.confirm_timeout.total_seconds()
         self.notes = PublishNotes(store, clock, events, lane_owner=not transport.shared)
         self._waiting: deque[Dispatch] = deque()
         self._in_flight = 0
         self._publishings: set[asyncio.Task[None]] = set()
-        self._pump_is_due = self._is_closed = False
-        self._is_new = True
+        self._pumping: asyncio.Task[None] | None = None
+        self._is_closed, self._is_new = False, True
         self._connecting: asyncio.Task[bool] | None = None
         self._has_room = asyncio.Event()
         self._has_room.set()
@@ -65,7 +67,10 @@ class Dispatcher:
         elif dispatches:
             self._waiting.extend(dispatches)
             self._look_at_room()
-            self._pump_soon()
+            if not self._transport.shared:
+                self._pump()  # into the memory of this process
+            elif self._pumping is None:
+                self._pumping = spawn(self._pump_at_pace())
 
     async def room(self) -> bool:
         """Whether to store jobs for a publishing from here. While the window is full, waits for it to have room.
@@ -139,8 +144,9 @@ class Dispatcher:
                 break
             await asyncio.wait(self._publishings, timeout=left, return_when=asyncio.FIRST_COMPLETED)
         self._is_closed = True
-        if self._connecting is not None:
-            self._connecting.cancel()
+        for task in (self._connecting, self._pumping):
+            if task is not None:
+                task.cancel()
         self._has_room.set()
         if self._waiting:
             self._events.emit(SendDeferred(len(self._waiting), "the process ends"))
@@ -169,14 +175,15 @@ class Dispatcher:
         else:
             self._has_room.clear()
 
-    def _pump_soon(self) -> None:
-        # Once in a turn of the loop: those whose rows shared a commit share a publishing, too.
-        if not self._pump_is_due:
-            self._pump_is_due = True
-            asyncio.get_running_loop().call_soon(self._pump)
+    async def _pump_at_pace(self) -> None:
+        try:
+            while self._waiting:
+                self._pump()
+                await self._clock.sleep(PACE)
+        finally:
+            self._pumping = None
 
     def _pump(self) -> None:
-        self._pump_is_due = False
         while self._waiting and (free := self._window - self._in_flight) > 0:
             batch = [self._waiting.popleft() for _ in range(min(BATCH, free, len(self._waiting)))]
             self._in_flight += len(batch)
@@ -193,10 +200,11 @@ class Dispatcher:
             failure = failure_of(error)
             self._events.emit(TaskFailed("dispatcher", failure.error, failure.traceback))
         finally:
+            was_full = self._in_flight == self._window
             self._in_flight -= len(batch)
             self._look_at_room()
-            if self._waiting:
-                self._pump_soon()
+            if was_full:
+                self._pump()
 
     async def _try(self, batch: Sequence[Dispatch]) -> list[PublishResult]:
         if not await self.connected():

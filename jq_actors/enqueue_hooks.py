@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -32,5 +33,7 @@ def _somebody_listens(broker: dramatiq.Broker) -> bool:
 
 def _delay(command: JobCommand[Any]) -> int | None:
     """Milliseconds, as Dramatiq gives it to the hooks."""
+    if command.delay is not None:
+        return int(command.delay / timedelta(milliseconds=1))
     due = command.due_at
     return None if due is None else max(int(due.timestamp() * 1000) - command.message_timestamp, 0)

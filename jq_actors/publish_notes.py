@@ -19,7 +19,7 @@ from .transport.port import Deferred, NotPublished, Published, PublishResult
 
 MOST = 500
 """Dispatches of one mark: its rows are locked meanwhile."""
-PAUSE = 0.05
+PAUSE = 0.2
 """Seconds between two marks. Nobody waits for them, and a job that was claimed meanwhile needs none any more."""
 
 T = TypeVar("T")

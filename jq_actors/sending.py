@@ -93,6 +93,8 @@ class Sender:
 
     async def _store(self, dispatcher: Dispatcher, commands: Sequence[JobCommand[Any]]) -> None:
         now = dispatcher.store.now()
+        for command in commands:
+            command.count_from(now)
         rows = [new_row(command, command.queue_name, now) for command in commands]
         ready = [row for row in rows if row.due_at <= now]
         waits = self._on_broker_down == "raise"

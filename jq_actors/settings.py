@@ -129,7 +129,9 @@ class BrokerConfig(Settings):
     proposes 60 s too, and the smaller of both counts. A ``heartbeat`` in the URL is ignored. Default
     ``60s``."""
     publish_window: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1000
-    """How many messages may be on their way to the broker without its confirm. 1 to 100,000; default 1000."""
+    """How many messages may be on their way to the broker without its confirm. With persistence `send` returns when
+    its row is committed, and the publishing goes on behind it; while so many are on their way, the next `send`
+    waits, for ``confirm_timeout`` at most. 1 to 100,000; default 1000."""
     max_command_size: Annotated[_Size, Field(ge=1024, le=128 << 20)] = 1 << 20
     """Largest encoded job, in bytes (``512K``, ``4MiB``); a larger one is refused at sending. RabbitMQ's own
     ``max_message_size`` must not be smaller. ``1K`` to ``128M``; default ``1MiB``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from jq_actors.urls import mask_url
 
 from .dialect import WRITES, Fault
 from .dialects import dialect_of
+from .insert_lines import InsertLine, insert_line
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -46,6 +47,7 @@ class Database:
         self._pool_size = pool_size
         self._clock, self._events = clock, events
         self._engines: _Engines | None = None
+        self._insert_line: InsertLine | None = None
         self._making = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away_since: float | None = None
@@ -80,6 +82,30 @@ class Database:
           StoreError: it refuses these values. Those of the statements before are committed.
         """
         return await self._in_own_task(self._try_alone(work))
+
+    async def insert_alone(self, statement: sa.Insert, parameters: Mapping[str, Any]) -> bool:
+        """Insert by ``statement``, each time the same, that is a transaction of its own; whether it is committed.
+
+        ``False``: nobody knows, or another transaction was in the way. No loss is told then. Only on databases that
+        `Dialect.nests_writes` is true of. In the caller's own task: one that is cancelled tears the connection down.
+
+        Raises:
+          StoreUnavailableError: the database cannot be reached; nothing is written.
+          StoreError: it refuses these values.
+        """
+        engines = await self._connected(unready=False)
+        self._insert_line = self._insert_line or insert_line(engines.each_alone, statement)
+        try:
+            is_committed = await self._insert_line.insert(parameters, self.dialect.deadline)
+        except sa.exc.StatementError as error:
+            if self.dialect.fault_of(error) is Fault.CONFLICT:
+                return False
+            raise self._translated(error, committing=False) from error
+        except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
+            raise self._unavailable(str(error) or "no answer", committing=False) from error
+        if is_committed and self._ready:
+            self._back()
+        return is_committed
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""
@@ -127,6 +153,8 @@ class Database:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
+        if self._insert_line is not None:
+            await self._insert_line.close()
         if self._engines is not None:
             for engine in (self._engines.reader, self._engines.each_alone, self._engines.urgent):
                 await engine.dispose()
@@ -136,7 +164,8 @@ class Database:
         """Connections in use now."""
         engines = self._engines
         pools = [] if engines is None else [e.pool for e in (engines.reader, engines.each_alone, engines.urgent)]
-        return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool))
+        kept = 0 if self._insert_line is None else self._insert_line.kept
+        return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool)) - kept
 
     # -- one transaction
 

@@ -69,9 +69,11 @@ class Inserts:
         )
 
     async def insert(
-        self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime
+        self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime, *, again: bool = False
     ) -> InsertedBatch:
         """Insert the jobs of ``insertions``, in their order.
+
+        ``again``: an earlier try may have been committed, all of it; what exists is of that. Not for jobs of groups.
 
         Raises:
           StoreError: one of them exists; names it.
@@ -89,10 +91,10 @@ class Inserts:
         for start in range(0, len(jobs), CHUNK):
             chunk = jobs[start : start + CHUNK]
             made = await self._insert_rows(connection, [row for _, row in chunk])
-            if len(made) < len(chunk):
+            if len(made) < len(chunk) and not again:
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
-            await self._insert_bodies(connection, [job for job, _ in chunk])
+            await self._insert_bodies(connection, [job for job, _ in chunk if job.id in made])
         # What that releases is for the relay: of one batch, insertions may have other leases, or none.
         given = await self._turns.give(connection, groups, now, names=admission.numbered)
         return InsertedBatch(
@@ -146,7 +148,7 @@ class Inserts:
 
     async def _insert_bodies(self, connection: AsyncConnection, jobs: Sequence[NewJob]) -> None:
         if jobs:
-            batch = encode_rows([{"job_id": job.id, "body": _text(job.body)} for job in jobs])
+            batch = encode_rows([{"job_id": job.id, "body": text_of(job.body)} for job in jobs])
             await connection.execute(self._insert_payloads, {"batch": batch})
 
 
@@ -234,7 +236,8 @@ def _row(job: NewJob, state: JobState, dispatch: int) -> Row:
     }
 
 
-def _text(body: bytes) -> str:
+def text_of(body: bytes) -> str:
+    """``body`` as the table holds it."""
     try:
         return body.decode()
     except UnicodeDecodeError:

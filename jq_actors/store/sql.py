@@ -25,6 +25,7 @@ from .database import Database
 from .inserts import Inserted, Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
+from .plain_inserts import PlainInserts, is_plain
 from .readiness import Readiness
 from .records import (
     Claim,
@@ -82,6 +83,7 @@ class SqlStore(SqlRelay):
         rows, turns, bodies = parts.rows, parts.turns, parts.bodies
         losses = Losses(tables, dialect, parts.failures)
         self._inserts = Inserts(tables, dialect, rows, parts.intake, turns)
+        self._plain_inserts = PlainInserts(self._db, tables, self._inserts)
         take_overs = TakeOvers(tables, dialect, self._workers, losses, turns, bodies, leases.max_crashes)
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
         self._settles = Settles(tables, dialect, parts.policy, rows, turns, parts.failures, self._workers, bodies)
@@ -103,8 +105,10 @@ class SqlStore(SqlRelay):
             abandoned=self._give_back_next,
             size=size_of_settlement,
         )
-        self._inserting: GroupCommit[Insertion, Inserted] = GroupCommit(
-            "insert", self._write_jobs, **of_all, size=size_of_insertion, patient=False
+        of_inserts = of_all | {"size": size_of_insertion, "patient": False}
+        self._inserting: GroupCommit[Insertion, Inserted] = GroupCommit("insert", self._write_jobs, **of_inserts)
+        self._inserting_plain: GroupCommit[Insertion, Inserted] = GroupCommit(
+            "insert", self._write_plain_jobs, **of_inserts
         )
         self._marking = GroupCommit("mark", self._write_marks, **of_all, patient=False)
 
@@ -118,7 +122,7 @@ class SqlStore(SqlRelay):
         """See JobStore."""
         await self._readiness.close()
         # Claims first: one that nobody waits for any more is given back by a settlement.
-        for group in (self._claiming, self._settling, self._inserting, self._marking):
+        for group in (self._claiming, self._settling, self._inserting, self._inserting_plain, self._marking):
             await group.close(CLOSE_TIMEOUT)
         await self._db.close(CLOSE_TIMEOUT)
 
@@ -135,7 +139,8 @@ class SqlStore(SqlRelay):
 
     async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
         """See JobStore. Insertions of several callers share a commit; each stays all or none."""
-        inserted = await self._inserting.add((jobs, publish_lease))
+        group = self._inserting_plain if is_plain(jobs) else self._inserting
+        inserted = await group.add((jobs, publish_lease))
         if isinstance(inserted, NotStoredError):
             raise inserted
         return inserted
@@ -187,12 +192,19 @@ class SqlStore(SqlRelay):
     async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
         now = self.now()
         batch = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
-        for (_, lease), dispatches in zip(insertions, batch.each, strict=True):
-            if lease is not None and not isinstance(dispatches, NotStoredError):
-                self._publishing.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
         if batch.released:
             self._events.emit(JobsReleased(batch.released))
-        return batch.each
+        return self._leased(insertions, batch.each, now)
+
+    async def _write_plain_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
+        now = self.now()
+        return self._leased(insertions, await self._plain_inserts.write(insertions, now), now)
+
+    def _leased(self, insertions: Sequence[Insertion], inserted: list[Inserted], now: datetime) -> list[Inserted]:
+        for (_, lease), dispatches in zip(insertions, inserted, strict=True):
+            if lease is not None and not isinstance(dispatches, NotStoredError):
+                self._publishing.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
+        return inserted
 
     async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
         now = self.now()

@@ -105,10 +105,10 @@ class Rows:
         )
 
     def committing(self) -> int:
-        """How many connections of jq_actors are in a commit just now."""
+        """How many connections of jq_actors are committing new jobs just now."""
         [(count,)] = self._lookout.rows(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name = 'jq_actors' AND state = 'active' AND query ILIKE 'commit%'"
+            " AND application_name = 'jq_actors' AND state = 'active' AND query ILIKE '%insert into orm_jobs%'"
         )
         return int(count)
 

@@ -94,6 +94,7 @@ def test_a_sender_whose_commit_got_no_answer_is_not_told_that_nothing_is_stored(
         slow_commits(database_url)
         sender = thread.submit(sending.actors.counts.send, 1)
         eventually_sync(lambda: site.rows.committing() == 1, 10, "the commit to be under way")
+        proxy.refuse()  # else it would look, and find its row
         proxy.cut()
         with pytest.raises(SendUnknownError) as told:
             sender.result(10)

@@ -14,7 +14,7 @@ from jq_actors.building import Call, as_command, build_commands, check_sizes
 from jq_actors.command import SCHEMA_VERSION, JobCommand, decode_command
 from jq_actors.errors import ActorOptionError, ArgumentError, CommandTooLargeError
 from jq_actors.job import is_job_id
-from tests.support.sending import RecordingBroker
+from tests.support.sending import DRAMATIQ, RecordingBroker
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)  # where a FakeClock stands
 EASTMOST = timezone(timedelta(hours=14))
@@ -91,6 +91,33 @@ def test_delay_and_eta_say_when_it_is_due(given: dict[str, Any], due: datetime |
     command = decode_command(_build(_mail(RecordingBroker()), **given).encode())
     assert command.due_at == due
     assert set(command.options) == {"jq"}
+
+
+def test_with_rows_the_databases_clock_decides_whether_a_time_is_past() -> None:
+    broker = RecordingBroker([{"persistence": {"url": "sqlite+aiosqlite:///never-opened.db"}}, *DRAMATIQ])
+    past = NOW - timedelta(days=1)
+    assert _build(_mail(broker), eta=past).due_at == past
+
+
+@pytest.mark.parametrize(
+    ("given", "delay"),
+    [
+        ({"delay": 5000}, timedelta(seconds=5)),
+        ({"delay": timedelta(hours=1)}, timedelta(hours=1)),
+        ({"delay": 0}, None),
+        ({"eta": NOW + timedelta(days=1)}, None),
+        ({}, None),
+    ],
+    ids=str,
+)
+def test_a_delay_can_count_from_another_time(given: dict[str, Any], delay: timedelta | None) -> None:
+    command = _build(_mail(RecordingBroker()), **given)
+    assert command.delay == delay
+    due, later = command.due_at, NOW + timedelta(hours=2)
+    command.encode()
+    command.count_from(later)
+    expected = later + delay if delay is not None else due
+    assert command.due_at == decode_command(command.encode()).due_at == expected
 
 
 @pytest.mark.parametrize(

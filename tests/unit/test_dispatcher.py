@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from jq_actors.dispatcher import BATCH, FIRST_CONNECT
+from jq_actors.dispatcher import BATCH, FIRST_CONNECT, PACE
 from jq_actors.errors import StoreUnavailableError
 from jq_actors.events import MarkLost, Redispatched, SendDeferred, TaskFailed
 from jq_actors.job import JobId
@@ -53,13 +53,24 @@ async def test_dispatches_of_one_turn_of_the_loop_share_a_publishing() -> None:
     assert site.published == ids(dispatches(5))
 
 
+async def test_what_comes_in_quick_succession_shares_a_publishing_too() -> None:
+    site = PublishingSite()
+    for number in range(4):
+        site.dispatcher.dispatch(dispatches(1, first=number))
+        await site.settled()
+    assert site.broker.batches == [1], "the first one waits for nothing"
+    await site.clock.advance(PACE)
+    assert site.broker.batches == [1, 3]
+    assert site.published == ids(dispatches(4))
+
+
 async def test_a_publishing_that_takes_long_holds_up_no_other() -> None:
     site = PublishingSite()
     site.broker.answers.clear()
     site.dispatcher.dispatch(dispatches(2))
     await site.settled()
     site.dispatcher.dispatch(dispatches(3, first=2))
-    await site.settled()
+    await site.clock.advance(PACE)
     assert site.published == ids(dispatches(5))
     assert site.rows.marked == []
 
@@ -139,7 +150,7 @@ async def test_an_error_of_the_transport_is_told_and_the_next_ones_are_published
     assert site.rows.marked == [], "nobody knows: the lease has to run out"
     site.broker.error = None
     site.dispatcher.dispatch(dispatches(1, first=1))
-    await site.settled()
+    await site.clock.advance(PACE)
     assert site.rows.marked == [("published", ["job 1"], False)]
 
 
@@ -223,7 +234,7 @@ async def test_when_the_first_connection_does_not_come_the_rows_are_given_to_the
     assert site.seen.seen == [SendDeferred(2, "no connection to the broker")]
     assert not await site.dispatcher.room()
     site.dispatcher.dispatch(dispatches(1, first=2))
-    await site.settled()
+    await site.clock.advance(PACE)
     assert site.broker.waited == [FIRST_CONNECT], "it is waited for once"
     assert site.rows.marked[1:] == [("released", ["job 2"], False)]
 

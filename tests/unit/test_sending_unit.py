@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from jq_actors.command import JobCommand
+from jq_actors.command import JobCommand, decode_command
 from jq_actors.dispatcher import FIRST_CONNECT
 from jq_actors.errors import (
     NotStoredError,
@@ -116,7 +117,7 @@ async def test_a_job_is_stored_with_a_lease_and_published_behind_its_sender() ->
     assert site.wakes == []
 
 
-async def test_a_job_of_a_group_goes_into_its_lane() -> None:
+async def test_without_rows_a_job_of_a_group_goes_into_its_lane() -> None:
     site = Site(rows=False)
     await site.sender.send([command_for("send_mail", queue="mail", group="pair-7")])
     [outgoing] = site.broker.published
@@ -301,3 +302,43 @@ async def test_what_runs_for_ever_does_not_carry_the_context_of_the_first_sender
     tenant.set("the first sender")
     await site.sender.send(site.commands())
     assert seen == ["nobody"]
+
+
+# -- whose clock counts
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=10), timedelta(minutes=-10), timedelta()], ids=str)
+async def test_a_delay_counts_from_the_databases_time(ahead: timedelta) -> None:
+    """A producer whose clock is ten minutes slow, or fast: five minutes are five minutes."""
+    site = Site(rows=True)
+    site.rows.ahead = ahead
+    delay = timedelta(minutes=5)
+    command = replace(site.commands(delay=delay)[0], delay=delay)
+    command.encode()  # its size has been looked at
+    await site.sender.send([command])
+    await site.settled()
+    [row] = site.rows.inserted
+    assert (row.due_at, row.enqueued_at) == (site.rows.now() + delay, site.rows.now())
+    assert decode_command(row.body).due_at == row.due_at
+    assert site.published == []
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=10), timedelta(minutes=-10)], ids=str)
+async def test_a_given_time_stays_what_it_is(ahead: timedelta) -> None:
+    site = Site(rows=True)
+    site.rows.ahead = ahead
+    command = site.commands(delay=timedelta(minutes=5))[0]
+    eta = command.due_at
+    await site.sender.send([command])
+    await site.settled()
+    [row] = site.rows.inserted
+    is_past = ahead > timedelta()
+    assert row.due_at == (site.rows.now() if is_past else eta)
+    assert site.published == ([command.job_id] if is_past else [])
+
+
+async def test_without_rows_a_delay_is_the_brokers() -> None:
+    site = Site(rows=False)
+    delay = timedelta(minutes=5)
+    await site.sender.send([replace(site.commands(delay=delay)[0], delay=delay)])
+    assert [outgoing.delay for outgoing in site.broker.published] == [delay]
