@@ -72,7 +72,7 @@ async def test_a_run_that_was_settled_just_now_is_found_again(db: World) -> None
     token = await granted(store, job)
     now = store.now()
     snoozed = Settlement(job.id, token, Snoozed(SECOND), now, now)
-    assert await store.settle(snoozed)
+    assert (await store.settle(snoozed)).written
     await add_runs(db, job, "snoozed", 200, now + 300 * SECOND)
     await store.prune(Retention(), 10)
     assert (await runs_of(db, job))["snoozed"] == 201
