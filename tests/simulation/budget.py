@@ -53,6 +53,8 @@ class Budget:
     replays: int = 0
     """An operator retries a failed job."""
     pauses: int = 0
+    moves: int = 0
+    """An operator moves a job to the front of its group, or into another one."""
     cancels: int = 0
     """An operator cancels a job that does not run."""
     deletes: int = 0
@@ -80,6 +82,7 @@ _BEHAVIOUR = frozenset(
         "failures",
         "replays",
         "pauses",
+        "moves",
         "cancels",
         "deletes",
         "races",
