@@ -48,6 +48,8 @@ class Budget:
     shutdowns: int = 0
     strangers: int = 0
     """A worker gets a job whose actor it does not know."""
+    undecodable: int = 0
+    """A worker gets a job that it cannot decode."""
     long_retries: int = 0
     failures: int = 0
     replays: int = 0
@@ -78,6 +80,7 @@ _BEHAVIOUR = frozenset(
         "snoozes",
         "shutdowns",
         "strangers",
+        "undecodable",
         "long_retries",
         "failures",
         "replays",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from jq_actors.job import JobState
 from tests.simulation.state import Lease
 
 from .state import Copy, Group, Hand, Job, Phase, Publishing, Row, State, Worker, row_of
@@ -61,10 +62,11 @@ def without_publishing(state: State, publishing: Publishing) -> State:
 
 
 def forget_dead(state: State) -> State:
-    """A dead worker that owns no row any more is nothing."""
+    """A dead worker that runs nothing any more, by its rows, is nothing."""
     if not state.dead:
         return state
-    owners = {job.row.owner for job in state.jobs if job.row is not None}
+    rows = (job.row for job in state.jobs)
+    owners = {row.owner for row in rows if row is not None and row.state is JobState.RUNNING}
     return replace(state, dead=tuple(entry for entry in state.dead if entry[0] in owners))
 
 

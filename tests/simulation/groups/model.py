@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 from jq_actors.job import JobState
 from tests.simulation.explorer import Report, explore
+from tests.simulation.state import NOBODY
 
 from . import properties, publishing, relaying, settling, steering, working, world
+from .changes import with_row
 from .properties import Broken
-from .state import Hand, Phase, State, Worker, describe, row_of, unfinished
+from .state import NO_PLACE, Hand, Phase, State, Worker, describe, row_of, unfinished
 from .system import Rule, Step, System
 
 RULES: tuple[Rule, ...] = (
@@ -21,16 +23,19 @@ RULES: tuple[Rule, ...] = (
     working.receive,
     working.put_down,
     working.claim,
+    working.set_aside,
     working.end,
     working.ack_early,
     settling.settle,
+    working.forget,
     working.finish,
     working.drain,
+    working.give_back,
     relaying.wake,
     relaying.publish_unpublished,
     relaying.recover,
-    relaying.give_back,
     relaying.offer_unhandled,
+    relaying.end_gap,
     steering.act,
     steering.write,
     world.lease_ends,
@@ -58,7 +63,7 @@ class GroupModel:
     def steps(self, state: State) -> Iterator[Step]:
         for rule in RULES:
             for step in rule(self.system, state):
-                yield step._replace(state=_with_versions(self.system, state, step.state))
+                yield step._replace(state=_seen(self.system, state, step.state))
 
     def broken_in(self, state: State) -> Iterator[tuple[Broken, str]]:
         return properties.broken_in(self.system, state)
@@ -73,31 +78,60 @@ class GroupModel:
         return describe(state)
 
 
+def _seen(system: System, before: State, after: State) -> State:
+    """``after``, with all that a step has done to what others have seen; without what makes no difference any more."""
+    if after.publishing:
+        after = publishing.without_idle_marks(system, after)
+    return _without_idle_owners(_with_versions(system, before, after))
+
+
+def _without_idle_owners(state: State) -> State:
+    """Who ran a job last matters only to a message of it that may come back: about what that one runs of its group."""
+    for index, job in enumerate(state.jobs):
+        row = job.row
+        if row is None or row.owner == NOBODY or row.state is JobState.RUNNING:
+            continue
+        if not _has_copies(state, index) or not _may_run(state, row.owner, row.group):
+            state = with_row(state, index, replace(row, owner=NOBODY))
+    return state
+
+
+def _has_copies(state: State, index: int) -> bool:
+    in_hand = any(hand.job == index for worker in state.workers for hand in worker.hands)
+    return in_hand or any(copy.job == index for copy in state.broker)
+
+
+def _may_run(state: State, owner: str, group: int) -> bool:
+    is_alive = any(worker.id == owner for worker in state.workers)
+    return is_alive or any(r.state is JobState.RUNNING and r.owner == owner for _, r in unfinished(state, group))
+
+
 def _with_versions(system: System, before: State, after: State) -> State:
     """What changes which jobs of a group hold places, or wait, or their order, is seen by who has looked before it."""
-    changed = {g for g in range(len(after.groups)) if _version(system, before, g) != _version(system, after, g)}
+    looking = {row_of(after, hand.running).group for worker in after.workers for hand in worker.hands if _looks(hand)}
+    changed = {group for group in looking if _version(system, before, group) != _version(system, after, group)}
     if not changed:
         return after
 
     def aged(hand: Hand) -> Hand:
-        if hand.phase is not Phase.SETTLING or row_of(after, hand.running).group not in changed:
+        if not _looks(hand) or row_of(after, hand.running).group not in changed:
             return hand
         return replace(hand, look=replace(hand.look, is_current=False))
 
     def with_aged(worker: Worker) -> Worker:
-        if all(hand.phase is not Phase.SETTLING for hand in worker.hands):
-            return worker
         return replace(worker, hands=tuple(sorted(aged(hand) for hand in worker.hands)))
 
     return replace(after, workers=tuple(with_aged(worker) for worker in after.workers))
 
 
+def _looks(hand: Hand) -> bool:
+    return hand.phase is Phase.SETTLING and hand.look.is_plain and hand.look.is_current and not hand.recorded
+
+
 def _version(system: System, state: State, group: int) -> object:
-    waiting = [(i, row.order) for i, row in unfinished(state, group) if row.state is JobState.WAITING]
-    if not system.contract.moves_change_the_version:
-        waiting = sorted((i, 0) for i, _ in waiting)
-    holders = [i for i, row in unfinished(state, group) if row.has_place]
-    return state.groups[group], waiting, sorted(holders)
+    rows = [(index, row) for index, row in unfinished(state, group) if row.order != NO_PLACE]
+    in_order = [(index, "holds a place" if row.has_place else row.state) for index, row in rows]
+    return state.groups[group], in_order if system.contract.moves_change_the_version else sorted(in_order)
 
 
 def check(system: System) -> Report:

@@ -1,6 +1,6 @@
 """What is done to a group under the lock of its row: its places are given, on production's `assign_places`.
 
-Whoever changes a group calls `given` last. Counts are kept by what is done, as in the store; the checker counts the rows.
+Whoever changes a group calls `given` last. Counts are kept by what is done, as in the store; the checker counts rows.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from tests.simulation.rows import NOW
 from tests.simulation.state import NOBODY
 
 from .changes import counted, raised, with_group, with_job, with_row
-from .state import NO_PLACE, Row, State, Worker, fresh_token, row_of, unfinished
+from .state import NO_JOB, NO_PLACE, Row, State, Worker, fresh_token, row_of, unfinished
 from .system import System
 
 PAUSED = "paused by an operator"
@@ -49,24 +49,47 @@ def decided(system: System, state: State, group: int) -> Places:
     return system.decisions.assign_places(view_of(system, state, group))
 
 
-def given(system: System, state: State, *groups: int) -> State:
-    """Their places are held by those whose turn it is. Those released are unpublished."""
+def given(system: System, state: State, *groups: int, publisher: str = NOBODY) -> State:
+    """Their places are held by those whose turn it is. Those released are leased to ``publisher``, or to nobody."""
     for group in groups:
-        state = applied(system, state, group, decided(system, state, group))
+        state, _ = given_on(system, state, group, publisher=publisher)
     return state
 
 
-def applied(system: System, state: State, group: int, places: Places) -> State:
+def given_on(
+    system: System, state: State, group: int, *, publisher: str = NOBODY, worker: Worker | None = None
+) -> tuple[State, int]:
+    """The same of one group; the first that is released runs in ``worker``, if there is one and it can.
+
+    Also says which one that is.
+    """
+    return applied(system, state, group, decided(system, state, group), publisher=publisher, worker=worker)
+
+
+def applied(
+    system: System,
+    state: State,
+    group: int,
+    places: Places,
+    *,
+    publisher: str = NOBODY,
+    worker: Worker | None = None,
+) -> tuple[State, int]:
     """``places`` are written, each as a compare-and-set."""
+    follows = NO_JOB
     for member in places.withdrawn:
         state = withdrawn(system, state, int(member.job_id))
     for member in places.kept_back:
         state = _placed(state, int(member.job_id), has_place=True)
     for member in places.passed:
         state = _placed(state, int(member.job_id), has_place=False)
-    for member in places.released:
-        state = released(system, state, int(member.job_id))
-    return with_group(state, group, replace(state.groups[group], next_position=places.next_position))
+    for number, member in enumerate(places.released):
+        index = int(member.job_id)
+        if worker is not None and number == 0 and worker.letter in system.jobs[index].served_by:
+            state, follows = chained(state, index, worker), index
+        else:
+            state = released(system, state, index, publisher)
+    return with_group(state, group, replace(state.groups[group], next_position=places.next_position)), follows
 
 
 def _placed(state: State, index: int, *, has_place: bool) -> State:
@@ -86,9 +109,8 @@ def withdrawn(system: System, state: State, index: int) -> State:
 def waits(system: System, state: State, index: int) -> State:
     """The job's row says that it waits; nothing is counted."""
     row = row_of(state, index)
-    published = row.published and not system.contract.withdrawn_is_unpublished
-    waiting = replace(row, state=JobState.WAITING, has_place=False, published=published, publisher=NOBODY)
-    return with_row(state, index, replace(waiting, token=0, owner=NOBODY))
+    waiting = Row(JobState.WAITING, row.group, row.order, dispatch=row.dispatch, owner=row.owner, crashes=row.crashes)
+    return with_row(state, index, waiting)
 
 
 def released(system: System, state: State, index: int, publisher: str = NOBODY) -> State:
@@ -104,10 +126,8 @@ def queued_anew(system: System, state: State, index: int, publisher: str = NOBOD
     """It is queued and holds a place, under the next dispatch number; nothing is counted."""
     if system.contract.released_takes_next_dispatch:
         state = raised(state, index)
-    row = row_of(state, index)
-    published = row.published and not system.contract.withdrawn_is_unpublished
-    queued = replace(row, state=JobState.QUEUED, has_place=True, published=published, publisher=publisher)
-    return with_row(state, index, queued)
+    row = replace(row_of(state, index), state=JobState.QUEUED, has_place=True, published=False, publisher=publisher)
+    return with_row(state, index, row)
 
 
 def chained(state: State, index: int, worker: Worker) -> State:
@@ -120,9 +140,9 @@ def chained(state: State, index: int, worker: Worker) -> State:
 
 
 def granted(state: State, index: int, worker: Worker) -> State:
-    """It runs in ``worker`` under a fresh token."""
-    token = fresh_token(state, index)
-    row = replace(row_of(state, index), state=JobState.RUNNING, token=token, owner=worker.id)
+    """It runs in ``worker`` under a fresh token, and nobody has to publish it."""
+    token, row = fresh_token(state, index), row_of(state, index)
+    row = replace(row, state=JobState.RUNNING, token=token, owner=worker.id, published=False, publisher=NOBODY)
     return with_job(state, index, replace(state.jobs[index], row=row, claim=token))
 
 
@@ -135,6 +155,19 @@ def fresh_order(system: System, state: State, index: int, group: int) -> int:
     return max((r.order for r in rows if r is not None and r.group == group and r.order != NO_PLACE), default=0) + 1
 
 
+def ranked(system: System, state: State) -> State:
+    """The same orders, in small numbers: only which is before which matters. Those of numbered groups are numbers."""
+    if system.numbered:
+        return state
+    for group in range(len(state.groups)):
+        rows = [(i, job.row) for i, job in enumerate(state.jobs) if job.row is not None and job.row.group == group]
+        in_order = sorted((row.order, i) for i, row in rows if row.order != NO_PLACE)
+        for rank, (order, index) in enumerate(in_order, 1):
+            if order != rank:
+                state = with_row(state, index, replace(row_of(state, index), order=rank))
+    return state
+
+
 def is_locked(state: State, *groups: int) -> bool:
     """Whether a transaction that has looked, and is still to write, holds the lock of one of them."""
-    return bool(state.deciding) and any(set(groups) & set(one.groups) for one in state.deciding)  # type: ignore[attr-defined]
+    return any(not set(groups).isdisjoint(one.groups) for one in state.deciding)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from enum import StrEnum
 
 from jq_actors.job import TRANSITIONS, JobState
-from tests.simulation.state import Status
+from tests.simulation.state import Status, Tag
 
-from .places import decided
-from .state import Group, Phase, Row, State, copies_of, group_name, unfinished
+from .places import decided, is_locked
+from .state import Group, Phase, Row, State, copies_of, group_name, row_of, unfinished
 from .system import System
 
 
@@ -24,20 +24,10 @@ class Broken(StrEnum):
     PLACES = "a commit has left places of a group to the wrong jobs, or to none"
     STRAY_WRITE = "a run that had lost its claim wrote an outcome"
     LAST_COPY_GONE = "a job counts as published, and nobody has a copy"
+    UNSAFE_RUN = "a job runs, and no message would come back if its worker died"
 
 
 _HOLDERS = frozenset({JobState.QUEUED, JobState.RUNNING})
-_OF_GROUPS = {
-    (state, JobState.WAITING)
-    for state in (
-        JobState.RUNNING,
-        JobState.RETRYING,
-        JobState.SCHEDULED,
-        JobState.UNHANDLED,
-        JobState.FAILED,
-        JobState.CANCELLED,
-    )
-}
 
 
 def broken_by_step(system: System, before: State, after: State) -> Iterator[tuple[Broken, str]]:
@@ -46,7 +36,7 @@ def broken_by_step(system: System, before: State, after: State) -> Iterator[tupl
         if old.row is None or new.row is None or old is new:
             continue
         change = (old.row.state, new.row.state)
-        if change[0] is not change[1] and change not in TRANSITIONS and change not in _OF_GROUPS:
+        if change[0] is not change[1] and change not in TRANSITIONS:
             yield Broken.TRANSITION, f"J{index + 1} went from {change[0]} to {change[1]}"
     for index in _begun(before, after):
         yield from _wrong_start(system, before, after, index)
@@ -69,12 +59,13 @@ def _wrong_start(system: System, before: State, after: State, index: int) -> Ite
     if before.groups[row.group].paused:
         yield Broken.PAUSED, name
     earlier = [i for i, other in unfinished(after, row.group) if other.order < row.order]
-    earlier = [i for i in earlier if not after.jobs[i].overtaken]
+    if system.overtake:
+        earlier = [i for i in earlier if row_of(after, i).state is not JobState.RETRYING]
     if len(earlier) >= system.concurrency:
         yield Broken.ORDER, f"{name} started before J{earlier[0] + 1}"
     position = system.jobs[index].position
     sent = {plan.position for plan, job in zip(system.jobs, after.jobs, strict=True) if job.sent}
-    if position is not None and not set(range(1, position)) <= sent:
+    if position is not None and not set(range(1, position)) <= sent and not system.gaps_end:
         yield Broken.ORDER, f"{name} started before an earlier number was sent"
 
 
@@ -89,10 +80,30 @@ def broken_in(system: System, state: State) -> Iterator[tuple[Broken, str]]:
             coming = any(p.job == index and p.dispatch == row.dispatch and not p.confirmed for p in state.publishing)
             if not coming and not copies_of(state, index, row.dispatch):
                 yield Broken.LAST_COPY_GONE, f"J{index + 1}"
+        if (
+            row is not None
+            and row.state is JobState.RUNNING
+            and system.is_prompt
+            and not _comes_back(state, index, row)
+        ):
+            yield Broken.UNSAFE_RUN, f"J{index + 1} in {row.owner}"
     for number, group in enumerate(state.groups):
-        if not any(number in one.groups for one in state.deciding):  # type: ignore[attr-defined]
+        if not is_locked(state, number):
             yield from _counts(state, number, group)
             yield from _places(system, state, number, group)
+
+
+def _comes_back(state: State, index: int, row: Row) -> bool:
+    """Whether its worker has a message unacked for it, or the broker one that leads to it: its own, or its chain's."""
+    if copies_of(state, index, row.dispatch):
+        return True
+    every = [hand for worker in state.workers for hand in worker.hands]
+    hands = [hand for hand in every if hand.tag is Tag.UNACKED]
+    if any(hand.running == index and hand.token == row.token and (hand.exposed or hand in hands) for hand in every):
+        return True
+    others = [hand.job for hand in hands if hand.phase is Phase.RECEIVED and hand.redelivered]
+    others += [copy.job for copy in state.broker if copy.redelivered]
+    return any(other.owner == row.owner for job in others if (other := state.jobs[job].row) is not None)
 
 
 def _overlaps(system: System, state: State) -> Iterator[tuple[Broken, str]]:
@@ -121,6 +132,11 @@ def _counts(state: State, number: int, group: Group) -> Iterator[tuple[Broken, s
 def _places(system: System, state: State, number: int, group: Group) -> Iterator[tuple[Broken, str]]:
     """Nothing is left to be done; while it is paused, places that block it may wait for the resume."""
     places = decided(system, state, number)
+    if places.next_position != group.next_position:
+        yield (
+            Broken.PLACES,
+            f"{group_name(number)} goes on with {places.next_position}, its row says {group.next_position}",
+        )
     wrong = (*places.released, *places.withdrawn)
     if not group.paused:
         wrong = (*wrong, *places.kept_back, *places.passed)

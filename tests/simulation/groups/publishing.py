@@ -31,23 +31,20 @@ def send(system: System, state: State) -> Iterator[Step]:
             yield Step(f"J{index + 1} is stored, scheduled", given(system, scheduled, plan.group))
         else:
             stored = admitted(system, sent, index, PRODUCER)
-            is_queued = row_of(stored, index).state is JobState.QUEUED
-            name = f"J{index + 1} is stored, {row_of(stored, index).state}"
-            yield Step(name, taken(system, stored, PRODUCER, index) if is_queued else stored)
+            row = row_of(stored, index)
+            name = f"J{index + 1} is stored, {row.state}"
+            yield Step(name, taken(system, stored, PRODUCER, index) if row.publisher == PRODUCER else stored)
 
 
 def admitted(system: System, state: State, index: int, publisher: str = NOBODY) -> State:
-    """A new row: queued with a place, if there is one for it; else it waits."""
+    """A new row: queued with a place, if there is one for it; else it waits. Numbered ones take turns, as ever."""
     plan = system.jobs[index]
     group = state.groups[plan.group]
     row = Row(JobState.WAITING, plan.group, fresh_order(system, state, index, plan.group))
     if plan.position is not None:
-        state = given(system, counted(with_row(state, index, row), plan.group, waiting=1), plan.group)
-        row = row_of(state, index)
-        is_queued = row.state is JobState.QUEUED
-        return with_row(state, index, replace(row, dispatch=1, publisher=publisher if is_queued else NOBODY))
-    is_free = group.held < system.concurrency
-    if group.paused or not is_free or (group.waiting and system.contract.admits_only_if_none_waits):
+        return given(system, counted(with_row(state, index, row), plan.group, waiting=1), plan.group)
+    may_enter = not (group.paused or group.waiting) or not system.contract.admits_only_if_none_waits
+    if not may_enter or group.held >= system.concurrency:
         return counted(with_row(state, index, row), plan.group, waiting=1)
     queued = replace(row, state=JobState.QUEUED, has_place=True, publisher=publisher)
     return counted(with_row(state, index, queued), plan.group, held=1)
@@ -75,19 +72,36 @@ def mark(system: System, state: State) -> Iterator[Step]:
     """A confirmed dispatch is marked in its row, if that is still the one."""
     for item in dict.fromkeys(state.publishing):
         if item.confirmed and _can_act(state, item.who):
-            after, row = without_publishing(state, item), row_of(state, item.job)
-            if row.dispatch == item.dispatch and row.publisher == item.who and not row.state.is_final:
-                after = with_row(after, item.job, replace(row, published=True, publisher=NOBODY))
+            after = without_publishing(state, item)
+            if _may_mark(state, item):
+                marked = replace(row_of(state, item.job), published=True, publisher=NOBODY)
+                after = with_row(after, item.job, marked)
             yield Step(f"{_name(item.who)} marks J{item.job + 1}#{item.dispatch} as published", after)
+
+
+def without_idle_marks(system: System, state: State) -> State:
+    """Marks that will change nothing, whenever they come, are left out: they only multiply the states."""
+    if not system.contract.released_takes_next_dispatch or all(
+        not item.confirmed or _may_mark(state, item) for item in state.publishing
+    ):
+        return state
+    kept = tuple(item for item in state.publishing if not item.confirmed or _may_mark(state, item))
+    return replace(state, publishing=kept)
+
+
+def _may_mark(state: State, item: Publishing) -> bool:
+    row = row_of(state, item.job)
+    return row.dispatch == item.dispatch and row.publisher == item.who
 
 
 def publish_lease_ends(system: System, state: State) -> Iterator[Step]:
     """A row is free for any relay again, because its publisher is gone."""
     for index, job in enumerate(state.jobs):
-        if job.row is not None and job.row.publisher != NOBODY:
-            if all(p.job != index or p.who != job.row.publisher for p in state.publishing):
-                free = with_row(state, index, replace(job.row, publisher=NOBODY))
-                yield Step(f"the publish lease of J{index + 1} runs out", free)
+        if job.row is None or job.row.publisher == NOBODY:
+            continue
+        if all(p.job != index or p.who != job.row.publisher for p in state.publishing):
+            free = with_row(state, index, replace(job.row, publisher=NOBODY))
+            yield Step(f"the publish lease of J{index + 1} runs out", free)
 
 
 def producer_dies(system: System, state: State) -> Iterator[Step]:

@@ -1,8 +1,8 @@
 """What a state of the groups' model is: frozen, hashable, no more than the protocol can tell apart.
 
 Jobs are J1, J2 …; groups are g, h …; workers are A and B, each boot of one a new worker. Dispatches and run tokens are
-renamed as in the claim model (`simulation.state`), for the same reason. A group's version is no number here: what matters
-is whether it is still the one that a statement has seen, which its `Look` says.
+renamed as in the claim model (`simulation.state`), for the same reason. A group's version is no number here: what
+matters is whether it is still the one that a statement has seen, which its `Look` says.
 Fields under "remembered by the checker" are read by `properties` only, never by a rule's decision.
 """
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from jq_actors.job import JobState
+from jq_actors.turns import Places
 from tests.simulation.budget import Budget
 from tests.simulation.state import NOBODY, Lease, Status, Tag
 
@@ -34,10 +35,12 @@ class Row:
     has_place: bool = False
     dispatch: int = 1
     published: bool = False
+    """Of a queued one: nobody has to publish it any more."""
     publisher: str = NOBODY
     """Who holds its publish lease."""
     token: int = 0
     owner: str = NOBODY
+    """The worker that runs it, or that ran it last, as long as that may matter (`model`)."""
     crashes: int = 0
 
 
@@ -61,8 +64,6 @@ class Job:
     """The token of the claim in force; 0 once it was taken away."""
     strays: int = 0
     """Outcomes written by a run that did not hold the claim."""
-    overtaken: bool = False
-    """It has waited for a retry, and others may have passed it."""
     excused: bool = False
     """The broker itself lost copies of it (wiped)."""
 
@@ -114,6 +115,8 @@ class Look:
     """The group's row has the version that was seen."""
     chains: bool = False
     """Asks to go on with the next one here."""
+    counts: tuple[int, int] = (0, 0)
+    """What the group's row counted. Only where the contract is broken."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -126,6 +129,8 @@ class Hand:
     phase: Phase = Phase.RECEIVED
     tag: Tag = Tag.UNACKED
     running: int = NO_JOB
+    is_own: bool = True
+    """What runs is the job of the delivery, by its claim."""
     token: int = 0
     done: int = 0
     """Jobs of the group that were ended by this delivery, in its turn."""
@@ -139,6 +144,8 @@ class Hand:
     # remembered by the checker
     lapsed: bool = False
     """Its worker was stopped until the lease ran out: from then on another run of the job may overlap it."""
+    exposed: bool = False
+    """Its connection was lost meanwhile, or while it was asked for: perhaps only the lease is its safety copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +171,15 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
+class Deciding:
+    """A transaction that has decided who gets places, and is still to write it. Only where the contract is broken."""
+
+    action: Action
+    groups: tuple[int, ...]
+    places: tuple[Places, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     jobs: tuple[Job, ...]
     groups: tuple[Group, ...]
@@ -173,8 +189,7 @@ class State:
     publishing: tuple[Publishing, ...] = ()
     dead: tuple[tuple[str, Lease], ...] = ()
     """Workers that are no more and still own a running row, with their leases."""
-    deciding: tuple[object, ...] = ()
-    """A transaction that has looked under its locks, and is still to write (`Contract.decides_on_what_it_writes`)."""
+    deciding: tuple[Deciding, ...] = ()
 
 
 def row_of(state: State, index: int) -> Row:
@@ -186,8 +201,11 @@ def row_of(state: State, index: int) -> Row:
 
 def unfinished(state: State, group: int) -> list[tuple[int, Row]]:
     """The jobs of a group that have not ended, in order; those that have no place in it yet are the last."""
-    rows = ((index, job.row) for index, job in enumerate(state.jobs))
-    open_ = [(i, row) for i, row in rows if row is not None and row.group == group and not row.state.is_final]
+    open_ = [
+        (index, job.row)
+        for index, job in enumerate(state.jobs)
+        if job.row is not None and job.row.group == group and not job.row.state.is_final
+    ]
     return sorted(open_, key=lambda item: item[1].order)
 
 

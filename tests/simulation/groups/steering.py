@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from jq_actors.job import JobState
-from jq_actors.turns import Places
-from tests.simulation.state import NOBODY
 
 from .changes import counted, with_group, with_row
-from .places import applied, decided, fresh_order, given, is_locked, waits
-from .settling import cancelled
-from .state import NO_PLACE, Action, Row, State, group_name, row_of, unfinished
+from .places import applied, decided, fresh_order, given, is_locked, ranked, waits
+from .settling import all_cancelled, cancelled
+from .state import NO_PLACE, Action, Deciding, Row, State, group_name, row_of, unfinished
 from .system import Step, System
-
-
-@dataclass(frozen=True, slots=True)
-class Deciding:
-    """A transaction that has decided whom it gives places, and is still to write it."""
-
-    action: Action
-    groups: tuple[int, ...]
-    places: tuple[Places, ...]
 
 
 def act(system: System, state: State) -> Iterator[Step]:
@@ -45,16 +34,22 @@ def act(system: System, state: State) -> Iterator[Step]:
 def write(system: System, state: State) -> Iterator[Step]:
     """What was decided is written, although jobs were claimed meanwhile. Only where the contract is broken."""
     for one in state.deciding:
-        assert isinstance(one, Deciding)
-        after = _done(system, replace(state, deciding=()), one.action)
+        free = replace(state, deciding=())
+        job = None if one.action.job < 0 else row_of(state, one.action.job)
+        if job is not None and job.state is JobState.RUNNING:
+            yield Step(f"{_told(one.action)}: refused, it was claimed just now", free)
+            continue
+        after = _done(system, free, one.action)
         for group, places in zip(one.groups, one.places, strict=True):
-            after = applied(system, after, group, places)
+            after, _ = applied(system, after, group, places)
         yield Step(f"{_told(one.action)}: written", after)
 
 
 def _possible(system: System, state: State) -> Iterator[tuple[Action, str | None]]:
-    for group, row in enumerate(state.groups):
-        yield (Action("resume", group=group), None) if row.paused else (Action("pause", group=group), "pauses")
+    for group, of_group in enumerate(state.groups):
+        yield (Action("resume", group=group), None) if of_group.paused else (Action("pause", group=group), "pauses")
+        if any(r.state is not JobState.RUNNING for _, r in unfinished(state, group)):
+            yield Action("clear", group=group), "cancels"
     for index, job in enumerate(state.jobs):
         row = job.row
         if row is None:
@@ -63,16 +58,20 @@ def _possible(system: System, state: State) -> Iterator[tuple[Action, str | None
             yield Action("retry", index), "replays"
         elif row.state is not JobState.RUNNING and not row.state.is_final:
             yield Action("cancel", index), "cancels"
-            if not system.numbered and row.order != NO_PLACE:
-                if unfinished(state, row.group)[0][0] != index:
-                    yield Action("front", index), "moves"
-                for group in range(len(state.groups)):
-                    if group != row.group:
-                        yield Action("move", index, group), "moves"
+            if not system.numbered:
+                yield from _moves(state, index, row)
+
+
+def _moves(state: State, index: int, row: Row) -> Iterator[tuple[Action, str]]:
+    if row.order != NO_PLACE and unfinished(state, row.group)[0][0] != index:
+        yield Action("front", index), "moves"
+    for group in range(len(state.groups)):
+        if group != row.group:
+            yield Action("move", index, group), "moves"
 
 
 def _groups_of(state: State, action: Action) -> tuple[int, ...]:
-    if action.kind in ("pause", "resume"):
+    if action.kind in ("pause", "resume", "clear"):
         return (action.group,)
     own = row_of(state, action.job).group
     return tuple(sorted({own, action.group})) if action.kind == "move" else (own,)
@@ -84,33 +83,36 @@ def _done(system: System, state: State, action: Action) -> State:
     match action.kind:
         case "pause" | "resume":
             return with_group(state, action.group, replace(state.groups[action.group], paused=action.kind == "pause"))
+        case "clear":
+            return all_cancelled(system, state, action.group)
         case "cancel":
             return cancelled(system, state, index)
         case "front":
             row = row_of(state, index)
             first = unfinished(state, row.group)[0][1].order
-            return with_row(state, index, replace(row, order=first - 1))
+            return _placed(system, state, index, row.group, first - 1)
         case "move":
-            return _moved(system, state, index, action.group)
+            scheduled = row_of(state, index).state is JobState.SCHEDULED
+            order = NO_PLACE if scheduled else fresh_order(system, state, index, action.group)
+            return _placed(system, state, index, action.group, order)
         case _:
             return _retried(system, state, index)
 
 
-def _moved(system: System, state: State, index: int, group: int) -> State:
+def _placed(system: System, state: State, index: int, group: int, order: int) -> State:
+    """Without a place, which it gets if it is one of the first; one that was queued waits, its copies are stale."""
     row = row_of(state, index)
-    is_waiting = int(row.state is JobState.WAITING)
-    state = counted(state, row.group, held=-int(row.has_place), waiting=-is_waiting)
-    moved = replace(row, group=group, order=fresh_order(system, state, index, group), has_place=False)
-    state = with_row(state, index, moved)
-    if row.state is JobState.QUEUED:
-        state, is_waiting = waits(system, state, index), 1
-    return counted(state, group, waiting=is_waiting)
+    state = counted(state, row.group, held=-int(row.has_place), waiting=-int(row.state is JobState.WAITING))
+    state = with_row(state, index, replace(row, group=group, order=order, has_place=False))
+    if row.state in (JobState.QUEUED, JobState.WAITING):
+        state = counted(waits(system, state, index), group, waiting=1)
+    return ranked(system, state)
 
 
 def _retried(system: System, state: State, index: int) -> State:
     row = row_of(state, index)
     order = fresh_order(system, state, index, row.group) if row.order == NO_PLACE else row.order
-    waiting = Row(JobState.WAITING, row.group, order, dispatch=row.dispatch, publisher=NOBODY)
+    waiting = Row(JobState.WAITING, row.group, order, dispatch=row.dispatch, owner=row.owner)
     return counted(with_row(state, index, waiting), row.group, waiting=1)
 
 
@@ -118,6 +120,8 @@ def _told(action: Action) -> str:
     match action.kind:
         case "pause" | "resume":
             return f"{group_name(action.group)} is {action.kind}d"
+        case "clear":
+            return f"all of {group_name(action.group)} is cancelled"
         case "front":
             return f"J{action.job + 1} is moved to the front"
         case "move":

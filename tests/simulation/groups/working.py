@@ -8,24 +8,28 @@ from itertools import count
 from typing import assert_never
 
 from jq_actors.job import JobState
-from jq_actors.protocol import Owner, RowView, Verdict
-from tests.simulation.rows import EARLIER, LATER, NOW
-from tests.simulation.state import NOBODY, Ending, Lease, Status, Tag
+from jq_actors.protocol import RowView, Verdict
+from jq_actors.transport.lane import Fairness
+from tests.simulation.rows import NOW
+from tests.simulation.state import Ending, Lease, Status, Tag
 
-from .changes import counted, forget_dead, with_copies, with_hand, with_job, with_row, with_worker, without_copy
-from .places import given, granted, is_locked, waits
+from .changes import forget_dead, with_copies, with_hand, with_row, with_worker, without_copy
+from .losses import interrupted, owner_of, taken_from_owner
+from .places import granted, is_locked
 from .publishing import admitted
-from .settling import failed, look_of
-from .state import NO_JOB, Copy, Hand, Phase, Row, State, Worker, distinct_hands, lease_of, row_of, unfinished
+from .settling import look_of
+from .state import NO_JOB, Copy, Hand, Phase, Row, State, Worker, distinct_hands, row_of, unfinished
 from .system import Step, System
 
 
 def receive(system: System, state: State) -> Iterator[Step]:
-    """The broker hands a message to a worker that has room."""
+    """The broker hands a message to a worker that has room, and consumes its queue."""
     for worker in state.workers:
         if worker.status is not Status.UP or len(worker.hands) >= system.prefetch:
             continue
         for copy in dict.fromkeys(state.broker):
+            if worker.letter not in system.jobs[copy.job].served_by:
+                continue
             hands = (*worker.hands, Hand(copy.job, copy.dispatch, copy.redelivered))
             received = with_worker(without_copy(state, copy), replace(worker, hands=tuple(sorted(hands))))
             again = ", redelivered" if copy.redelivered else ""
@@ -52,9 +56,15 @@ def claim(system: System, state: State) -> Iterator[Step]:
 
 def _claimed(system: System, state: State, worker: Worker, hand: Hand) -> Iterator[Step]:
     row, plan = state.jobs[hand.job].row, system.jobs[hand.job]
+    if row is not None and row.state is JobState.RUNNING and row.owner == worker.id:
+        yield from _of_own_run(system, state, worker, hand, row)
+        return
     seen = None if row is None else RowView(row.state, row.dispatch, owner_of(state, row))
     verdict = system.decisions.judge(seen, hand.dispatch, NOW, promised=not plan.foreign)
     name = f"{worker.id} claims J{hand.job + 1}#{hand.dispatch}: {verdict.value}"
+    if row is not None and hand.redelivered and _is_over(row, hand) and system.contract.takes_over_chains:
+        yield from _of_a_chain(system, state, worker, hand, row, name)
+        return
     match verdict:
         case Verdict.HOLD:
             return
@@ -65,20 +75,29 @@ def _claimed(system: System, state: State, worker: Worker, hand: Hand) -> Iterat
         case Verdict.ADOPT:
             if not is_locked(state, plan.group):
                 yield _adopted(system, state, worker, hand, name)
-        case Verdict.DROP_FINAL:
-            yield from _of_a_chain(system, state, worker, hand, name)
-        case Verdict.DROP_STALE:
+        case Verdict.DROP_FINAL | Verdict.DROP_STALE:
             yield Step(name, with_hand(state, worker, hand, None))
-        case Verdict.TURN | Verdict.PARK | Verdict.LEAVE:
-            raise AssertionError(f"no verdict of this model: {verdict}")
+        case Verdict.PARK:
+            raise AssertionError(f"no judgement: {verdict}")
         case _:
             assert_never(verdict)
 
 
+def _of_own_run(system: System, state: State, worker: Worker, hand: Hand, row: Row) -> Iterator[Step]:
+    """It runs here, by another delivery: held. Or it did, until an error of ours ended its life: `give_back`."""
+    if not _is_led(worker, hand.job, row) and not system.contract.given_back_is_unpublished:
+        name = f"{worker.id} gives J{hand.job + 1} back, because it has received J{hand.job + 1}#{hand.dispatch}"
+        yield Step(name, interrupted(system, state, hand.job, republish=False))
+
+
+def _is_over(row: Row, hand: Hand) -> bool:
+    return row.dispatch != hand.dispatch or row.state not in (JobState.QUEUED, JobState.RUNNING)
+
+
 def _started(state: State, worker: Worker, hand: Hand, index: int) -> State:
     after = granted(state, index, worker)
-    running = replace(hand, phase=Phase.RUNNING, running=index, token=row_of(after, index).token)
-    return forget_dead(with_hand(after, worker, hand, running))
+    running = replace(hand, phase=Phase.RUNNING, running=index, is_own=index == hand.job)
+    return forget_dead(with_hand(after, worker, hand, replace(running, token=row_of(after, index).token)))
 
 
 def _adopted(system: System, state: State, worker: Worker, hand: Hand, name: str) -> Step:
@@ -89,61 +108,44 @@ def _adopted(system: System, state: State, worker: Worker, hand: Hand, name: str
     return Step(f"{name}, waits", with_hand(sent, worker, hand, None))
 
 
-def _of_a_chain(system: System, state: State, worker: Worker, hand: Hand, name: str) -> Iterator[Step]:
-    """The job has ended. If it began a chain whose worker is gone, what that ran is taken over."""
-    dropped = Step(name, with_hand(state, worker, hand, None))
-    row = state.jobs[hand.job].row
-    if not hand.redelivered or row is None or not system.contract.takes_over_chains:
-        yield dropped
-        return
-    running = [(index, r) for index, r in unfinished(state, row.group) if r.state is JobState.RUNNING]
-    lost = [index for index, r in running if system.decisions.owner_is_lost(owner_of(state, r), NOW)]
+def _of_a_chain(system: System, state: State, worker: Worker, hand: Hand, row: Row, name: str) -> Iterator[Step]:
+    """It brings no run of its job. If it began a chain whose worker is gone, what that ran is taken over."""
+    contract = system.contract
+    of_group = unfinished(state, row.group)
+    runs = [(index, r) for index, r in of_group if r.state is JobState.RUNNING and r.owner == row.owner]
+    lost = [index for index, r in runs if system.decisions.owner_is_lost(owner_of(state, r), NOW)]
     if lost:
         name = f"{name}, takes over J{lost[0] + 1} of its chain"
         yield from _taken_over(system, state, worker, hand, lost[0], name)
-    elif not running or not system.contract.holds_for_chains:
-        yield dropped
+    elif not contract.holds_for_chains or all(r.owner == worker.id for _, r in runs):
+        yield Step(name, with_hand(state, worker, hand, None))
 
 
 def _taken_over(system: System, state: State, worker: Worker, hand: Hand, index: int, name: str) -> Iterator[Step]:
-    """Under the group's lock: taken from its worker; then it runs here, if it holds a place."""
-    if is_locked(state, row_of(state, index).group):
+    """Under the group's lock: taken from its worker; then it runs here, if it is still queued."""
+    row = row_of(state, index)
+    if is_locked(state, row.group):
         return
-    contract = system.contract
-    after = taken_from_owner(
-        system, state, index, sees_pauses=contract.take_over_sees_pauses, assigns=contract.take_over_assigns
-    )
-    row = row_of(after, index)
-    if row.state is JobState.QUEUED:
+    after = taken_from_owner(system, state, index, assigns=system.contract.take_over_assigns)
+    now = row_of(after, index)
+    if now.state is JobState.QUEUED and now.dispatch == row.dispatch:
         yield Step(name, _started(after, worker, hand, index))
     else:
-        yield Step(f"{name}, {row.state}", forget_dead(with_hand(after, worker, hand, None)))
+        yield Step(f"{name}, {now.state}", forget_dead(with_hand(after, worker, hand, None)))
 
 
-def taken_from_owner(system: System, state: State, index: int, *, sees_pauses: bool, assigns: bool) -> State:
-    """A lost worker's job is queued again, unpublished, and keeps its place; or waits; or has crashed too often."""
-    job, row = state.jobs[index], row_of(state, index)
-    group = row.group
-    row = replace(row, token=0, owner=NOBODY, published=False, publisher=NOBODY, crashes=row.crashes + 1)
-    after = with_job(state, index, replace(job, row=row, claim=0))
-    if not system.decisions.survives_crash(row.crashes, system.max_crashes):
-        over = with_row(after, index, replace(row, state=JobState.FAILED, has_place=False))
-        after = failed(system, counted(over, group, held=-1), group)
-    elif state.groups[group].paused and sees_pauses:
-        after = counted(waits(system, after, index), group, held=-1, waiting=1)
-    else:
-        keeps = system.contract.recovery_keeps_the_place
-        after = with_row(after, index, replace(row, state=JobState.QUEUED, has_place=keeps))
-        after = counted(after, group, held=0 if keeps else -1)
-    return given(system, after, group) if assigns or row_of(after, index).state.is_final else after
-
-
-def owner_of(state: State, row: Row) -> Owner | None:
-    """The owner of a running row; leases become times."""
-    lease = lease_of(state, row.owner)
-    if row.state is not JobState.RUNNING or lease is Lease.GONE:
-        return None
-    return Owner(row.owner, LATER if lease is Lease.LIVE else EARLIER)
+def set_aside(system: System, state: State) -> Iterator[Step]:
+    """What this worker cannot decode it sets aside, by a compare-and-set on the job alone. No lock of the group."""
+    for worker in state.workers:
+        for hand in distinct_hands(worker, Phase.RECEIVED) if worker.status is Status.UP else ():
+            row = state.jobs[hand.job].row
+            if row is None or row.state is not JobState.QUEUED or row.dispatch != hand.dispatch:
+                continue
+            if budget := state.budget.spend("undecodable"):
+                keeps = system.contract.set_aside_keeps_the_place
+                aside = replace(row, state=JobState.UNHANDLED, has_place=keeps, published=False, publisher="")
+                after = with_hand(with_row(state, hand.job, aside), worker, hand, None)
+                yield Step(f"{worker.id} sets J{hand.job + 1}#{hand.dispatch} aside", replace(after, budget=budget))
 
 
 def end(system: System, state: State) -> Iterator[Step]:
@@ -175,23 +177,26 @@ def _ended(system: System, state: State, worker: Worker, hand: Hand, ending: str
         look = look_of(system, state, hand, ending, chains=chains)
         done = min(hand.done + 1, system.quantum) if system.quantum < _MANY else 0
         settling = replace(hand, phase=Phase.SETTLING, ending=ending, look=look, done=done)
+        settling = replace(settling, exposed=hand.exposed and not chains)  # who is, must not ask for another one
         yield Step(f"{name}{', its turn is over' if not chains else ''}", with_hand(state, worker, hand, settling))
 
 
 _MANY = 10
-_SLICE = 1.0
 
 
 def _may_go_on(system: System, state: State, worker: Worker, hand: Hand) -> list[bool]:
     """Whether it asks for the next one; both, where that depends on how long it has taken."""
     if worker.status is not Status.UP or (hand.tag is Tag.LOST and system.contract.chains_while_connected):
         return [False]
-    others_wait = any(system.jobs[copy.job].group != row_of(state, hand.running).group for copy in state.broker)
+    fairness = Fairness(quantum=system.quantum)
+    times = (0.0, fairness.time_slice.total_seconds()) if len(set(_groups(system))) > 1 else (0.0,)
     may = system.decisions.may_chain
-    answers = (
-        may(hand.done + 1, system.quantum, seconds, _SLICE, others_wait=others_wait) for seconds in (0.0, _SLICE)
-    )
+    answers = (may(hand.done + 1, seconds, fairness, 1, others_wait=False) for seconds in times)
     return list(dict.fromkeys(answers))
+
+
+def _groups(system: System) -> Iterator[int]:
+    return (plan.group for plan in system.jobs)
 
 
 def ack_early(system: System, state: State) -> Iterator[Step]:
@@ -202,6 +207,18 @@ def ack_early(system: System, state: State) -> Iterator[Step]:
                 if hand.tag is not Tag.ACKED:
                     acked = with_hand(state, worker, hand, replace(hand, tag=Tag.ACKED))
                     yield Step(f"{worker.id} acks J{hand.job + 1}#{hand.dispatch} early", acked)
+
+
+def forget(system: System, state: State) -> Iterator[Step]:
+    """An error of ours ends a run's life: its delivery is held for a moment, and then is like one that just came."""
+    for worker in state.workers:
+        if worker.status is Status.STOPPED:
+            continue
+        for hand in distinct_hands(worker, Phase.RUNNING, Phase.SETTLING):
+            if hand.tag is not Tag.ACKED and (budget := state.budget.spend("errors")):
+                again = Hand(hand.job, hand.dispatch, hand.redelivered, tag=hand.tag)
+                name = f"an error of ours in {worker.id}, about J{hand.running + 1}"
+                yield Step(name, replace(with_hand(state, worker, hand, again), budget=budget), True)
 
 
 def finish(system: System, state: State) -> Iterator[Step]:
@@ -218,7 +235,7 @@ def finish(system: System, state: State) -> Iterator[Step]:
 
 
 def drain(system: System, state: State) -> Iterator[Step]:
-    """SIGTERM: nothing new is started, what was not started goes back, the process ends."""
+    """SIGTERM: nothing new is started, what was not started goes back, what it still has by its rows too, it leaves."""
     for worker in state.workers:
         if worker.status is Status.UP and (budget := state.budget.spend("shutdowns")):
             draining = with_worker(state, replace(worker, status=Status.DRAINING))
@@ -228,7 +245,11 @@ def drain(system: System, state: State) -> Iterator[Step]:
                 given_back = _returned(with_hand(state, worker, hand, None), hand)
                 yield Step(f"{worker.id} gives J{hand.job + 1}#{hand.dispatch} back", given_back)
             if not worker.hands and all(p.who != worker.letter for p in state.publishing):
-                yield Step(f"{worker.id} has drained", rebooted(state, worker))
+                left = state
+                for index, job in enumerate(state.jobs):
+                    if job.row is not None and job.row.state is JobState.RUNNING and job.row.owner == worker.id:
+                        left = interrupted(system, left, index, republish=True)
+                yield Step(f"{worker.id} has drained", rebooted(left, worker))
 
 
 def _returned(state: State, hand: Hand) -> State:
@@ -237,12 +258,25 @@ def _returned(state: State, hand: Hand) -> State:
 
 def rebooted(state: State, worker: Worker) -> State:
     """A new worker takes the place of one that is no more; of the old ids, it has one that is nowhere any more."""
-    used = {worker_id for worker_id, _ in state.dead}
+    used = {worker_id for worker_id, _ in state.dead} | {job.row.owner for job in state.jobs if job.row is not None}
     boot = next(boot for boot in count(1) if f"{worker.letter}{boot}" not in used)
     return with_worker(state, Worker(worker.letter, boot))
 
 
-def is_held(worker: Worker, index: int, row: Row) -> bool:
+def give_back(system: System, state: State) -> Iterator[Step]:
+    """A worker gives back what it runs, as the rows say, and does not: it never learned of the claim, or forgot it."""
+    for worker in state.workers if system.contract.forgotten_claims_are_given_back else ():
+        for index, job in enumerate(state.jobs):
+            row = job.row
+            if row is None or row.state is not JobState.RUNNING or row.owner != worker.id:
+                continue
+            if worker.status is Status.STOPPED or _is_led(worker, index, row) or is_locked(state, row.group):
+                continue
+            name = f"{worker.id} gives J{index + 1} back, which it does not run"
+            yield Step(name, interrupted(system, state, index, republish=True))
+
+
+def _is_led(worker: Worker, index: int, row: Row) -> bool:
     """Whether the worker knows of the run that a row says it has."""
     known = {(hand.running, hand.token) for hand in worker.hands} | {hand.chained for hand in worker.hands}
     return (index, row.token) in known - {(NO_JOB, 0)}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.simulation.state import Lease, Status, Tag
 
 from .changes import forget_dead, lapsed, with_copies, with_worker
-from .state import Copy, Hand, Phase, State, Worker
+from .state import NO_JOB, Copy, Hand, Phase, State, Worker
 from .system import Step, System
 from .working import rebooted
 
@@ -42,6 +42,7 @@ def crash(system: System, state: State) -> Iterator[Step]:
     """kill -9; a new process takes its place at once: that it starts later is the same as that it does nothing."""
     for worker in _victims(system, state):
         busy = worker.hands or any(item.who == worker.letter for item in state.publishing)
+        busy = busy or any(job.row is not None and job.row.owner == worker.id for job in state.jobs)
         if busy and (budget := state.budget.spend("crashes")):
             after = replace(
                 _disconnected(state, worker),
@@ -102,7 +103,10 @@ def _victims(system: System, state: State) -> Iterator[Worker]:
 
 
 def _lost(worker: Worker) -> tuple[Hand, ...]:
-    return tuple(sorted(replace(hand, tag=Tag.LOST) if hand.tag is Tag.UNACKED else hand for hand in worker.hands))
+    def lost(hand: Hand) -> Hand:
+        return replace(hand, tag=Tag.LOST, exposed=hand.running != NO_JOB) if hand.tag is Tag.UNACKED else hand
+
+    return tuple(sorted(lost(hand) for hand in worker.hands))
 
 
 def _disconnected(state: State, worker: Worker) -> State:
