@@ -165,6 +165,10 @@ class SqlStore(SqlRelay):
         """See JobStore."""
         await self._marks.released(dispatches)
 
+    async def note_refused(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        """See JobStore."""
+        await self._marks.refused(dispatches, self.now())
+
     async def _write_claims(self, requests: Sequence[ClaimRequest], again: bool) -> list[Claim]:
         await self._live()
         claimed = await self._commits.claims(requests, self.now(), again=again)

@@ -103,6 +103,9 @@ class Rows:
             raise self.mark_error
         self.marked.append(("published", [job_id for job_id, _ in dispatches], lane_owner))
 
+    async def note_refused(self, dispatches: Sequence[tuple[str, int]]) -> None:
+        await self.release_publish_lease(dispatches)
+
     async def release_publish_lease(self, dispatches: Sequence[tuple[str, int]]) -> None:
         await self.answers.wait()
         self.marked.append(("released", [job_id for job_id, _ in dispatches], False))
