@@ -28,6 +28,7 @@ ORDERED: tuple[System, ...] = (
     System("a retry, and a shutdown", (0, 0), Budget(retries=1, shutdowns=1), quick=True),
     System("the channel of the tokens dies", (0, 0), Budget(faults=1, lobby_cuts=1)),
     System("second copies", (0, 0), Budget(faults=1, duplicates=1)),
+    System("two run at once, and a crash", (0, 0), Budget(1, crashes=1), TWO_SEATS, concurrency=2, quick=True),
     System("two send at once", (0, 0), Budget(faults=1, crashes=1), at_once=True),
 )
 """With the order, and without overlap."""
@@ -42,7 +43,6 @@ UNORDERED: tuple[System, ...] = (
         overlaps=True,
         quick=True,
     ),
-    System("two run at once, and a crash", (0, 0), Budget(1, crashes=1), TWO_SEATS, concurrency=2, quick=True),
 )
 """No lane is forgotten, whatever becomes of the order."""
 

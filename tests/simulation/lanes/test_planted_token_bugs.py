@@ -232,7 +232,7 @@ def test_the_known_limit_of_seats() -> None:
 
 
 def test_the_known_limit_of_lost_tokens() -> None:
-    # The lane's token was lost and is served for nothing; then its server is gone, and nobody else knows of it.
+    # Somebody takes the token that came back, sees that the lane is served, and acks it; then the server crashes.
     system = System("a worker crashes whose tokens are lost", (0,), Budget(faults=2, lobby_cuts=1, crashes=1))
     violation = check(system).violation
     assert violation is not None
