@@ -1,4 +1,4 @@
-"""What groups take in: numbers, as many as may wait, and as many at once as a small queue has room for."""
+"""What groups take in: numbers, each once and for ever, and as many jobs as may wait."""
 
 from __future__ import annotations
 
@@ -10,12 +10,16 @@ import pytest
 
 from jq_actors.errors import GroupFullError, PositionTakenError
 from jq_actors.job import JobState
-from jq_actors.store.records import Retention
+from jq_actors.outcome import Failure, Retrying, Unhandled
+from jq_actors.store.records import NewJob, Retention
 from jq_actors.store.sql import SqlStore
+from tests.support.clock import FakeClock
 
-from .grouped import HOUR, numbered, sent, states, with_rule
-from .stores import World, clock, job_ids, new_job
+from .grouped import HOUR, numbered, sent, states, the_group, with_rule
+from .stores import LEASE, World, another_me, job_ids, new_job, world_on
 from .turns import asks, runs
+
+FAILURE = Failure(None, "ValueError: no")
 
 
 @pytest.mark.parametrize(
@@ -31,11 +35,11 @@ from .turns import asks, runs
     ],
 )
 async def test_number_that_cannot_be_given_is_refused(
-    db: World, positions: tuple[int | None, ...], message: str
+    led: World, positions: tuple[int | None, ...], message: str
 ) -> None:
-    store = await db.worker()
+    store = await led.worker()
     [first, _] = await numbered(store, 1, 2)
-    assert await runs(store, first) == first.id
+    await runs(store, first)
     jobs = [replace(new_job(i, group="g"), position=n) for i, n in zip(job_ids(2), positions, strict=False)]
     with pytest.raises(PositionTakenError, match=message) as raised:
         await store.insert([*jobs, new_job()], publish_lease=None)
@@ -43,18 +47,9 @@ async def test_number_that_cannot_be_given_is_refused(
     assert await store.count_by_state() == {JobState.SUCCEEDED: 1, JobState.QUEUED: 1}
 
 
-async def test_number_is_past_when_the_group_has_gone_on_without_it(db: World) -> None:
-    store = await db.worker()
-    [job] = await numbered(store, 7)
-    await db.execute(db.tables.groups.update().values(next_position=7))
-    with pytest.raises(PositionTakenError, match="Position 6 of group 'g' is past: it goes on with 7"):
-        await numbered(store, 6)
-    assert await runs(store, job) == job.id
-
-
 @pytest.mark.parametrize("ended", [True, False])
-async def test_group_whose_jobs_have_no_numbers_takes_none(db: World, ended: bool) -> None:
-    store = await db.worker()
+async def test_group_whose_jobs_have_no_numbers_takes_none(led: World, ended: bool) -> None:
+    store = await led.worker()
     [job] = await sent(store)
     if ended:
         await runs(store, job)
@@ -62,8 +57,8 @@ async def test_group_whose_jobs_have_no_numbers_takes_none(db: World, ended: boo
         await numbered(store, 1)
 
 
-async def test_refused_sending_does_not_fail_those_that_share_its_commit(db: World) -> None:
-    store = await db.worker()
+async def test_refused_sending_does_not_fail_those_that_share_its_commit(led: World) -> None:
+    store = await led.worker()
     with_rule(store, max_size=2)
     jobs = [new_job(job_id, group="g") for job_id in job_ids(4)]
     alone = new_job()
@@ -72,14 +67,25 @@ async def test_refused_sending_does_not_fail_those_that_share_its_commit(db: Wor
         *(store.insert(batch, publish_lease=None) for batch in ([alone], jobs[:1], jobs[1:3], jobs[3:])),
         return_exceptions=True,
     )
-    assert [type(answer) for answer in answers] == [type(None), type(None), GroupFullError, type(None)]
+    assert [type(answer) for answer in answers] == [list, list, GroupFullError, list]
     assert {job.id for job in (alone, jobs[0], jobs[3])} == {
-        row.id for row in await db.execute(db.tables.jobs.select())
+        row.id for row in await led.execute(led.tables.jobs.select())
     }
 
 
-async def test_full_group_says_so(db: World) -> None:
-    store = await db.worker()
+async def test_refused_sending_gets_no_place(led: World) -> None:
+    store = await led.worker()
+    with_rule(store, max_size=1)
+    two, one = [new_job(job_id, group="g") for job_id in job_ids(2)], new_job(group="g")
+    answers = await asyncio.gather(
+        *(store.insert(batch, publish_lease=HOUR) for batch in ([new_job()], two, [one])), return_exceptions=True
+    )
+    assert isinstance(answers[1], GroupFullError)
+    assert await states(led, [one]) == ["queued"]
+
+
+async def test_full_group_says_so(led: World) -> None:
+    store = await led.worker()
     with_rule(store, max_size=3)
     jobs = await sent(store, 3)
     with pytest.raises(GroupFullError, match=r"Group 'g' has 3 waiting job\(s\), its rule allows 3 .*room for 2 more"):
@@ -92,53 +98,52 @@ async def test_full_group_says_so(db: World) -> None:
     await sent(store, 5, group=None)
 
 
-async def test_jobs_beyond_the_window_wait_from_the_start(db: World) -> None:
-    store = await db.worker()
-    store.group_window = 3
-    jobs = [*await sent(store, 2), *await sent(store, 3)]
-    assert await states(db, jobs) == ["queued"] * 3 + ["waiting"] * 2
-    row = await db.the_row(jobs[4].id)
-    assert (row.reason, row.publish_at) == ("behind 3 jobs of its group or more", None)
-    assert row.parked_at is not None
-    assert [await runs(store, job) for job in jobs[:3]] == [job.id for job in jobs[:3]]
-    assert await states(db, jobs[3:]) == ["queued"] * 2
-    assert [await runs(store, job, dispatch=2) for job in jobs[3:]] == [job.id for job in jobs[3:]]
+@pytest.mark.parametrize("outcome", [Retrying(FAILURE, HOUR), Unhandled("no actor")], ids=repr)
+async def test_job_that_blocks_its_group_takes_room(led: World, outcome: Retrying | Unhandled) -> None:
+    store = await led.worker()
+    with_rule(store, max_size=2)
+    first, _ = await sent(store, 2)
+    await runs(store, first, outcome)
+    with pytest.raises(GroupFullError):
+        await sent(store)
 
 
-async def test_window_of_a_numbered_group_goes_by_its_numbers(db: World) -> None:
-    store = await db.worker()
-    store.group_window = 2
-    jobs = await numbered(store, 4, 3, 2, 1)
-    assert await states(db, jobs) == ["waiting", "waiting", "queued", "queued"]
+async def test_row_of_a_number_that_others_may_still_come_before_stays(led: World) -> None:
+    """Nothing else says that it is used."""
+    store = await led.worker()
+    jobs = await numbered(store, 1, 3)
+    assert await store.cancel_group("g", "no more") == 2
+    assert await store.prune(Retention(cancelled=timedelta()), 10) == 1
+    assert [await led.row(job.id) is None for job in jobs] == [True, False]
+    for past in (1, 3):
+        with pytest.raises(PositionTakenError):
+            await numbered(store, past)
+    four, two = await numbered(store, 4, 2)
+    await runs(store, two)
+    assert await states(led, [four]) == ["queued"], "the third is not waited for"
+    assert await store.prune(Retention(succeeded=timedelta(), cancelled=timedelta()), 10) == 2
 
 
-async def test_group_that_is_idle_is_forgotten(db: World) -> None:
-    store = await db.worker()
-    for name in ("idle", "busy", "paused", "numbered"):
-        jobs = await (numbered(store, 1, group=name) if name == "numbered" else sent(store, group=name))
-        if name != "busy":
-            await runs(store, jobs[0])
-    await store.pause_group("paused", "by ops")
-    await _pruned(db, store, timedelta(days=2))
-    assert await _names(db) == ["busy", "numbered", "paused"]
-    await _pruned(db, store, timedelta(days=31))
-    assert await _names(db) == ["busy", "paused"]
+async def test_numbered_group_goes_on_with_its_number_however_long_it_was_idle(sqlite_url: str) -> None:
+    time = FakeClock()
+    async with world_on(sqlite_url) as world:
+        store = world.store(clock=time)
+        await store.open()
+        await store.register(another_me(), ["mail"], LEASE)
+        for position in (1, 2, 3):
+            await runs(store, (await numbered_now(time, store, position)))
+        time.jump(timedelta(days=400))
+        await store.heartbeat({})
+        assert await store.prune(Retention(), 500) == 3
+        await store.mend_groups(store.now(), 500)
+        assert (await the_group(store)).next_position == 4
+        with pytest.raises(PositionTakenError, match="Position 3 of group 'g' is past: it goes on with 4"):
+            await numbered_now(time, store, 3)
+        await runs(store, await numbered_now(time, store, 4))
 
 
-async def test_row_of_a_used_number_stays_while_the_group_is_remembered(db: World) -> None:
-    store = await db.worker()
-    one, two, _ = await numbered(store, 1, 2, 4)
-    assert [await runs(store, job) for job in (one, two)] == [one.id, two.id]
-    await store.claim(asks(two))  # looks, and sees that 1 and 2 are over
-    await db.execute(db.tables.groups.update().values(next_position=2))
-    await store.prune(Retention(succeeded=timedelta()), 10)
-    assert [await db.row(job.id) is None for job in (one, two)] == [True, False]
-
-
-async def _pruned(db: World, store: SqlStore, later: timedelta) -> None:
-    await db.execute(db.tables.groups.update().values(moved_at=clock.wall() - later))
-    await store.prune(Retention(succeeded=None), 10)
-
-
-async def _names(db: World) -> list[str]:
-    return sorted(row.name for row in await db.execute(db.tables.groups.select()))
+async def numbered_now(time: FakeClock, store: SqlStore, position: int) -> NewJob:
+    now = time.wall()
+    job = replace(new_job(group="g"), position=position, due_at=now, enqueued_at=now)
+    await store.insert([job], publish_lease=HOUR)
+    return job
