@@ -150,7 +150,7 @@ def moved(groups: sa.Table) -> dict[str, Any]:
 def _new_rows(tables: Tables, names: sa.FromClause) -> sa.Select[Any]:
     """In the order of their names, so that two that make the same ones wait for each other.
 
-    A new group has no jobs; but a row may have been lost, and others would hold the places, or wait, that it must know of.
+    A new group has no jobs; but a row may have been lost, and then it must know of those that hold places, or wait.
     """
     c, name = tables.jobs.c, names.c.name
 

@@ -1,7 +1,7 @@
 """A process of its own that runs jobs of groups: ``python -m tests.conformance.group_process URL TABLE``.
 
-Reads the ids of the jobs, as JSON, and runs what it finds queued, again and again, until all have ended. What follows in
-a group it takes at once, now and then; else it is for whoever finds it.
+Reads the ids of the jobs, as JSON, and runs what it finds queued, again and again, until all have ended. What follows
+in a group it takes at once, now and then; else it is for whoever finds it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -52,13 +53,15 @@ class _Looks:
         self._store = store
         jobs, ids = tables_for(jobs_table).jobs, store._db.dialect.rows({"id": JOB_ID})
         columns = (jobs.c.id, jobs.c.dispatch, jobs.c.state)
-        self._query = sa.select(*columns).join(ids, ids.c.id == jobs.c.id).where(jobs.c.final_state.is_(None))
+        self._query: sa.Select[Any] = (
+            sa.select(*columns).join(ids, ids.c.id == jobs.c.id).where(jobs.c.final_state.is_(None))
+        )
         self._parameters = {"batch": encode_rows([{"id": job_id} for job_id in job_ids])}
 
     async def queued(self) -> list[tuple[JobId, int]] | None:
         """The dispatches that are queued; ``None``: all jobs have ended."""
 
-        async def look(connection: AsyncConnection) -> Sequence[sa.Row[tuple[str, int, str]]]:
+        async def look(connection: AsyncConnection) -> Sequence[sa.Row[Any]]:
             return (await connection.execute(self._query, self._parameters)).all()
 
         rows = await self._store._db.read(look)

@@ -197,7 +197,8 @@ class Turmoil:
         answer = await store.claim(request)
         if answer.verdict is not Verdict.GRANT:
             return
-        outcome: Outcome = [Succeeded(), Succeeded(), Retrying(FAILURE, timedelta()), Interrupted()][n % 4]
+        outcomes: list[Outcome] = [Succeeded(), Succeeded(), Retrying(FAILURE, timedelta()), Interrupted()]
+        outcome = outcomes[n % 4]
         settled = await ends(store, request, answer, outcome, chain=a_chain())
         while settled.next is not None:
             settled = await goes_on(store, settled.next, chain=a_chain())

@@ -1,4 +1,4 @@
-"""Jobs of groups that were under way in lanes: led by their rows from the upgrade on, none lost, none twice, in order."""
+"""Jobs of groups that were under way in lanes: led by rows from the upgrade on, none lost, none twice, in order."""
 
 from __future__ import annotations
 
