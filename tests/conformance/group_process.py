@@ -62,7 +62,8 @@ class _Looks:
         """The dispatches that are queued; ``None``: all jobs have ended."""
 
         async def look(connection: AsyncConnection) -> Sequence[sa.Row[Any]]:
-            return (await connection.execute(self._query, self._parameters)).all()
+            found: Sequence[sa.Row[Any]] = (await connection.execute(self._query, self._parameters)).all()
+            return found
 
         rows = await self._store._db.read(look)
         return [(JobId(row.id), row.dispatch) for row in rows if row.state == "queued"] if rows else None
