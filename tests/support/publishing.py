@@ -104,7 +104,8 @@ class Rows:
         self.marked.append(("published", [job_id for job_id, _ in dispatches], lane_owner))
 
     async def note_refused(self, dispatches: Sequence[tuple[str, int]]) -> None:
-        await self.release_publish_lease(dispatches)
+        await self.answers.wait()
+        self.marked.append(("refused", [job_id for job_id, _ in dispatches], False))
 
     async def release_publish_lease(self, dispatches: Sequence[tuple[str, int]]) -> None:
         await self.answers.wait()

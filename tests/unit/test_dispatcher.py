@@ -109,7 +109,8 @@ async def test_each_is_noted_as_what_it_came_to() -> None:
     await site.settled()
     assert sorted(site.rows.marked) == [
         ("published", ["job 0"], False),
-        ("released", ["job 1", "job 3"], False),
+        ("refused", ["job 1"], False),
+        ("released", ["job 3"], False),
     ]
     assert site.wakes == [None], "a relay looks at once for what was released"
     assert site.seen.seen == [SendDeferred(2, "away")], "what merely waits for room is no trouble"
