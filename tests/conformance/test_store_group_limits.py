@@ -108,19 +108,6 @@ async def test_places_of_a_numbered_group_go_by_its_numbers(led: World) -> None:
         await runs(store, job)
 
 
-async def test_group_that_is_idle_is_forgotten(led: World) -> None:
-    store = await led.worker()
-    for name in ("idle", "busy", "paused", "numbered"):
-        jobs = await (numbered(store, 1, group=name) if name == "numbered" else sent(store, group=name))
-        if name != "busy":
-            await runs(store, jobs[0])
-    await store.pause_group("paused", "by ops")
-    await _pruned(led, store, timedelta(days=2))
-    assert await _names(led) == ["busy", "numbered", "paused"]
-    await _pruned(led, store, timedelta(days=31))
-    assert await _names(led) == ["busy", "paused"]
-
-
 async def test_row_of_a_used_number_stays_until_the_group_has_gone_on(led: World) -> None:
     store = await led.worker()
     one, four = await numbered(store, 1, 4)
