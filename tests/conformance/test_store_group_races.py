@@ -140,7 +140,7 @@ async def test_senders_of_one_group_admit_as_many_as_there_are_places(led: World
     stores = [await led.worker() for _ in range(3)]
     for store in stores:
         with_rule(store, concurrency=concurrency)
-    sendings = [store.insert([new_job(i, group="g")], publish_lease=None) for i in job_ids(10) for store in stores]
+    sendings = [store.insert([new_job(i, group="g")], publish_lease=None) for store in stores for i in job_ids(10)]
     await asyncio.gather(*sendings)
     assert (await stores[0].count_by_state())[JobState.QUEUED] == concurrency
 
