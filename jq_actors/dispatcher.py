@@ -191,11 +191,11 @@ class Dispatcher:
 
     async def _publish_behind(self, batch: Sequence[Dispatch]) -> None:
         try:
-            results = await self._try(batch)
-            self.notes.write_behind(batch, results)
-            unsent = [result.reason for result in results if isinstance(result, NotPublished | PublishUnknown)]
-            if unsent:
-                self._events.emit(SendDeferred(len(unsent), unsent[0]))
+            if await self.connected():
+                await self._publish_now(batch)
+            else:
+                self.notes.release(batch)
+                self._events.emit(SendDeferred(len(batch), self.obstacle or "no connection to the broker"))
         except Exception as error:  # noqa: BLE001 - whatever it is, the leases run out, and relays publish these
             failure = failure_of(error)
             self._events.emit(TaskFailed("dispatcher", failure.error, failure.traceback))
@@ -206,10 +206,12 @@ class Dispatcher:
             if was_full:
                 self._pump()
 
-    async def _try(self, batch: Sequence[Dispatch]) -> list[PublishResult]:
-        if not await self.connected():
-            return [NotPublished(self.obstacle or "no connection to the broker")] * len(batch)
-        return await self._transport.publish([self._outgoing(dispatch) for dispatch in batch])
+    async def _publish_now(self, batch: Sequence[Dispatch]) -> None:
+        results = await self._transport.publish([self._outgoing(dispatch) for dispatch in batch])
+        self.notes.write_behind(batch, results)
+        unsent = [result.reason for result in results if isinstance(result, NotPublished | PublishUnknown)]
+        if unsent:
+            self._events.emit(SendDeferred(len(unsent), unsent[0]))
 
     def _outgoing(self, dispatch: Dispatch, *, relayed: bool = False) -> Outgoing:
         return Outgoing(

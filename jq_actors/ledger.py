@@ -160,7 +160,8 @@ class RowLedger:
         try:
             claim = await self._store.claim(request)
             if claim.own_token is not None and claim.own_token not in self._alive:
-                await self._give_back(_Run(command.job_id, claim.group), claim.own_token, republish=False)
+                # Published again: this delivery may be an older copy of it, which cannot claim it any more.
+                await self._give_back(_Run(command.job_id, claim.group), claim.own_token, republish=True)
                 claim = await self._store.claim(request)
         finally:
             if claim is None or claim.verdict is not Verdict.GRANT:

@@ -49,14 +49,17 @@ class PublishNotes:
     async def write(self, dispatches: Sequence[Dispatch], results: Sequence[PublishResult]) -> None:
         """Note ``results``; returns when it is written, or lost."""
         await self._mark(_keys(dispatches, results, Published))
-        await self._release(_keys(dispatches, results, NotPublished | Deferred))
+        await self._release(_keys(dispatches, results, Deferred))
+        await self._refuse(_keys(dispatches, results, NotPublished))
 
     def write_behind(self, dispatches: Sequence[Dispatch], results: Sequence[PublishResult]) -> None:
         """Note ``results`` behind the caller."""
         self._published += _keys(dispatches, results, Published)
         if self._published and self._marking is None:
             self._marking = keep(self._writes, self._mark_all())
-        self._release_behind(_keys(dispatches, results, NotPublished | Deferred))
+        self._release_behind(_keys(dispatches, results, Deferred))
+        if refused := _keys(dispatches, results, NotPublished):
+            keep(self._writes, self._refuse(refused))
 
     def release(self, dispatches: Iterable[Dispatch]) -> None:
         """Note behind the caller that ``dispatches`` are not published from here."""
@@ -95,6 +98,10 @@ class PublishNotes:
     async def _release(self, keys: Sequence[Key]) -> None:
         if keys:
             await self._guarded(self._store.release_publish_lease(keys))
+
+    async def _refuse(self, keys: Sequence[Key]) -> None:
+        if keys:
+            await self._guarded(self._store.note_refused(keys))
 
     async def _guarded(self, write: Coroutine[Any, Any, None]) -> None:
         try:

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from jq_actors.clock import Clock
 from jq_actors.errors import StoreError, StoreUnavailableError, StoreUnknownError
@@ -17,8 +18,9 @@ from jq_actors.events import Events, StoreBack, StoreLost
 from jq_actors.in_thread import in_thread
 from jq_actors.urls import mask_url
 
-from .dialect import WRITES, Fault
+from .dialect import Fault
 from .dialects import dialect_of
+from .engines import Engines, make_engines
 from .insert_lines import InsertLine, insert_line
 
 T = TypeVar("T")
@@ -46,7 +48,7 @@ class Database:
         self.description = self.dialect.describe(self._url)
         self._pool_size = pool_size
         self._clock, self._events = clock, events
-        self._engines: _Engines | None = None
+        self._engines: Engines | None = None
         self._insert_line: InsertLine | None = None
         self._making = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -239,7 +241,7 @@ class Database:
             seconds, self._away_since = self._clock.monotonic() - self._away_since, None
             self._events.emit(StoreBack(seconds))
 
-    async def _connected(self, *, unready: bool) -> _Engines:
+    async def _connected(self, *, unready: bool) -> Engines:
         if self._closed:
             raise StoreUnavailableError(f"The store on {self.description} is closed.")
         if not (self._ready or unready):
@@ -247,33 +249,8 @@ class Database:
         async with self._making:
             if self._engines is None:
                 # In a thread: it imports the driver, which takes a while.
-                self._engines = await in_thread(self._make_engines)
+                self._engines = await in_thread(partial(make_engines, self._url, self.dialect, self._pool_size))
         return self._engines
-
-    def _make_engines(self) -> _Engines:
-        engine, urgent = self._make_engine(self._pool_size), self._make_engine(1)
-        writes = {WRITES: True}
-        return _Engines(
-            reader=engine,
-            writer=engine.execution_options(**writes),
-            # Connections of its own: its statements are planned in another way, and wait for no transaction.
-            each_alone=self._make_engine(self._pool_size, each_alone=True),
-            urgent=urgent.execution_options(**writes),
-        )
-
-    def _make_engine(self, pool_size: int, *, each_alone: bool = False) -> AsyncEngine:
-        try:
-            engine = create_async_engine(
-                self._url,
-                hide_parameters=True,  # they hold jobs' arguments
-                enable_from_linting=False,  # joining a batch with the one row of a worker multiplies nothing
-                **self.dialect.engine_options(self._url, pool_size),
-                **({"isolation_level": "AUTOCOMMIT"} if each_alone else {}),
-            )
-        except ModuleNotFoundError as error:
-            raise StoreError(f"{self.description} needs a driver: pip install {error.name}.") from error
-        self.dialect.configure(engine, each_alone=each_alone)
-        return engine
 
     def _translated(self, error: sa.exc.StatementError, *, committing: bool) -> Exception:
         reason = str(error.orig or error).strip().partition("\n")[0]
@@ -289,18 +266,6 @@ class Database:
         message = f"{self.description}: {mask_url(reason)}"
         self.lost(message)
         return StoreUnknownError(message) if committing else StoreUnavailableError(message)
-
-
-@dataclass(frozen=True, slots=True)
-class _Engines:
-    """Ways to connect; the first two share one pool."""
-
-    reader: AsyncEngine
-    writer: AsyncEngine
-    each_alone: AsyncEngine
-    """Each of whose statements is committed by itself."""
-    urgent: AsyncEngine
-    """With a pool of its own."""
 
 
 @dataclass(slots=True)

@@ -6,9 +6,11 @@ hand, or the rule of the group, or have come from a release that kept no places.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -17,14 +19,22 @@ from jq_actors.job import JobState
 from jq_actors.turns import GroupView, Places, assign_places
 
 from .database import Database
-from .dialect import encode_rows
+from .dialect import Dialect, encode_rows
 from .group_rows import GroupRow, GroupRows, LockedGroups
 from .group_turns import NOW, GroupTurns, waiting
 from .group_views import GroupViews
-from .tables import Tables, UtcDateTime
+from .tables import NO_PLACE, Tables, UtcDateTime, group_order
+
+PROBE = 100
+"""Jobs of a group that are looked at, besides as many as it says hold its places. Only where something is wrong with
+them, or may be, all are counted."""
 
 _LIMIT = sa.bindparam("limit", type_=sa.Integer)
 _BEFORE = sa.bindparam("before", type_=UtcDateTime)
+_NEVER_HOLD = (JobState.WAITING.value, JobState.SCHEDULED.value)
+_ALWAYS_HOLD = (JobState.QUEUED.value, JobState.RUNNING.value)
+
+Row = sa.Row[Any]
 
 
 class GroupMending:
@@ -45,7 +55,7 @@ class GroupMending:
         # One that is locked is moving.
         picked = (
             sa.select(g.name)
-            .where(g.moved_at < _BEFORE, sa.or_(sa.and_(*idle), (g.waiting > 0) | (g.held > 0)))
+            .where(g.moved_at < _BEFORE, sa.or_(sa.and_(*idle), g.waiting != 0, g.held != 0))
             .order_by(g.moved_at)
             .limit(_LIMIT)
             .with_for_update(skip_locked=True)
@@ -55,16 +65,17 @@ class GroupMending:
         names = database.dialect.rows({"name": sa.Text()})
         of_batch = g.name.in_(sa.select(names.c.name))
         self._forget = sa.delete(tables.groups).where(of_batch, *idle, ~left)
+        self._first = _first(tables, database.dialect)
         of_groups = (c.group_key.in_(sa.select(names.c.name)), c.final_state.is_(None))
+        this = sa.update(tables.jobs).where(*of_groups).returning(c.group_key)
         # Of another producer, or an older release: nobody has admitted it.
-        self._withdraw = (
-            sa.update(tables.jobs)
-            .where(*of_groups, c.state == JobState.QUEUED.value, ~c.has_place)
-            .values(waiting("it was not admitted to its group"))
+        self._withdraw = this.where(c.state == JobState.QUEUED.value, ~c.has_place).values(
+            waiting("it was not admitted to its group")
         )
-        self._place_running = (
-            sa.update(tables.jobs).where(*of_groups, c.state == JobState.RUNNING.value, ~c.has_place)
-        ).values(has_place=True)
+        runs = c.state == JobState.RUNNING.value
+        self._put_right = this.where(
+            sa.or_(runs & ~c.has_place, c.state.in_(_NEVER_HOLD) & c.has_place),
+        ).values(has_place=runs)
         self._count = (
             sa.select(
                 c.group_key,
@@ -79,9 +90,8 @@ class GroupMending:
         """Look at up to ``limit`` groups that have not moved since ``before``; returns how many, and those mended."""
         names = await self._database.write(lambda c: self._picked(c, before, limit, now))
         wrong = await self._database.read(lambda c: self._wrong(c, names)) if names else []
-        if wrong:
-            await self._database.write(lambda c: self._mend(c, wrong, now))
-        return len(names), wrong
+        mended = await self._database.write(lambda c: self._mend(c, wrong, now)) if wrong else []
+        return len(names), mended
 
     async def _picked(self, connection: AsyncConnection, before: datetime, limit: int, now: datetime) -> list[str]:
         names = list((await connection.execute(self._pick, {"before": before, "limit": limit, "now": now})).scalars())
@@ -90,30 +100,58 @@ class GroupMending:
         return names
 
     async def _wrong(self, connection: AsyncConnection, names: Sequence[str]) -> list[str]:
+        """Those with which something is wrong, or may be."""
         rows = await self._rows.read(connection, names)
         views = await self._views.read(connection, rows)
-        return [name for name, row in rows.items() if self._is_wrong(row, views[name])]
+        count = PROBE + max((row.held for row in rows.values()), default=0)
+        first: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in await connection.execute(self._first, {"batch": _batch(list(rows)), "count": count}):
+            first[row.group_key].append(row)
+        return [name for name, row in rows.items() if _is_wrong(row, views[name], first[name], count)]
 
-    def _is_wrong(self, row: GroupRow, view: GroupView) -> bool:
-        holding = sum(member.has_place for member in view.members)
-        some_wait = any(member.state is JobState.WAITING for member in view.members)
-        places = replace(assign_places(view), next_position=None)
-        return holding != row.held or (some_wait and not row.waiting) or places != Places()
-
-    async def _mend(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> None:
+    async def _mend(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[str]:
+        """See to what is wrong; returns where something was."""
         groups = await self._rows.lock(connection, names, now)
         batch = {"batch": _batch(names)}
-        await connection.execute(self._withdraw, {**batch, "now": now})
-        await connection.execute(self._place_running, batch)
+        changed = set((await connection.execute(self._withdraw, {**batch, "now": now})).scalars())
+        changed |= set((await connection.execute(self._put_right, batch)).scalars())
         await self._recount(connection, groups, batch)
         await self._turns.give(connection, groups, now)
+        return sorted(changed | {row.name for row in groups.changed})
 
-    async def _recount(self, connection: AsyncConnection, groups: LockedGroups, batch: dict[str, str]) -> None:
+    async def _recount(self, connection: AsyncConnection, groups: LockedGroups, batch: Mapping[str, str]) -> None:
         counts = {row.group_key: row for row in await connection.execute(self._count, batch)}
         for name, row in groups.rows.items():
             count = counts.get(name)
             held, waits = (0, 0) if count is None else (count.held, count.waiting)
-            groups.put(replace(row, held=held, waiting=waits))
+            if (held, waits) != (row.held, row.waiting):
+                groups.put(replace(row, held=held, waiting=waits))
+
+
+def _is_wrong(group: GroupRow, view: GroupView, first: Sequence[Row], probed: int) -> bool:
+    holding = sum(job.has_place for job in first)
+    waits = sum(job.state == JobState.WAITING for job in first)
+    is_counted = holding == group.held and (waits == group.waiting if len(first) < probed else waits <= group.waiting)
+    misplaced = any(
+        job.has_place if job.state in _NEVER_HOLD else job.state in _ALWAYS_HOLD and not job.has_place for job in first
+    )
+    places = replace(assign_places(view), next_position=None)
+    return misplaced or not is_counted or places != Places()
+
+
+def _first(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
+    """Of each group of the batch its first ``count`` jobs."""
+    jobs, names = tables.jobs, dialect.rows({"name": sa.Text()})
+    job = jobs.alias("first")
+    order = group_order(job)
+    first = (
+        sa.select(job.c.seq)
+        .where(job.c.group_key == names.c.name, job.c.final_state.is_(None), order < NO_PLACE)
+        .order_by(order)
+        .limit(sa.bindparam("count", type_=sa.Integer))
+    )
+    found = dialect.each_with(names, first, jobs, jobs.c.seq)
+    return sa.select(jobs.c.group_key, jobs.c.state, jobs.c.has_place).select_from(found)
 
 
 def _batch(names: Sequence[str]) -> str:

@@ -87,10 +87,9 @@ class GroupMoves:
         if state is JobState.SCHEDULED:
             return NO_PLACE  # it takes its place when it is due
         first = await connection.scalar(self._first, {"name": own}) if to_front else None
-        if first is not None:
-            return int(first) - 1
         [last] = await self._database.dialect.next_numbers(connection, self._jobs, 1)
-        return last
+        # Before all that were ever sent: one that has ended, and is retried, must not find its place taken.
+        return last if first is None else min(int(first) - 1, -last)
 
 
 _STARTABLE = (JobState.QUEUED, JobState.WAITING)

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.groups import GroupRules
+from jq_actors.job import JobState
 
 from .dialect import Dialect, encode_rows
 from .tables import Tables, UtcDateTime
@@ -88,14 +89,14 @@ class GroupRows:
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         groups = tables.groups
         g = groups.c
-        names = dialect.rows({"name": sa.Text()}).c
+        given = dialect.rows({"name": sa.Text()})
+        names = given.c
         columns = (g.name, g.paused_at, g.paused_reason, g.next_position, g.held, g.waiting)
         self._read = sa.select(*columns).where(g.name.in_(sa.select(names.name)))
         self._lock = self._read.order_by(g.name).with_for_update(key_share=True)
         self._make = (
             dialect.insert(groups)
-            # In order: two that make the same groups wait for each other.
-            .from_select(["name", "moved_at"], sa.select(names.name, _NOW).where(sa.true()).order_by(names.name))
+            .from_select(["name", "moved_at", "held", "waiting"], _new_rows(tables, given))
             .on_conflict_do_nothing(index_elements=[g.name])
         )
         numbers = {column.name: column.type for column in (g.held, g.waiting, g.next_position)}
@@ -144,6 +145,21 @@ def moved(groups: sa.Table) -> dict[str, Any]:
     """What each write of a group's row changes besides (parameters ``now``, and ``stale``: `GRAIN` before)."""
     g = groups.c
     return {"version": g.version + 1, "moved_at": sa.case((g.moved_at < _STALE, _NOW), else_=g.moved_at)}
+
+
+def _new_rows(tables: Tables, names: sa.FromClause) -> sa.Select[Any]:
+    """In the order of their names, so that two that make the same ones wait for each other.
+
+    A new group has no jobs; but a row may have been lost, and then it must know of those that hold places, or wait.
+    """
+    c, name = tables.jobs.c, names.c.name
+
+    def count(which: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+        of_group = (c.group_key == name, c.final_state.is_(None), which)
+        return sa.select(sa.func.count()).select_from(tables.jobs).where(*of_group).correlate(names).scalar_subquery()
+
+    new = sa.select(name, _NOW, count(c.has_place), count(c.state == JobState.WAITING.value))
+    return new.where(sa.true()).order_by(name)
 
 
 def _group_row(row: sa.Row[Any]) -> GroupRow:

@@ -103,8 +103,10 @@ class GroupSweep:
 
 
 def _waits_for_number(view: GroupView) -> Member | None:
-    """The first job that does not run, if it waits because the number before it has not been sent."""
-    head = next((member for member in view.members if member.state is not JobState.RUNNING), None)
-    if head is None or head.state is not JobState.WAITING or head.position is None or view.next_position is None:
+    """The first job without a place, if there is one for it and it waits because the number before was not sent."""
+    if sum(member.has_place for member in view.members) >= view.concurrency or view.next_position is None:
+        return None
+    head = next((member for member in view.members if not member.has_place), None)
+    if head is None or head.state is not JobState.WAITING or head.position is None:
         return None
     return head if head.position > view.next_position and not view.ended else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +15,11 @@ from .database import Database
 from .dialect import encode_rows
 from .publish_leases import Key, PublishLeases
 from .tables import JOB_ID, Tables, UtcDateTime
+
+FIRST_PAUSE = timedelta(seconds=1)
+"""Of a dispatch that the broker has refused."""
+MAX_DOUBLINGS = 6
+"""So the longest pause is about a minute."""
 
 Mark = tuple[Sequence[Key], bool]
 """Dispatches that were published, and whether into the memory of this process."""
@@ -33,6 +38,8 @@ class Marks:
         leased = this.where(_on_the_row(c.publish_at == b.lease))
         self._mark = leased.values(published_at=_NOW, publish_at=None)
         self._release = leased.where(c.state == JobState.QUEUED.value).values(publish_at=c.due_at)
+        refused = {"publish_at": _refused_until(c.redispatches), "redispatches": c.redispatches + 1}
+        self._refuse = leased.where(c.state == JobState.QUEUED.value).values(refused)
         unfinished = _on_the_row(c.final_state.is_(None))
         self._own = this.where(unfinished).values(lane_owner=sa.bindparam("me", type_=sa.Text))
 
@@ -54,12 +61,23 @@ class Marks:
         batch = {"batch": self._ended(keys)}
         await self._database.write(lambda c: c.execute(self._release, batch))
 
+    async def refused(self, keys: Sequence[Key], now: datetime) -> None:
+        """The broker did not take these: they are published again after a pause that doubles, behind all others."""
+        pauses = {f"pause_{n}": now + FIRST_PAUSE * 2**n for n in range(MAX_DOUBLINGS + 1)}
+        parameters = {"batch": self._ended(keys), **pauses}
+        await self._database.write(lambda c: c.execute(self._refuse, parameters))
+
     def _ended(self, keys: Sequence[Key]) -> str:
         return encode_rows([_row(key) | {"lease": until} for key, until in self._leases.ended(keys)])
 
 
 def _row(key: Key) -> dict[str, Any]:
     return {"id": key[0], "dispatch": key[1]}
+
+
+def _refused_until(redispatches: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:
+    pauses = [sa.bindparam(f"pause_{n}", type_=UtcDateTime) for n in range(MAX_DOUBLINGS + 1)]
+    return sa.case(*((redispatches == n, pauses[n]) for n in range(MAX_DOUBLINGS)), else_=pauses[MAX_DOUBLINGS])
 
 
 def _on_the_row(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:

@@ -99,6 +99,10 @@ class JobStore(Protocol):
         """These could not be published: another look of any relay may take them at once."""
         ...
 
+    async def note_refused(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        """The broker did not take these: they come again after a pause, and hold up no others meanwhile."""
+        ...
+
     # -- the relay
 
     async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:

@@ -140,7 +140,6 @@ class Recovering:
 
     async def _leave(self, connection: AsyncConnection, worker: str, now: datetime) -> None:
         await connection.execute(self._remove, {"worker": worker})
-        await connection.execute(self._unlane, {"worker": worker})
         runs = await self._runs(connection, worker, _ALL)
         if runs:
             interrupted = [
@@ -150,6 +149,8 @@ class Recovering:
                 for run in runs
             ]
             await self._settles.write(connection, interrupted, now, now, again=False)
+        # After the locks of the groups: what lies in its memory may be a group's.
+        await connection.execute(self._unlane, {"worker": worker})
 
     async def _runs(self, connection: AsyncConnection, worker: str, limit: int) -> list[LostRun]:
         parameters = {"worker": worker, "limit": limit}

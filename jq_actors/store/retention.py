@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -19,10 +19,6 @@ from .tables import JOB_ID, Tables, UtcDateTime
 
 BATCH = 500
 """Rows of one transaction: some ten milliseconds of locks."""
-IDLE = timedelta(days=1)
-"""How long a group without unfinished jobs is remembered,"""
-NUMBERED_IDLE = timedelta(days=30)
-"""and one whose numbers go on."""
 
 
 class Pruning:
@@ -48,12 +44,9 @@ class Pruning:
         self._jobs = sa.delete(tables.jobs).where(c.seq.in_(sa.select(expired.c.seq))).returning(c.id)
         ids = sa.select(database.dialect.rows({"job_id": JOB_ID}).c.job_id)
         self._others = [sa.delete(table).where(table.c.job_id.in_(ids)) for table in (tables.payloads, tables.attempts)]
-        self._groups = _delete_idle_groups(tables)
 
     async def prune(self, retention: Retention, limit: int, now: datetime) -> int:
-        """Delete up to ``limit`` rows of jobs; returns how many. And groups without jobs, that nobody needs to know."""
-        idle = {"before": now - IDLE, "numbered_before": now - NUMBERED_IDLE, "limit": BATCH}
-        await self._database.write(lambda connection: connection.execute(self._groups, idle))
+        """Delete up to ``limit`` rows; returns how many."""
         pruned = 0
         for state, before in expiries(retention, now):
             while pruned < limit:
@@ -72,26 +65,6 @@ class Pruning:
             for statement in self._others:
                 await connection.execute(statement, batch)
         return len(ids)
-
-
-def _delete_idle_groups(tables: Tables) -> sa.Delete:
-    g, c = tables.groups.c, tables.jobs.c
-    before = sa.bindparam("before", type_=UtcDateTime)
-    numbered_before = sa.bindparam("numbered_before", type_=UtcDateTime)
-    idle = (
-        sa.select(g.name)
-        .where(
-            g.moved_at < before,
-            g.paused_at.is_(None),
-            g.next_position.is_(None) | (g.moved_at < numbered_before),
-            ~sa.exists().where(c.group_key == g.name, c.final_state.is_(None)),
-        )
-        .order_by(g.moved_at)
-        .limit(sa.bindparam("limit", type_=sa.Integer))
-        .with_for_update(skip_locked=True)
-        .cte("idle")
-    )
-    return sa.delete(tables.groups).where(g.name.in_(sa.select(idle.c.name)))
 
 
 def expiries(retention: Retention, now: datetime) -> list[tuple[JobState, datetime]]:

@@ -57,7 +57,7 @@ class SqlStore(SqlRelay):
       url: ``postgresql+asyncpg://``, ``postgresql+psycopg://`` or ``sqlite+aiosqlite:///file``.
       jobs_table: the name of the hot table; those of the others begin with it.
       auto_migrate: make or upgrade the tables in `open`.
-      pool_size: connections that are kept; two more are opened when all are in use.
+      pool_size: connections of each of the two pools; two more are opened when all are in use.
 
     Raises:
       ValueError: a URL or a table name that cannot be used; the sentence says what can.
@@ -164,6 +164,10 @@ class SqlStore(SqlRelay):
     async def release_publish_lease(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
         """See JobStore."""
         await self._marks.released(dispatches)
+
+    async def note_refused(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
+        """See JobStore."""
+        await self._marks.refused(dispatches, self.now())
 
     async def _write_claims(self, requests: Sequence[ClaimRequest], again: bool) -> list[Claim]:
         await self._live()

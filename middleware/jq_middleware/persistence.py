@@ -47,7 +47,8 @@ class Persistence(JobMiddleware):
       max_crashes: how many workers a job may take with it before it is failed.
       on_broker_down: ``store``: a sending succeeds as soon as its row is stored; ``raise``: it raises
         `StoredNotSentError` when the broker did not take it yet. The relay sends it either way.
-      pool_size: connections to the database in each process; a worker has one more, for its lease.
+      pool_size: connections to the database in each process, and on PostgreSQL as many again for statements that
+        are a transaction each; a worker has one more, for its lease.
       max_result_size: most bytes of what a job returns, as JSON: from 1K to 64M. A job that returns more has failed.
     """
 

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually
 
 from .stores import World
+
+
+class Held:
+    """The transactions of a store, each of which does all that it does, and then waits for leave to commit."""
+
+    def __init__(self, store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_done, self.may_commit = asyncio.Event(), asyncio.Event()
+        self._write = store._db.write
+        monkeypatch.setattr(store._db, "write", self.write)
+
+    async def write(self, work: Callable[[AsyncConnection], Awaitable[Any]], **options: Any) -> Any:
+        async def held(connection: AsyncConnection) -> Any:
+            answer = await work(connection)
+            self.is_done.set()
+            await self.may_commit.wait()
+            return answer
+
+        return await self._write(held, **options)
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ async def live(store: SqlStore) -> None:
     token = clock.random_bits(63)
     claim = await store.claim(ClaimRequest(job.id, 1, token, True, job))
     now = store.now()
-    written = await store.settle(Settlement(job.id, token, Succeeded(), now, now))
+    written = (await store.settle(Settlement(job.id, token, Succeeded(), now, now))).written
     if claim.verdict is not Verdict.GRANT or not written:
         print(f"job {job.id}: {claim.verdict}, settled: {written}", flush=True)
 

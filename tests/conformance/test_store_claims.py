@@ -91,7 +91,7 @@ def _answer(expected: Verdict, claim: Claim) -> Claim:
             return Claim(Verdict.HOLD, look_again=claim.look_again)
         case Verdict.DROP_FINAL | Verdict.DROP_STALE:
             return Claim(expected)
-        case Verdict.TURN | Verdict.PARK | Verdict.LEAVE:
+        case Verdict.PARK:
             raise AssertionError("none of these jobs has a group")
         case _:
             assert_never(expected)

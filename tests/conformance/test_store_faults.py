@@ -18,8 +18,9 @@ from jq_actors.outcome import Failed, Failure, Interrupted, Outcome, Succeeded
 from jq_actors.protocol import Verdict
 from jq_actors.store import migrate
 from jq_actors.store.dialects import PostgreSQL
-from jq_actors.store.grants import Claimed
+from jq_actors.store.judging import Claimed
 from jq_actors.store.records import NewJob
+from jq_actors.store.settles import SettledBatch
 from jq_actors.store.sql import SqlStore
 from tests.support.postgres import PrivatePostgres
 from tests.support.proxy import TcpProxy
@@ -157,8 +158,8 @@ def _lose_answers(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> list[str]
         return answer
 
     def answer_lost(write_plain: Callable[..., Any], nothing: Callable[[], Any]) -> Callable[..., Any]:
-        async def committed_and_lost(connection: Any, items: Any, now: Any, _answers: Any) -> None:
-            await write_plain(connection, items, now, nothing())
+        async def committed_and_lost(connection: Any, items: Any, *times: Any) -> None:
+            await write_plain(connection, items, *times[:-1], nothing())
             lost.append("lost")
             raise sa.exc.DBAPIError("", None, OSError("connection reset"), connection_invalidated=True)
 
@@ -166,7 +167,7 @@ def _lose_answers(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
     monkeypatch.setattr(store._db, "write", committed_and_lost)
     monkeypatch.setattr(store._claims, "write_plain", answer_lost(store._claims.write_plain, Claimed))
-    monkeypatch.setattr(store._settles, "write_plain", answer_lost(store._settles.write_plain, set))
+    monkeypatch.setattr(store._settles, "write_plain", answer_lost(store._settles.write_plain, SettledBatch))
     return lost
 
 
@@ -279,7 +280,7 @@ class GroupFlow(Flow):
 
     async def _live(self, lane: int) -> None:
         for job in self.jobs[lane::LANES]:
-            assert await runs(self._store, job) == job.id
+            assert (await runs(self._store, job)).written
             self.settled += 1
 
 

@@ -1,4 +1,4 @@
-"""What groups take in: numbers, as many as may wait, and as many at once as a small queue has room for."""
+"""What groups take in: numbers, and as many as may wait."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from .turns import asks, runs
         ((5, 5), "Position 5 of group 'g' is used already"),
         ((0,), "Position 0 of group 'g': numbers begin with 1"),
         ((-3,), "Position -3 of group 'g': numbers begin with 1"),
-        ((None,), "Group 'g' is numbered: each of its jobs needs a position"),
-        ((5, None), "Group 'g' is numbered: each of its jobs needs a position"),
+        ((None,), "Group 'g' is numbered: its jobs need positions"),
+        ((5, None), "Group 'g' is numbered: its jobs need positions"),
     ],
 )
 async def test_number_that_cannot_be_given_is_refused(
-    db: World, positions: tuple[int | None, ...], message: str
+    led: World, positions: tuple[int | None, ...], message: str
 ) -> None:
-    store = await db.worker()
+    store = await led.worker()
     [first, _] = await numbered(store, 1, 2)
-    assert await runs(store, first) == first.id
+    await runs(store, first)
     jobs = [replace(new_job(i, group="g"), position=n) for i, n in zip(job_ids(2), positions, strict=False)]
     with pytest.raises(PositionTakenError, match=message) as raised:
         await store.insert([*jobs, new_job()], publish_lease=None)
@@ -43,18 +43,23 @@ async def test_number_that_cannot_be_given_is_refused(
     assert await store.count_by_state() == {JobState.SUCCEEDED: 1, JobState.QUEUED: 1}
 
 
-async def test_number_is_past_when_the_group_has_gone_on_without_it(db: World) -> None:
-    store = await db.worker()
-    [job] = await numbered(store, 7)
-    await db.execute(db.tables.groups.update().values(next_position=7))
-    with pytest.raises(PositionTakenError, match="Position 6 of group 'g' is past: it goes on with 7"):
-        await numbered(store, 6)
-    assert await runs(store, job) == job.id
+async def test_number_is_past_when_the_group_has_gone_on_and_nothing_is_left_of_it(led: World) -> None:
+    store = await led.worker()
+    one, two, four = await numbered(store, 1, 2, 4)
+    for job in (one, two):
+        await runs(store, job)
+    await store.prune(Retention(succeeded=timedelta()), 10)
+    assert [await led.row(job.id) is None for job in (one, two, four)] == [True, True, False]
+    with pytest.raises(PositionTakenError, match="Position 2 of group 'g' is past: it goes on with 3"):
+        await numbered(store, 2)
+    [three] = await numbered(store, 3)
+    for job in (three, four):
+        await runs(store, job)
 
 
 @pytest.mark.parametrize("ended", [True, False])
-async def test_group_whose_jobs_have_no_numbers_takes_none(db: World, ended: bool) -> None:
-    store = await db.worker()
+async def test_group_whose_jobs_have_no_numbers_takes_none(led: World, ended: bool) -> None:
+    store = await led.worker()
     [job] = await sent(store)
     if ended:
         await runs(store, job)
@@ -62,8 +67,8 @@ async def test_group_whose_jobs_have_no_numbers_takes_none(db: World, ended: boo
         await numbered(store, 1)
 
 
-async def test_refused_sending_does_not_fail_those_that_share_its_commit(db: World) -> None:
-    store = await db.worker()
+async def test_refused_sending_does_not_fail_those_that_share_its_commit(led: World) -> None:
+    store = await led.worker()
     with_rule(store, max_size=2)
     jobs = [new_job(job_id, group="g") for job_id in job_ids(4)]
     alone = new_job()
@@ -72,14 +77,14 @@ async def test_refused_sending_does_not_fail_those_that_share_its_commit(db: Wor
         *(store.insert(batch, publish_lease=None) for batch in ([alone], jobs[:1], jobs[1:3], jobs[3:])),
         return_exceptions=True,
     )
-    assert [type(answer) for answer in answers] == [type(None), type(None), GroupFullError, type(None)]
+    assert [type(answer) for answer in answers] == [list, list, GroupFullError, list]
     assert {job.id for job in (alone, jobs[0], jobs[3])} == {
-        row.id for row in await db.execute(db.tables.jobs.select())
+        row.id for row in await led.execute(led.tables.jobs.select())
     }
 
 
-async def test_full_group_says_so(db: World) -> None:
-    store = await db.worker()
+async def test_full_group_says_so(led: World) -> None:
+    store = await led.worker()
     with_rule(store, max_size=3)
     jobs = await sent(store, 3)
     with pytest.raises(GroupFullError, match=r"Group 'g' has 3 waiting job\(s\), its rule allows 3 .*room for 2 more"):
@@ -92,47 +97,32 @@ async def test_full_group_says_so(db: World) -> None:
     await sent(store, 5, group=None)
 
 
-async def test_jobs_beyond_the_window_wait_from_the_start(db: World) -> None:
-    store = await db.worker()
-    store.group_window = 3
-    jobs = [*await sent(store, 2), *await sent(store, 3)]
-    assert await states(db, jobs) == ["queued"] * 3 + ["waiting"] * 2
-    row = await db.the_row(jobs[4].id)
-    assert (row.reason, row.publish_at) == ("behind 3 jobs of its group or more", None)
-    assert row.parked_at is not None
-    assert [await runs(store, job) for job in jobs[:3]] == [job.id for job in jobs[:3]]
-    assert await states(db, jobs[3:]) == ["queued"] * 2
-    assert [await runs(store, job, dispatch=2) for job in jobs[3:]] == [job.id for job in jobs[3:]]
+async def test_places_of_a_numbered_group_go_by_its_numbers(led: World) -> None:
+    store = await led.worker()
+    with_rule(store, concurrency=2)
+    four, three, two, one = await numbered(store, 4, 3, 2, 1)
+    assert await states(led, [one, two, three, four]) == ["queued", "queued", "waiting", "waiting"]
+    await runs(store, two)
+    assert await states(led, [one, three, four]) == ["queued", "queued", "waiting"]
+    for job in (one, four, three):
+        await runs(store, job)
 
 
-async def test_window_of_a_numbered_group_goes_by_its_numbers(db: World) -> None:
-    store = await db.worker()
-    store.group_window = 2
-    jobs = await numbered(store, 4, 3, 2, 1)
-    assert await states(db, jobs) == ["waiting", "waiting", "queued", "queued"]
-
-
-async def test_group_that_is_idle_is_forgotten(db: World) -> None:
-    store = await db.worker()
-    for name in ("idle", "busy", "paused", "numbered"):
-        jobs = await (numbered(store, 1, group=name) if name == "numbered" else sent(store, group=name))
-        if name != "busy":
-            await runs(store, jobs[0])
-    await store.pause_group("paused", "by ops")
-    await _pruned(db, store, timedelta(days=2))
-    assert await _names(db) == ["busy", "numbered", "paused"]
-    await _pruned(db, store, timedelta(days=31))
-    assert await _names(db) == ["busy", "paused"]
-
-
-async def test_row_of_a_used_number_stays_while_the_group_is_remembered(db: World) -> None:
-    store = await db.worker()
-    one, two, _ = await numbered(store, 1, 2, 4)
-    assert [await runs(store, job) for job in (one, two)] == [one.id, two.id]
-    await store.claim(asks(two))  # looks, and sees that 1 and 2 are over
-    await db.execute(db.tables.groups.update().values(next_position=2))
-    await store.prune(Retention(succeeded=timedelta()), 10)
-    assert [await db.row(job.id) is None for job in (one, two)] == [True, False]
+async def test_row_of_a_used_number_stays_until_the_group_has_gone_on(led: World) -> None:
+    store = await led.worker()
+    one, four = await numbered(store, 1, 4)
+    await runs(store, one)
+    await store.cancel_group("g", "no longer needed")
+    await store.prune(Retention(succeeded=timedelta(), cancelled=timedelta()), 10)
+    assert [await led.row(job.id) is None for job in (one, four)] == [True, False]
+    with pytest.raises(PositionTakenError, match="Position 4 of group 'g' is used already"):
+        await numbered(store, 4)
+    for job in await numbered(store, 2, 3):
+        await runs(store, job)
+    await store.prune(Retention(cancelled=timedelta()), 10)
+    assert await led.row(four.id) is None
+    with pytest.raises(PositionTakenError, match="Position 4 of group 'g' is past: it goes on with 5"):
+        await numbered(store, 4)
 
 
 async def _pruned(db: World, store: SqlStore, later: timedelta) -> None:

@@ -12,7 +12,7 @@ from jq_actors.store import group_reading
 from jq_actors.store.places import time_until
 from jq_actors.store.sql import SqlStore
 
-from .grouped import HOUR, MINUTE, ended, numbered, parked, running, sent, the_group, with_rule
+from .grouped import HOUR, MINUTE, ended, numbered, running, sent, the_group, with_rule
 from .stores import World, clock, got
 
 SECOND = timedelta(seconds=1)
@@ -43,7 +43,6 @@ async def test_counts_head_and_lag(db: World) -> None:
     await sent(store, 2, due_in=HOUR)
     await ended(db, *await sent(store, 3))
     await running(db, first)
-    await parked(db, waiting[1:])
     await db.change(waiting[0].id, due_at=clock.wall() - MINUTE)
     group = await the_group(store)
     assert (group.state, group.reason) == (GroupState.RUNNING, None)
@@ -111,7 +110,9 @@ async def test_reason_of_a_retrying_head(db: World) -> None:
     group = await the_group(store)
     assert group.state is GroupState.BLOCKED
     assert group.reason == f"blocked by job {first.id}, retrying until {due_at.isoformat(timespec='seconds')}"
+    # Passed by those behind it, it holds no place.
     with_rule(store, overtake=True)
+    await db.change(first.id, has_place=False)
     group = await the_group(store)
     assert (group.state, group.head) == (GroupState.QUEUED, first.id)
 

@@ -10,176 +10,257 @@ import sqlalchemy as sa
 
 from jq_actors.errors import StoreError
 from jq_actors.job import JobId, JobState
-from jq_actors.outcome import Cancelled, Failed, Failure
-from jq_actors.store.records import JobFilter, Retention, StillGroup
+from jq_actors.outcome import Cancelled, Failed, Failure, Outcome, Retrying, Unhandled
+from jq_actors.protocol import Verdict
+from jq_actors.store.records import JobFilter, Retention
 from jq_actors.store.tables import NO_PLACE
 
-from .grouped import (
-    HOUR,
-    MINUTE,
-    ended,
-    ids_of,
-    numbered,
-    numbers,
-    order_of,
-    parked,
-    published,
-    running,
-    sent,
-    states,
-    the_group,
-    with_rule,
-)
-from .stores import LEASE, World, clock, got, granted, job_ids, new_job, queued, settled
+from .grouped import HOUR, MINUTE, ended, ids_of, numbered, numbers, order_of, sent, states, the_group, with_rule
+from .stores import LEASE, World, clock, got, granted, job_ids, new_job, queued, settled, verdicts
+from .turns import asks, ends, runs
 
 FAILED = JobFilter(states=frozenset({JobState.FAILED}))
+FAILURE = Failure(None, "no")
+STUCK: dict[str, Outcome] = {"retrying": Retrying(FAILURE, HOUR), "unhandled": Unhandled("no actor")}
 
 
 # -- pause, resume, cancel
 
 
-async def test_a_group_can_be_paused_before_it_has_jobs(db: World) -> None:
-    store = await db.worker()
+async def test_a_group_can_be_paused_before_it_has_jobs(led: World) -> None:
+    store = await led.worker()
     assert await store.pause_group("g", "ops: audit\0") is True
     assert await store.pause_group("g", "again") is False
     group = await the_group(store)
     assert (group.state, group.reason, group.waiting) == ("paused", "ops: audit\\x00", 0)
-    assert await store.resume_group("g") == []
+    assert await store.resume_group("g") == 0
     assert await store.resume_group("g") is None
     assert await store.resume_group("unknown") is None
 
 
-async def test_resume_names_the_queues_that_have_unfinished_jobs(db: World) -> None:
-    store = await db.worker()
-    await sent(store, 2)
-    await sent(store, 1, queue="heavy")
-    await ended(db, *await sent(store, 1, queue="done"))
+async def test_resume_releases_as_many_as_may_run_in_whatever_queues_they_are(led: World) -> None:
+    store = await led.worker()
+    with_rule(store, concurrency=3)
+    done, active, first, _ = [(await sent(store, queue=queue))[0] for queue in ("done", "mail", "mail", "mail")]
+    await runs(store, done)
+    request = asks(active)
+    answer = await store.claim(request)
     await store.pause_group("g", "ops")
-    assert await store.resume_group("g") == ["heavy", "mail"]
+    [second] = await sent(store, queue="heavy")
+    await store.move(second.id, None)
+    assert await store.resume_group("g") == 2
+    taken = await store.take_unpublished(None, 10, LEASE)
+    assert sorted((one.job_id, one.queue) for one in taken) == sorted([(first.id, "mail"), (second.id, "heavy")])
+    await ends(store, request, answer)
 
 
-async def test_a_resumed_group_is_the_first_that_the_relay_looks_at(db: World) -> None:
-    """The broker may be away: nobody has its lanes served."""
-    store = await db.worker()
-    await published(db, await sent(store, 1))
-    await store.pause_group("g", "ops")
-    assert await store.still_groups(clock.wall() - HOUR, 10) == []
-    await store.resume_group("g")
-    assert await store.still_groups(clock.wall() - HOUR, 10) == [StillGroup("g", "mail")]
+async def test_paused_group_starts_nothing_and_a_relay_publishes_it_when_it_is_resumed(led: World) -> None:
+    """The broker may be away: nobody brings there what is released."""
+    store = await led.worker()
+    first, second = await sent(store, 2)
+    assert await store.pause_group("g", "ops")
+    assert await states(led, [first, second]) == ["waiting"] * 2
+    assert verdicts([await store.claim(asks(job)) for job in (first, second)]) == [Verdict.DROP_STALE] * 2
+    assert await store.take_unpublished(None, 10, LEASE) == []
+    assert await store.resume_group("g") == 1
+    assert numbers(await store.take_unpublished(None, 10, LEASE)) == [(first.id, 2)]
+    # What was published before the pause does not start it once more.
+    assert (await store.claim(asks(first))).verdict is Verdict.DROP_STALE
+    for job in (first, second):
+        await runs(store, job)
 
 
-async def test_cancelling_a_group_leaves_what_runs(db: World) -> None:
-    store = await db.worker()
+async def test_cancelling_a_group_leaves_what_runs(led: World) -> None:
+    store = await led.worker()
     first, *rest = await sent(store, 3)
     [scheduled] = await sent(store, 1, due_in=HOUR)
     [other] = await sent(store, 1, "other")
-    await running(db, first)
+    request = asks(first)
+    answer = await store.claim(request)
     assert await store.cancel_group("g", "no longer needed") == 3
-    assert await states(db, [first, *rest, scheduled, other]) == ["running", *["cancelled"] * 3, "queued"]
+    assert await states(led, [first, *rest, scheduled, other]) == ["running", *["cancelled"] * 3, "queued"]
     assert (await got(store, rest[0])).reason == "no longer needed"
     assert await store.cancel_group("g", "again") == 0
     assert await store.cancel_group("unknown", "why") == 0
+    # It goes on with what comes later, behind what still runs.
+    [later] = await sent(store)
+    assert await states(led, [later]) == ["waiting"]
+    await ends(store, request, answer)
+    await runs(store, later)
 
 
-# -- is a lane worth serving?
+@pytest.mark.parametrize("state", ["queued", "retrying", "unhandled"])
+async def test_cancelled_group_has_all_its_places_again(led: World, state: str) -> None:
+    store = await led.worker()
+    first, second = await sent(store, 2)
+    if state in STUCK:
+        await runs(store, first, STUCK[state])
+    assert await states(led, [first, second]) == [state, "waiting"]
+    assert await store.cancel_group("g", "no longer needed") == 2
+    assert (await store.claim(asks(first))).verdict is Verdict.DROP_FINAL
+    [later] = await sent(store)
+    await runs(store, later)
 
 
-async def test_a_lane_is_worth_serving_unless_its_group_can_start_nothing_for_long(db: World) -> None:
-    store = await db.worker()
-    assert await store.has_turn("g", "mail")
-    first, _ = await sent(store, 2)
-    assert await store.has_turn("g", "mail")
-    await running(db, first)
-    assert await store.has_turn("g", "mail")
-    await db.change(first.id, state="retrying", due_at=clock.wall() + timedelta(seconds=20))
-    assert await store.has_turn("g", "mail")
-    await db.change(first.id, due_at=clock.wall() + HOUR)
-    assert not await store.has_turn("g", "mail")
+# -- what blocks a group
+
+
+@pytest.mark.parametrize("state", STUCK)
+async def test_group_starts_nothing_behind_what_blocks_it_until_that_has_ended(led: World, state: str) -> None:
+    store = await led.worker()
+    first, second = await sent(store, 2)
+    await runs(store, first, STUCK[state])
+    assert await states(led, [first, second]) == [state, "waiting"]
+    for _ in range(2):  # nor by a pause that is over
+        assert (await the_group(store)).state == "blocked"
+        await store.pause_group("g", "ops")
+        assert await store.resume_group("g") == 0
+    await store.move(first.id, "other")
+    assert await states(led, [first, second]) == [state, "queued"]
+    await runs(store, second)
+
+
+async def test_others_overtake_what_waits_for_its_retry_where_they_may(led: World) -> None:
+    store = await led.worker()
     with_rule(store, overtake=True)
-    assert await store.has_turn("g", "mail")
-    with_rule(store)
-    await db.change(first.id, state="unhandled")
-    assert not await store.has_turn("g", "mail")
-    await ended(db, first)
-    assert await store.has_turn("g", "mail")
-    for group in ("g", "nothing left"):
-        await store.pause_group(group, "ops")
-    assert not await store.has_turn("g", "mail")
-    assert await store.has_turn("nothing left", "mail")
+    first, second, third = await sent(store, 3)
+    await runs(store, first, STUCK["retrying"])
+    await runs(store, second, STUCK["unhandled"])
+    assert await states(led, [first, second, third]) == ["retrying", "unhandled", "waiting"]
+
+
+@pytest.mark.parametrize("state", STUCK)
+async def test_what_is_moved_to_the_front_passes_what_blocks_the_group(led: World, state: str) -> None:
+    store = await led.worker()
+    first, second, third = await sent(store, 3)
+    await runs(store, first, STUCK[state])
+    assert await store.move(third.id, None) is JobState.WAITING
+    assert await states(led, [first, second, third]) == [state, "waiting", "queued"]
+    await runs(store, third)
+    # Those behind it wait for it as before.
+    assert await states(led, [first, second]) == [state, "waiting"]
+    assert (await led.the_row(first.id)).has_place
 
 
 # -- move
 
 
-async def test_a_job_moves_to_the_front_and_the_rest_keep_their_order(db: World) -> None:
-    store = await db.worker()
+async def test_a_job_moves_to_the_front_and_the_rest_keep_their_order(led: World) -> None:
+    store = await led.worker()
     jobs = await sent(store, 4)
-    await published(db, jobs)
-    assert await store.move(jobs[2].id, None) is JobState.QUEUED
+    assert await store.move(jobs[2].id, None) is JobState.WAITING
     assert await order_of(store) == ids_of([jobs[2], jobs[0], jobs[1], jobs[3]])
-    assert await store.move(jobs[3].id, None) is JobState.QUEUED
+    assert await states(led, jobs) == ["waiting", "waiting", "queued", "waiting"]
+    assert await store.move(jobs[3].id, None) is JobState.WAITING
     assert await order_of(store) == ids_of([jobs[3], jobs[2], jobs[0], jobs[1]])
-    taken = await store.take_unpublished(None, 10, LEASE)
-    assert sorted(numbers(taken)) == sorted([(jobs[2].id, 2), (jobs[3].id, 2)])
+    assert numbers(await store.take_unpublished(None, 10, LEASE)) == [(jobs[3].id, 2)]
+    # Those that were published before others came first do not start.
+    stale = [asks(jobs[0]), asks(jobs[2], dispatch=2)]
+    assert verdicts([await store.claim(request) for request in stale]) == [Verdict.DROP_STALE] * 2
+    for job in (jobs[3], jobs[2], jobs[0], jobs[1]):
+        await runs(store, job)
 
 
-async def test_a_job_moves_to_the_end_of_another_group_before_what_comes_later(db: World) -> None:
-    store = await db.worker()
+async def test_the_head_moves_to_the_front_as_a_new_dispatch(led: World) -> None:
+    store = await led.worker()
+    first, second = await sent(store, 2)
+    assert await store.move(first.id, None) is JobState.QUEUED
+    assert await order_of(store) == ids_of([first, second])
+    assert numbers(await store.take_unpublished(None, 10, LEASE)) == [(first.id, 2)]
+    assert (await store.claim(asks(first))).verdict is Verdict.DROP_STALE
+    await runs(store, first)
+
+
+async def test_what_is_moved_to_the_front_waits_for_what_runs(led: World) -> None:
+    store = await led.worker()
+    first, second, third = await sent(store, 3)
+    request = asks(first)
+    answer = await store.claim(request)
+    assert await store.move(third.id, None) is JobState.WAITING
+    assert await states(led, [first, second, third]) == ["running", "waiting", "waiting"]
+    await ends(store, request, answer)
+    for job in (third, second):
+        await runs(store, job)
+
+
+async def test_in_a_paused_group_only_the_order_changes(led: World) -> None:
+    store = await led.worker()
+    first, second, third = await sent(store, 3)
+    await runs(store, first, Failed(FAILURE))
+    await store.pause_group("g", "ops")
+    assert await store.move(third.id, None) is JobState.WAITING
+    assert await store.retry(FAILED, [], 10) == [first.id]
+    assert await states(led, [first, second, third]) == ["waiting"] * 3
+    assert await store.take_unpublished(None, 10, LEASE) == []
+    assert await store.resume_group("g") == 1
+    assert await order_of(store) == ids_of([third, first, second])
+    for job in (third, first, second):
+        await runs(store, job)
+
+
+async def test_a_job_moves_to_the_end_of_another_group_before_what_comes_later(led: World) -> None:
+    store = await led.worker()
     first, second, third = await sent(store, 3)
     others = await sent(store, 2, "other")
-    await parked(db, [second])
     assert await store.move(second.id, "other") is JobState.WAITING
     assert await store.move(first.id, "other") is JobState.QUEUED
     others += [second, first, *await sent(store, 1, "other")]
     assert await order_of(store, "other") == ids_of(others)
     assert await order_of(store) == [third.id]
-    row = await db.the_row(second.id)
-    assert (row.state, row.dispatch, row.parked_at, row.group_key) == ("queued", 2, None, "other")
+    assert await states(led, [third, *others]) == ["queued", "queued", *["waiting"] * 4]
+    assert (await led.the_row(second.id)).group_key == "other"
+    # Its message of before starts it neither here nor there.
+    assert (await store.claim(asks(first))).verdict is Verdict.DROP_STALE
     assert await store.move(third.id, "new") is JobState.QUEUED
     assert await order_of(store, "new") == [third.id]
+    for job in (third, *others):
+        await runs(store, job)
 
 
-async def test_when_the_head_moves_away_those_parked_behind_it_are_released(db: World) -> None:
-    store = await db.worker()
+async def test_when_the_head_moves_away_the_next_one_is_released(led: World) -> None:
+    store = await led.worker()
     first, *behind = await sent(store, 3)
-    await parked(db, behind)
     await store.move(first.id, "other")
-    assert await states(db, behind) == ["queued"] * 2
+    assert await states(led, [first, *behind]) == ["queued", "queued", "waiting"]
+    taken = numbers(await store.take_unpublished(None, 10, LEASE))
+    assert sorted(taken) == sorted([(first.id, 2), (behind[0].id, 2)])
 
 
 @pytest.mark.parametrize("state", ["scheduled", "retrying", "unhandled"])
-async def test_what_is_not_in_a_lane_keeps_its_state(db: World, state: str) -> None:
-    store = await db.worker()
+async def test_what_is_neither_queued_nor_waiting_keeps_its_state(led: World, state: str) -> None:
+    store = await led.worker()
+    with_rule(store, concurrency=2)
     [first] = await sent(store, 1)
-    [job] = await sent(store, 1, due_in=HOUR)
+    [job] = await sent(store, 1, due_in=HOUR if state == "scheduled" else timedelta())
     if state != "scheduled":
-        await db.change(job.id, state=state, order_key=None)
+        await runs(store, job, STUCK[state])
     assert await store.move(job.id, None) is JobState(state)
-    row = await db.the_row(job.id)
-    assert (row.state, row.dispatch, row.wake_at is None) == (state, 1, False)
+    row = await led.the_row(job.id)
+    assert (row.state, row.dispatch, row.wake_at is None) == (state, 1, state == "unhandled")
     assert (row.order_key == NO_PLACE) is (state == "scheduled")
+    assert row.has_place is (state != "scheduled")
     assert await order_of(store) == ids_of([first] if state == "scheduled" else [job, first])
 
 
-async def test_what_cannot_be_moved(db: World) -> None:
-    store = await db.worker()
-    runs, has_ended = await sent(store, 2)
-    await running(db, runs)
-    await ended(db, has_ended)
+async def test_what_cannot_be_moved(led: World) -> None:
+    store = await led.worker()
+    has_ended, active = await sent(store, 2)
+    await runs(store, has_ended)
+    await store.claim(asks(active, dispatch=2))
     [alone] = await sent(store, 1, None)
     [by_number] = await numbered(store, 1, group="counts")
     [plain] = await sent(store, 1, "plain")
     for job, group, why in [
-        (runs, None, "running"),
+        (active, None, "running"),
         (has_ended, "other", "succeeded"),
         (alone, "other", "in no group"),
         (by_number, None, "numbered"),
         (plain, "counts", "numbered"),
     ]:
-        before = await db.the_row(job.id)
+        before = await led.the_row(job.id)
         with pytest.raises(StoreError, match=why):
             await store.move(job.id, group)
-        assert await db.the_row(job.id) == before
+        assert await led.the_row(job.id) == before
     assert await store.move(job_ids(1)[0], None) is None
     assert await store.move(JobId("no uuid"), None) is None
 
@@ -187,16 +268,16 @@ async def test_what_cannot_be_moved(db: World) -> None:
 # -- retry
 
 
-async def test_retried_jobs_start_anew_in_their_old_places(db: World) -> None:
-    store = await db.worker()
+async def test_retried_jobs_start_anew_in_their_old_places(led: World) -> None:
+    store = await led.worker()
     first, second, third = await queued(store, 3)
     token = await granted(store, first)
-    assert await settled(store, first, token, Failed(Failure(None, "no")))
+    assert await settled(store, first, token, Failed(FAILURE))
     assert await settled(store, second, await granted(store, second), Cancelled("ops"))
-    await db.change(first.id, crashes=2, attempt=4)
+    await led.change(first.id, crashes=2, attempt=4)
     assert await store.retry(JobFilter(), [second.id, first.id, third.id], 10) == ids_of([first, second])
     for job in (first, second):
-        found, row = await got(store, job), await db.the_row(job.id)
+        found, row = await got(store, job), await led.the_row(job.id)
         assert (found.state, found.dispatch, found.attempt, found.crashes) == (JobState.QUEUED, 2, 0, 0)
         assert (found.finished_at, found.reason, row.final_state) == (None, None, None)
         assert [run.number for run in found.attempts] == [1]
@@ -207,21 +288,42 @@ async def test_retried_jobs_start_anew_in_their_old_places(db: World) -> None:
     assert [run.number for run in (await got(store, first)).attempts] == [1]
 
 
-async def test_a_group_replays_in_its_first_order(db: World) -> None:
-    store = await db.worker()
+async def test_a_group_replays_in_its_first_order(led: World) -> None:
+    store = await led.worker()
     jobs = await sent(store, 5)
-    await ended(db, jobs[0], jobs[2], state="failed")
-    await ended(db, jobs[1])
+    for job, outcome in zip(jobs, (Failed(FAILURE), None, Failed(FAILURE)), strict=False):
+        await runs(store, job, outcome)
+    assert await states(led, jobs[3:]) == ["queued", "waiting"]
     assert await store.retry(replace(FAILED, group="g"), [], 10) == ids_of([jobs[0], jobs[2]])
     assert await order_of(store) == ids_of([jobs[0], *jobs[2:]])
+    # The one whose turn it was waits again.
+    assert await states(led, [jobs[0], *jobs[2:]]) == ["queued", *["waiting"] * 3]
+    assert (await store.claim(asks(jobs[3], dispatch=2))).verdict is Verdict.DROP_STALE
+    assert ids_of(await store.take_unpublished(None, 10, LEASE)) == [jobs[0].id]
+    for job in (jobs[0], *jobs[2:]):
+        await runs(store, job)
 
 
-async def test_the_oldest_are_retried_first_and_only_those_wanted(db: World) -> None:
-    store = await db.worker()
+async def test_retried_job_waits_for_what_runs(led: World) -> None:
+    store = await led.worker()
+    first, second, third = await sent(store, 3)
+    await runs(store, first, Failed(FAILURE))
+    request = asks(second, dispatch=2)
+    answer = await store.claim(request)
+    assert await store.retry(FAILED, [], 10) == [first.id]
+    found = await got(store, first)
+    assert (found.state, found.attempt, found.finished_at) == (JobState.WAITING, 0, None)
+    await ends(store, request, answer)
+    for job in (first, third):
+        await runs(store, job)
+
+
+async def test_the_oldest_are_retried_first_and_only_those_wanted(led: World) -> None:
+    store = await led.worker()
     jobs = [new_job(job_id, actor="a" if n % 2 else "b", tags=("t",)) for n, job_id in enumerate(job_ids(8))]
     await store.insert(jobs, publish_lease=HOUR)
-    await ended(db, *jobs[:6], state="failed")
-    await ended(db, jobs[7], state="cancelled")
+    await ended(led, *jobs[:6], state="failed")
+    await ended(led, jobs[7], state="cancelled")
     where = replace(FAILED, actor="a")
     assert await store.retry(where, [], 2) == ids_of([jobs[1], jobs[3]])
     assert await store.retry(replace(where, tags=("u",)), [], 9) == []
@@ -231,35 +333,35 @@ async def test_the_oldest_are_retried_first_and_only_those_wanted(db: World) -> 
     assert await store.retry(JobFilter(), [JobId("no uuid"), job_ids(1)[0]], 9) == []
 
 
-async def test_a_retried_number_runs_first_whatever_was_pruned_meanwhile(db: World) -> None:
-    store = await db.worker()
+async def test_a_retried_number_runs_first_whatever_was_pruned_meanwhile(led: World) -> None:
+    store = await led.worker()
     first, second, third, fourth = await numbered(store, 1, 2, 3, 4)
     for job in (first, second, third):
-        claim = await granted(store, job)
-        assert await settled(store, job, claim, Failed(Failure(None, "no")))
-    await db.execute(sa.delete(db.tables.jobs).where(db.tables.jobs.c.id.in_([second.id, third.id])))
+        await runs(store, job, Failed(FAILURE))
+    await led.execute(sa.delete(led.tables.jobs).where(led.tables.jobs.c.id.in_([second.id, third.id])))
     assert await store.retry(JobFilter(), [first.id], 1) == [first.id]
     assert await order_of(store) == ids_of([first, fourth])
+    assert await states(led, [first, fourth]) == ["queued", "waiting"]
     assert (await the_group(store)).next_position == 1
-    token = await granted(store, first, dispatch=2)
-    assert await settled(store, first, token, Failed(Failure(None, "no")))
+    await runs(store, first, Failed(FAILURE))
     assert (await the_group(store)).state == "queued"
-    await granted(store, fourth)
+    await runs(store, fourth)
 
 
-async def test_what_was_cancelled_before_it_was_due_has_the_place_of_its_sending(db: World) -> None:
-    store = await db.worker()
+async def test_what_was_cancelled_before_it_was_due_has_the_place_of_its_sending(led: World) -> None:
+    store = await led.worker()
     [late] = await sent(store, 1, due_in=HOUR)
+    await store.cancel_group("g", "not today")
     [second] = await sent(store, 1)
-    await db.change(late.id, state="cancelled", final_state="cancelled", wake_at=None, finished_at=clock.wall())
     assert await store.retry(JobFilter(), [late.id], 1) == [late.id]
     assert await order_of(store) == ids_of([late, second])
+    assert await states(led, [late, second]) == ["queued", "waiting"]
     assert (await got(store, late)).due_at <= clock.wall() + MINUTE
 
 
-async def test_retried_jobs_are_not_pruned(db: World) -> None:
-    store = await db.worker()
+async def test_retried_jobs_are_not_pruned(led: World) -> None:
+    store = await led.worker()
     [job] = await sent(store, 1)
-    await ended(db, job, state="failed")
+    await runs(store, job, Failed(FAILURE))
     await store.retry(JobFilter(), [job.id], 1)
     assert await store.prune(Retention(failed=timedelta()), 10) == 0

@@ -59,7 +59,6 @@ async def test_insertion_that_is_refused_harms_no_other(db: World) -> None:
 
 async def test_insert_answers_what_its_caller_has_to_publish(db: World) -> None:
     store = await db.worker()
-    store.group_window = 1
     plain = new_job(priority=3)
     later, first, behind = new_job(due_in=timedelta(hours=1)), new_job(group="g"), new_job(group="g")
     assert await store.insert([plain, later, first, behind], publish_lease=timedelta(minutes=1)) == [

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from jq_actors.outcome import Failure, Interrupted, Outcome, Retrying, Snoozed, Unhandled
 from jq_actors.store.old_runs import KEPT_RUNS, SETTLED_SINCE
 from jq_actors.store.reading import MAX_ATTEMPTS
-from jq_actors.store.records import NewJob, Retention, Settlement
+from jq_actors.store.records import NewJob, Retention, Settled, Settlement
 
 from .stores import World, clock, got, granted, queued, settled
 
@@ -72,11 +72,11 @@ async def test_a_run_that_was_settled_just_now_is_found_again(db: World) -> None
     token = await granted(store, job)
     now = store.now()
     snoozed = Settlement(job.id, token, Snoozed(SECOND), now, now)
-    assert await store.settle(snoozed)
+    assert (await store.settle(snoozed)).written
     await add_runs(db, job, "snoozed", 200, now + 300 * SECOND)
     await store.prune(Retention(), 10)
     assert (await runs_of(db, job))["snoozed"] == 201
-    assert (await store._commits.settlements([snoozed], now, again=True)).written == [True]
+    assert await store._write_settlements([snoozed], again=True) == [Settled(written=True)]
 
 
 async def test_runs_are_pruned_once_they_are_old_enough(db: World) -> None:

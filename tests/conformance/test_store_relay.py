@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from jq_actors.job import JobState
 from jq_actors.outcome import Failure, Interrupted, Retrying, Succeeded, Unhandled
 from jq_actors.protocol import Verdict
-from jq_actors.store.records import Dispatch, Room
+from jq_actors.store.marks import FIRST_PAUSE
+from jq_actors.store.records import Dispatch
 from jq_actors.store.relay_queries import FIRST_BACKOFF, MAX_DOUBLINGS
 from jq_actors.store.sql import SqlStore
 
@@ -33,17 +34,19 @@ async def test_due_rows_become_queued_with_the_next_dispatch(db: World) -> None:
     store = await db.worker()
     sooner, later = new_job(due_in=timedelta(seconds=60)), new_job(due_in=timedelta(seconds=90))
     await store.insert([later, sooner], publish_lease=None)
-    assert await store.take_due(10, LEASE) == []
+    assert (await store.take_due(10, LEASE)).count == 0
     assert await store.next_due() == sooner.due_at
 
     await db.execute(sa.update(db.tables.jobs).values(wake_at=clock.wall()))
-    taken = await store.take_due(10, LEASE)
+    due = await store.take_due(10, LEASE)
+    taken = due.dispatches
+    assert due.count == 2
 
     # In the order in which they were sent.
     assert numbers(taken) == [(later.id, 2), (sooner.id, 2)]
     assert [dispatch.body for dispatch in taken] == [later.body, sooner.body]
     assert await store.next_due() is None
-    assert await store.take_due(10, LEASE) == []
+    assert (await store.take_due(10, LEASE)).count == 0
     assert (await store.claim(request_of(later))).verdict is Verdict.DROP_STALE
     assert (await store.claim(request_of(later, dispatch=2))).verdict is Verdict.GRANT
 
@@ -58,7 +61,7 @@ async def test_retrying_row_is_due_after_its_delay(db: World) -> None:
     assert due is not None
     assert HOUR - timedelta(minutes=1) < due - store.now() <= HOUR
     await db.change(job.id, wake_at=clock.wall())
-    [dispatch] = await store.take_due(10, LEASE)
+    [dispatch] = (await store.take_due(10, LEASE)).dispatches
     assert (dispatch.job_id, dispatch.dispatch) == (job.id, 2)
     found = await got(store, job)
     assert (found.state, found.attempt, found.reason) == (JobState.QUEUED, 1, None)
@@ -125,14 +128,31 @@ async def test_released_row_is_taken_at_once_and_in_its_old_place(db: World) -> 
     assert await store.take_unpublished(None, 10, LEASE) == []
 
 
-async def test_room_bounds_each_queue_and_its_lanes(db: World) -> None:
+async def test_what_the_broker_refuses_comes_again_behind_all_others(db: World) -> None:
     store = await db.worker()
-    await store.insert(grouped := [new_job(group=f"g{number}") for number in range(5)], publish_lease=None)
+    refused = await unpublished(store, 5, queue="broken")
+    taken = await store.take_unpublished(None, 5, LEASE)
+    [later] = await unpublished(store)
+    await store.note_refused([(dispatch.job_id, dispatch.dispatch) for dispatch in taken])
+    assert numbers(await store.take_unpublished(None, 5, LEASE)) == [(later.id, 1)]
+    pauses = []
+    for _ in range(MAX_DOUBLINGS + 2):
+        row = await db.the_row(refused[0].id)
+        pauses.append(round((row.publish_at - store.now()) / FIRST_PAUSE))
+        await db.change(refused[0].id, publish_at=store.now() - timedelta(seconds=1))
+        [again] = await store.take_unpublished(None, 1, LEASE)
+        await store.note_refused([(again.job_id, again.dispatch)])
+    assert pauses == sorted(pauses)
+    assert 32 <= pauses[-1] <= 64
+
+
+async def test_room_bounds_each_queue(db: World) -> None:
+    store = await db.worker()
     mail, heavy, _ = [await unpublished(store, 5, queue=queue) for queue in ("mail", "heavy", "other")]
-    room = {"heavy": Room(2), "mail": Room(3, lanes=2), "empty": Room(4), "full": Room(0)}
-    taken = await store.take_unpublished(room, 100, LEASE)
-    assert [dispatch.job_id for dispatch in taken] == [job.id for job in heavy[:2] + mail[:3] + grouped[:2]]
-    assert len(await store.take_unpublished({"heavy": Room(9), "mail": Room(9)}, 4, LEASE)) == 4
+    await store.insert([new_job(group="g")], publish_lease=None)
+    taken = await store.take_unpublished({"heavy": 2, "mail": 3, "empty": 4, "full": 0}, 100, LEASE)
+    assert [dispatch.job_id for dispatch in taken] == [job.id for job in heavy[:2] + mail[:3]]
+    assert len(await store.take_unpublished({"heavy": 9, "mail": 9}, 4, LEASE)) == 4
     assert await store.take_unpublished({}, 100, LEASE) == []
 
 
@@ -274,7 +294,7 @@ async def test_racing_relays_take_each_row_once(db: World, kind: str) -> None:
         while True:
             match kind:
                 case "due":
-                    found = await store.take_due(25, LEASE)
+                    found = (await store.take_due(25, LEASE)).dispatches
                 case "unpublished":
                     found = await store.take_unpublished(None, 25, LEASE)
                 case _:

@@ -94,7 +94,7 @@ async def test_attempt_carries_the_times_of_its_settlement(db: World) -> None:
     [job] = await queued(store)
     token = await granted(store, job)
     started, ended = clock.wall() - timedelta(hours=2), clock.wall() - timedelta(hours=1)
-    assert await store.settle(Settlement(job.id, token, Succeeded(), started, ended))
+    assert (await store.settle(Settlement(job.id, token, Succeeded(), started, ended))).written
     found = await got(store, job)
     worker_id = (await db.the_row(job.id)).worker_id
     assert found.attempts == (Attempt(1, worker_id, started, ended, "succeeded", None),)

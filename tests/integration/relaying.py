@@ -15,7 +15,6 @@ from jq_actors.clock import SystemClock
 from jq_actors.config import BrokerConfig
 from jq_actors.dispatcher import Dispatcher
 from jq_actors.events import Event, Events
-from jq_actors.groups import GroupRules
 from jq_actors.job import JobId, new_job_ids
 from jq_actors.outcome import Outcome
 from jq_actors.protocol import Verdict
@@ -102,7 +101,7 @@ class RelayingWorker:
     async def settle(self, job_id: JobId, token: int, outcome: Outcome) -> None:
         """End an attempt."""
         now = self.store.now()
-        assert await self.store.settle(Settlement(job_id, token, outcome, now, now))
+        assert (await self.store.settle(Settlement(job_id, token, outcome, now, now))).written
 
     async def publish_all(self) -> None:
         """Look until nothing is left to publish."""
@@ -142,8 +141,7 @@ async def working(
     transport = make_transport(events)
     await transport.start()
     assert await transport.wait_connected(20)
-    rules = relay.get("rules") or GroupRules()
-    dispatcher = Dispatcher(transport, store, clock, events, config=BrokerConfig(), rules=rules)
+    dispatcher = Dispatcher(transport, store, clock, events, config=BrokerConfig())
     relaying = Relay(store, transport, dispatcher, clock, events, **{"queues": [QUEUE], "interval": NEVER, **relay})
     transport.on_room = relaying.wake
     try:

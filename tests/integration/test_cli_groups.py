@@ -71,8 +71,8 @@ def elsewhere(app: Application, start_worker: StartWorker) -> Cli:
 
 
 @pytest.fixture(autouse=True)
-def _relay_finds_no_still_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SqlStore, "still_groups", AsyncMock(return_value=[]))  # what was asked for is enough
+def _no_group_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SqlStore, "mend_groups", AsyncMock(return_value=0))  # what was asked for is enough
 
 
 def test_groups_are_listed_and_shown_for_programs(steps: Steps, cli: Cli) -> None:

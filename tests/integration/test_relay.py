@@ -15,7 +15,7 @@ from jq_actors.events import JobFailed, JobsPruned, JobTakenOver, Redispatched, 
 from jq_actors.job import JobState
 from jq_actors.outcome import Failed, Failure, Retrying, Succeeded
 from jq_actors.protocol import Verdict
-from jq_actors.store.records import Dispatch, Leases, Recovery, Retention, Room
+from jq_actors.store.records import Dispatch, Leases, Recovery, Retention
 from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually
 
@@ -320,7 +320,7 @@ class SlowStore(SqlStore):
         self.taken = asyncio.Event()
 
     async def take_unpublished(
-        self, room: Mapping[str, Room] | None, limit: int, publish_lease: timedelta
+        self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
         dispatches = await super().take_unpublished(room, limit, publish_lease)
         self.taken.set()

@@ -48,11 +48,15 @@ class Budget:
     shutdowns: int = 0
     strangers: int = 0
     """A worker gets a job whose actor it does not know."""
+    undecodable: int = 0
+    """A worker gets a job that it cannot decode."""
     long_retries: int = 0
     failures: int = 0
     replays: int = 0
     """An operator retries a failed job."""
     pauses: int = 0
+    moves: int = 0
+    """An operator moves a job to the front of its group, or into another one."""
     cancels: int = 0
     """An operator cancels a job that does not run."""
     deletes: int = 0
@@ -76,10 +80,12 @@ _BEHAVIOUR = frozenset(
         "snoozes",
         "shutdowns",
         "strangers",
+        "undecodable",
         "long_retries",
         "failures",
         "replays",
         "pauses",
+        "moves",
         "cancels",
         "deletes",
         "races",

@@ -76,8 +76,8 @@ def _claimed(system: System, state: State, worker: Worker, hand: Hand) -> Iterat
             row = job.row
         case Verdict.GRANT:
             pass
-        case Verdict.TURN | Verdict.PARK | Verdict.LEAVE:
-            raise AssertionError(f"of groups, explored in `lanes`: {verdict}")
+        case Verdict.PARK:
+            raise AssertionError(f"of groups, no judgement: {verdict}")
         case _:
             assert_never(verdict)
     assert row is not None

@@ -103,6 +103,10 @@ class Rows:
             raise self.mark_error
         self.marked.append(("published", [job_id for job_id, _ in dispatches], lane_owner))
 
+    async def note_refused(self, dispatches: Sequence[tuple[str, int]]) -> None:
+        await self.answers.wait()
+        self.marked.append(("refused", [job_id for job_id, _ in dispatches], False))
+
     async def release_publish_lease(self, dispatches: Sequence[tuple[str, int]]) -> None:
         await self.answers.wait()
         self.marked.append(("released", [job_id for job_id, _ in dispatches], False))

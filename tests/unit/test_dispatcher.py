@@ -109,7 +109,8 @@ async def test_each_is_noted_as_what_it_came_to() -> None:
     await site.settled()
     assert sorted(site.rows.marked) == [
         ("published", ["job 0"], False),
-        ("released", ["job 1", "job 3"], False),
+        ("refused", ["job 1"], False),
+        ("released", ["job 3"], False),
     ]
     assert site.wakes == [None], "a relay looks at once for what was released"
     assert site.seen.seen == [SendDeferred(2, "away")], "what merely waits for room is no trouble"
@@ -251,7 +252,7 @@ async def test_the_relay_waits_until_all_is_noted() -> None:
     assert not publishing.done()
     site.rows.answers.set()
     assert await publishing == [Published(), AWAY, UNKNOWN]
-    assert site.rows.marked == [("published", ["job 0"], False), ("released", ["job 1"], False)]
+    assert site.rows.marked == [("published", ["job 0"], False), ("refused", ["job 1"], False)]
     assert site.seen.seen == [Redispatched("missing", 1)]
     assert all(outgoing.relayed for outgoing in site.broker.published)
     assert site.wakes == [], "it is the relay itself that published"
@@ -275,7 +276,7 @@ async def test_who_wants_the_confirm_waits_for_it_and_not_for_the_mark() -> None
     assert site.seen.seen == [], "the sender tells it"
     site.rows.answers.set()
     await site.settled()
-    assert sorted(site.rows.marked) == [("published", ["job 1"], False), ("released", ["job 0"], False)]
+    assert sorted(site.rows.marked) == [("published", ["job 1"], False), ("refused", ["job 0"], False)]
 
 
 # -- the end
@@ -304,7 +305,7 @@ async def test_what_cannot_be_published_in_time_is_given_to_the_relays() -> None
     site.broker.results = [UNKNOWN, NotPublished("the transport is closed")]
     site.broker.answers.set()
     await site.dispatcher.written(1.0)
-    assert site.rows.marked[1:] == [("released", ["job 3"], False), ("released", ["job 1"], False)]
+    assert site.rows.marked[1:] == [("released", ["job 3"], False), ("refused", ["job 1"], False)]
 
 
 async def test_a_process_that_ends_does_not_wait_for_a_broker_that_was_never_there() -> None:

@@ -1,1 +1,1 @@
-"""An explicit-state model of groups: lanes, lobby, tokens and the order guard. Start at `configurations`."""
+"""An explicit-state model of groups without rows: lanes, lobby and tokens. Start at `configurations`."""

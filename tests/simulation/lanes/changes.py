@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tests.simulation.state import Lease
-
-from .state import Copy, Ghost, Hand, Job, Lane, Publishing, Row, Serving, State, Token, Worker
+from .state import Ghost, Job, Lane, Publishing, Serving, State, Token, Worker
 
 
 def with_job(state: State, index: int, job: Job) -> State:
     return replace(state, jobs=(*state.jobs[:index], job, *state.jobs[index + 1 :]))
-
-
-def with_row(state: State, index: int, row: Row) -> State:
-    return with_job(state, index, replace(state.jobs[index], row=row))
 
 
 def with_lane(state: State, index: int, lane: Lane) -> State:
@@ -69,55 +63,10 @@ def cancelled(state: State, index: int, worker_id: str) -> State:
     return with_lane(state, index, replace(state.lanes[index], consumers=tuple(consumers)))
 
 
-def returned(state: State, index: int, *copies: Copy, behind: bool = False) -> State:
-    """The broker puts copies where they were: in front; or, ``behind``, where it does not keep the order."""
+def returned(state: State, index: int, *jobs: int, behind: bool = False) -> State:
+    """The broker puts messages where they were: in front; or, ``behind``, where it does not keep the order."""
     lane = state.lanes[index]
-    if not lane.exists or not copies:
+    if not lane.exists or not jobs:
         return state
-    ready = (*lane.ready, *copies) if behind else (*copies, *lane.ready)
+    ready = (*lane.ready, *jobs) if behind else (*jobs, *lane.ready)
     return with_lane(state, index, replace(lane, ready=ready))
-
-
-def raised(state: State, index: int) -> State:
-    """The row of a job takes the next dispatch number: every copy there is turns stale."""
-    row = state.jobs[index].row
-    assert row is not None
-    if row.dispatch == 1:
-        return with_row(state, index, replace(row, dispatch=2))
-    return replace(
-        state,
-        lanes=tuple(replace(lane, ready=tuple(_aged(copy, index) for copy in lane.ready)) for lane in state.lanes),
-        publishing=tuple(sorted(replace(p, dispatch=1) if p.job == index else p for p in state.publishing)),
-        ghosts=tuple(replace(g, unacked=tuple(_aged(copy, index) for copy in g.unacked)) for g in state.ghosts),
-        workers=tuple(_with_aged_hands(worker, index) for worker in state.workers),
-    )
-
-
-def forget_dead(state: State) -> State:
-    """A dead worker that owns no row any more is nothing."""
-    if not state.dead:
-        return state
-    owners = {job.row.owner for job in state.jobs if job.row is not None}
-    return replace(state, dead=tuple(entry for entry in state.dead if entry[0] in owners))
-
-
-def lapsed(worker: Worker) -> Worker:
-    """Its lease is over while it is stopped: what it runs may be run by another from now on."""
-
-    def run(hand: Hand) -> Hand:
-        return replace(hand, lapsed=hand.running >= 0)
-
-    servings = (replace(serving, hand=tuple(map(run, serving.hand))) for serving in worker.servings)
-    return replace(worker, lease=Lease.OVER, servings=tuple(sorted(servings)), runs=tuple(map(run, worker.runs)))
-
-
-def _with_aged_hands(worker: Worker, index: int) -> Worker:
-    def aged(hand: Hand) -> Hand:
-        return replace(hand, dispatch=1) if hand.job == index else hand
-
-    servings = (replace(serving, hand=tuple(map(aged, serving.hand))) for serving in worker.servings)
-    return replace(worker, servings=tuple(sorted(servings)), runs=tuple(sorted(map(aged, worker.runs))))
-
-
-def _aged(copy: Copy, index: int) -> Copy:
-    return replace(copy, dispatch=1) if copy.job == index else copy

@@ -1,4 +1,4 @@
-"""The model of groups: a system with every rule there is, as the explorer wants it."""
+"""The model of groups without rows: a system with every rule there is, as the explorer wants it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tests.simulation.explorer import Report, explore
 
-from . import properties, publishing, relaying, serving, working, world
+from . import properties, publishing, serving, working, world
 from .properties import Broken
 from .state import State, describe
 from .system import Rule, Step, System
@@ -17,30 +17,17 @@ RULES: tuple[Rule, ...] = (
     publishing.publish,
     publishing.look,
     publishing.put_tokens,
-    publishing.publish_lease_ends,
     serving.take_token,
     serving.attach,
     working.receive,
-    working.claim,
+    working.start,
     working.end,
     working.drain,
     serving.drained,
     serving.delete,
-    serving.leave,
     serving.give_back_late,
     serving.hand_over,
-    relaying.take,
-    relaying.recover,
-    relaying.release,
-    relaying.find_still_groups,
-    relaying.time_passes,
-    relaying.pause,
-    relaying.replay,
-    relaying.cancel,
-    relaying.offer_unhandled,
     world.broker_notices,
-    world.lease_ends,
-    world.heartbeat,
     world.broker_misses_heartbeats,
     world.delete_lane,
     publishing.producer_dies,
@@ -49,14 +36,13 @@ RULES: tuple[Rule, ...] = (
     world.lobby_cut,
     world.stop,
     world.resume,
-    world.wipe,
     world.duplicate,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class LaneModel:
-    """Lanes, lobby, tokens and the order guard of one small system."""
+    """Lanes, lobby and tokens of one small system."""
 
     system: System
 

@@ -1,4 +1,4 @@
-"""The worker and its lanes: take a token, look, consume; cancel, look, let go; leave; hand over."""
+"""The worker and its lanes: take a token, look, consume; cancel, look, let go; delete; hand over."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from tests.simulation.state import Status
 
 from .changes import cancelled, consumed, returned, with_serving, with_tokens, without_token
 from .publishing import depth_of
-from .state import NO_JOB, Copy, Held, Phase, Serving, State, Token, Worker
+from .state import Held, Phase, Serving, State, Token, Worker
 from .system import Step, System
-from .view import is_blocked
 from .world import deleted
 
 FOR_EVER = 1e9
@@ -76,7 +75,7 @@ def drained(system: System, state: State) -> Iterator[Step]:
             continue
         budget = state.budget
         if serving.hand:
-            spent = state.budget.spend("races") if serving.hand[0].running == NO_JOB else None
+            spent = state.budget.spend("races") if not serving.hand[0].running else None
             if spent is None:
                 continue
             budget = spent
@@ -86,7 +85,7 @@ def drained(system: System, state: State) -> Iterator[Step]:
         idle = replace(serving, phase=Phase.IDLE, token=token)
         yield from _cancels(system, replace(state, budget=budget), worker, serving, idle, "idle")
     for worker, serving in _servings(state, Phase.IDLE):
-        yield _looked_again(system, state, worker, serving, blocked=False)
+        yield _looked_again(system, state, worker, serving)
 
 
 def delete(system: System, state: State) -> Iterator[Step]:
@@ -110,19 +109,9 @@ def delete(system: System, state: State) -> Iterator[Step]:
             yield Step(f"{worker.id} deletes L{serving.lane + 1}", deleted(idle, serving.lane))
 
 
-def leave(system: System, state: State) -> Iterator[Step]:
-    """Nothing of it may run for long: cancel, give back, ask again, let go."""
-    for worker, serving in _servings(state, Phase.LEAVING):
-        yield from _cancels(system, state, worker, serving, replace(serving, phase=Phase.LEFT), "blocked")
-    for worker, serving in _servings(state, Phase.LEFT):
-        plan = system.lanes[serving.lane]
-        blocked = is_blocked(system, state, plan.group, plan.queue) or not system.contract.asks_again_when_it_leaves
-        yield _looked_again(system, state, worker, serving, blocked=blocked)
-
-
-def _looked_again(system: System, state: State, worker: Worker, serving: Serving, *, blocked: bool) -> Step:
-    name = f"{worker.id} looks at L{serving.lane + 1} once more{', blocked' if blocked else ''}: "
-    decision = system.decisions.after_cancel(depth_of(state, serving.lane), blocked=blocked)
+def _looked_again(system: System, state: State, worker: Worker, serving: Serving) -> Step:
+    name = f"{worker.id} looks at L{serving.lane + 1} once more: "
+    decision = system.decisions.after_cancel(depth_of(state, serving.lane))
     if decision is AfterCancel.LET_GO or not _is_wanted(system, state, worker, serving):
         return Step(f"{name}lets go", with_serving(state, worker, serving, None))
     on = with_serving(state, worker, serving, replace(serving, phase=Phase.SERVING))
@@ -132,7 +121,7 @@ def _looked_again(system: System, state: State, worker: Worker, serving: Serving
 def hand_over(system: System, state: State) -> Iterator[Step]:
     """It was served for long enough, or its token is lost: cancel, a fresh token, ack the old one."""
     for worker, serving in _servings(state, Phase.SERVING):
-        runs = any(hand.running != NO_JOB for hand in serving.hand)
+        runs = any(hand.running for hand in serving.hand)
         if not runs and not _has_ghosts(system, state, serving.lane) and _is_others_turn(system, state, serving):
             handing = replace(serving, phase=Phase.HANDING, served=False)
             yield from _hands_over(system, state, worker, serving, handing)
@@ -184,7 +173,7 @@ def _cancels(
 def give_back_late(system: System, state: State) -> Iterator[Step]:
     """What was in hand is given back after the consumer was cancelled. Only where the contract is broken."""
     if not system.contract.gives_back_in_one_breath:
-        for worker, serving in _servings(state, Phase.IDLE, Phase.LEFT, Phase.HANDING, Phase.HANDED):
+        for worker, serving in _servings(state, Phase.IDLE, Phase.HANDING, Phase.HANDED):
             if serving.hand:
                 without = with_serving(state, worker, serving, replace(serving, hand=()))
                 yield from _gives_back(without, serving, f"{worker.id} gives back what it had of L{serving.lane + 1}")
@@ -192,10 +181,10 @@ def give_back_late(system: System, state: State) -> Iterator[Step]:
 
 def _gives_back(state: State, serving: Serving, name: str) -> Iterator[Step]:
     """To where it was; or, if the broker does not keep the order, behind the others."""
-    copies = [Copy(hand.job, hand.dispatch) for hand in serving.hand if not hand.lost]
-    yield Step(name, returned(state, serving.lane, *copies))
-    if copies and state.lanes[serving.lane].ready and (budget := state.budget.spend("reorders")):
-        behind = returned(state, serving.lane, *copies, behind=True)
+    jobs = [hand.job for hand in serving.hand if not hand.lost]
+    yield Step(name, returned(state, serving.lane, *jobs))
+    if jobs and state.lanes[serving.lane].ready and (budget := state.budget.spend("reorders")):
+        behind = returned(state, serving.lane, *jobs, behind=True)
         yield Step(f"{name}, behind the others", replace(behind, budget=budget), True)
 
 

@@ -1,7 +1,7 @@
 """What a state of the groups' model is: frozen, hashable, no more than the protocol can tell apart.
 
 Jobs are J1, J2 … in the order of their group; lanes are L1, L2 …; workers are A and B, each boot of one a new worker.
-Dispatches and run tokens are renamed as in the claim model (`simulation.state`), for the same reason.
+A message is the number of its job, from 0: without rows there is nothing else in it to tell apart.
 Fields under "remembered by the checker" are read by `properties` only, never by a rule's decision.
 """
 
@@ -11,22 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jq_actors.job import JobState
 from tests.simulation.budget import Budget
-from tests.simulation.state import NOBODY, Lease, Status
-
-PRODUCER, OPERATOR, RELAY = "P", "O", "R"
-"""Who publishes and offers. The relay is one that never dies: the claim model lets relays die."""
-NO_JOB = -1
-
-
-class Due(StrEnum):
-    """When a retrying job may run, as far as `turns` tells it apart."""
-
-    NOW = "now"
-    SOON = "soon"
-    """Within `turns.LONGEST_WAIT`."""
-    LATE = "late"
+from tests.simulation.state import Status
 
 
 class Phase(StrEnum):
@@ -37,10 +23,6 @@ class Phase(StrEnum):
     JOINING = "joining"
     """It is, and will consume."""
     SERVING = "serving"
-    LEAVING = "leaving"
-    """What it has in hand may not start for long: it will cancel its consumer, and give it back."""
-    LEFT = "left"
-    """Cancelled after that: to give back, then to ask once more."""
     IDLE = "idle"
     """Cancelled because nothing came: to look once more."""
     SHIELDED = "shielded"
@@ -62,40 +44,18 @@ class Held(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """A job's row, as far as groups look at it."""
-
-    state: JobState
-    dispatch: int = 1
-    published: bool = False
-    publisher: str = NOBODY
-    token: int = 0
-    owner: str = NOBODY
-    due: Due = Due.NOW
-    keeps_turn: bool = False
-    """Retrying, and its delivery, or another one of its group, was in a worker's hand to run it again."""
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     sent: bool = False
-    row: Row | None = None
 
     # remembered by the checker
     done: bool = False
-    """It has ended once. Without rows, that is all there is to know."""
+    """It has ended once."""
     excused: bool = False
-    """Its sender died before `send` returned: without a row, nobody has promised anything."""
+    """Its sender died before `send` returned: nobody has promised anything."""
 
     @property
     def is_over(self) -> bool:
-        return self.done or self.excused if self.row is None else self.row.state.is_final
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Copy:
-    job: int
-    dispatch: int
+        return self.done or self.excused
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +63,7 @@ class Lane:
     """A broker queue, in order. Of ``consumers``, workers' ids as they came, one is active if it has one seat."""
 
     exists: bool = False
-    ready: tuple[Copy, ...] = ()
+    ready: tuple[int, ...] = ()
     consumers: tuple[str, ...] = ()
 
 
@@ -118,12 +78,10 @@ class Token:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Publishing:
-    """A dispatch on its way into its lane, or (`NO_JOB`) a lane that is offered; then a look, then tokens."""
+    """A message on its way into its lane; then a look, then tokens."""
 
-    who: str
     lane: int
     job: int
-    dispatch: int = 0
     stored: bool = False
     """The lane has it."""
     looked: bool = False
@@ -133,18 +91,12 @@ class Publishing:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Hand:
-    """A delivery in a worker's hand, and the run that came of it: of its own job, or of another one instead."""
+    """A delivery in a worker's hand, and the run that came of it."""
 
     job: int
-    dispatch: int
-    running: int = NO_JOB
-    token: int = 0
+    running: bool = False
     lost: bool = False
     """The broker has taken it back, or its lane is gone: an ack means nothing."""
-
-    # remembered by the checker
-    lapsed: bool = False
-    """Its worker was stopped until the lease ran out: from then on another run may overlap it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -166,7 +118,6 @@ class Worker:
     letter: str
     boot: int = 1
     status: Status = Status.UP
-    lease: Lease = Lease.LIVE
     servings: tuple[Serving, ...] = ()
     runs: tuple[Hand, ...] = ()
     """Runs whose connection to the broker was lost; they go on."""
@@ -187,7 +138,7 @@ class Ghost:
     lane: int
     worker_id: str
     consuming: bool
-    unacked: tuple[Copy, ...] = ()
+    unacked: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,34 +147,9 @@ class State:
     lanes: tuple[Lane, ...]
     workers: tuple[Worker, ...]
     budget: Budget
-    paused: tuple[str, ...] = ()
-    """Groups."""
     lobby: tuple[Token, ...] = ()
     publishing: tuple[Publishing, ...] = ()
     ghosts: tuple[Ghost, ...] = ()
-    dead: tuple[tuple[str, Lease], ...] = ()
-    """Workers that are no more and still own a running row, with their leases."""
-
-
-def lease_of(state: State, worker_id: str) -> Lease:
-    for worker in state.workers:
-        if worker.id == worker_id:
-            return worker.lease
-    return dict(state.dead).get(worker_id, Lease.GONE)
-
-
-def fresh_token(state: State, job: int) -> int:
-    used = {hand.token for worker in state.workers for hand in worker.hands if hand.running == job}
-    return next(token for token in range(1, len(used) + 2) if token not in used)
-
-
-def copies_of(state: State, job: int) -> int:
-    """How many copies of a job the broker has, those that it waits to see acked included."""
-    hands = (hand for worker in state.workers for hand in worker.hands)
-    ghosts = (copy for ghost in state.ghosts for copy in ghost.unacked)
-    waiting = (copy for lane in state.lanes for copy in lane.ready)
-    in_hand = sum(hand.job == job and not hand.lost for hand in hands)
-    return in_hand + sum(copy.job == job for copy in (*ghosts, *waiting))
 
 
 def describe(state: State) -> str:
@@ -235,13 +161,12 @@ def _described(state: State) -> Iterator[str]:
     for number, job in enumerate(state.jobs, 1):
         yield f"J{number}: {job}"
     for number, lane in enumerate(state.lanes, 1):
-        ready = ", ".join(f"J{copy.job + 1}#{copy.dispatch}" for copy in lane.ready) or "empty"
+        ready = ", ".join(f"J{job + 1}" for job in lane.ready) or "empty"
         consumers = ", ".join(lane.consumers) or "none"
         yield f"L{number}: {ready}, consumers: {consumers}{'' if lane.exists else ', missing'}"
     for worker in state.workers:
-        yield f"{worker.id}: {worker.status}, lease {worker.lease}"
+        yield f"{worker.id}: {worker.status}"
         yield from (f"    {serving}" for serving in worker.servings)
         yield from (f"    runs on: {hand}" for hand in worker.runs)
     yield f"lobby: {', '.join(f'L{token.lane + 1}' for token in state.lobby) or 'empty'}"
     yield from (f"{item}" for item in (*state.publishing, *state.ghosts))
-    yield from (f"paused: {group}" for group in state.paused)

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from jq_actors import protocol, turns
-from jq_actors.job import JobId
 from jq_actors.transport import tokens
 from jq_actors.transport.lane import Fairness
 from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import AfterCancel
-from jq_actors.turns import GroupView, Turn
 from tests.simulation.budget import Budget
-from tests.simulation.system import Judge
 
 from .state import Job, Lane, State, Worker
-
-
-class AfterCancelRule(Protocol):
-    """The shape of `tokens.after_cancel`."""
-
-    def __call__(self, lane: QueueDepth | None, *, blocked: bool) -> AfterCancel: ...
 
 
 class IsWanted(Protocol):
@@ -48,19 +37,17 @@ class MayDelete(Protocol):
 class Decisions:
     """The decisions of production. A test replaces one, to show that the checker would find it wrong."""
 
-    judge: Judge = protocol.judge
-    turn_of: Callable[[GroupView, JobId, str, datetime], Turn] = turns.turn_of
     tokens_needed: Callable[[QueueDepth | None, int, int], int] = tokens.tokens_needed
     is_wanted: IsWanted = tokens.is_wanted
     looks_again: LooksAgain = tokens.looks_again
-    after_cancel: AfterCancelRule = tokens.after_cancel
+    after_cancel: Callable[[QueueDepth | None], AfterCancel] = tokens.after_cancel
     may_delete: MayDelete = tokens.may_delete
     hands_over: Callable[[int, float, int, Fairness, QueueDepth | None], bool] = tokens.hands_over
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What transport, store and executor have to keep besides, because no pure function can."""
+    """What the transport has to keep besides, because no pure function can."""
 
     publishes_before_it_looks: bool = True
     acks_after_the_look: bool = True
@@ -73,8 +60,6 @@ class Contract:
     served here is only what looks again before it ends."""
     hands_over_before_it_acks: bool = True
     """The fresh token is confirmed before the old one is acked."""
-    asks_again_when_it_leaves: bool = True
-    """``still_blocked`` is asked after the consumer is cancelled."""
     gives_back_in_one_breath: bool = True
     """What a cancelled consumer still had is given back at once, so that nobody gets what was behind it before, looks
     at the lane before, or deletes it."""
@@ -85,24 +70,11 @@ class Contract:
     ghosts_do_not_last: bool = True
     """The broker learns that a connection is gone within `tokens.GHOSTS_LAST`, and before a lane that was attached
     meanwhile counts as idle, or goes to others."""
-    parked_is_marked: bool = True
-    """A parked job's row becomes ``waiting`` in the claim's transaction, before its delivery is acked."""
-    releases_parked: bool = True
-    """When the head of a group is ``waiting``, it is released."""
-    keeps_the_delivery_of_another: bool = True
-    """A delivery whose claim granted another job stays in hand when that has ended."""
-    republishes_interrupted_instead: bool = True
-    """A job that ran in place of a delivery's own is unpublished when it is interrupted: nobody may have its copy."""
-    resume_offers: bool = True
-    """Whoever resumes a group offers its lanes."""
-    cancel_offers: bool = True
-    """Whoever cancels the job that the others of its group wait for offers its lane."""
 
 
 @dataclass(frozen=True, slots=True)
 class LanePlan:
     group: str = "g"
-    queue: str = "q"
     seats: int = 1
 
 
@@ -112,24 +84,21 @@ class System:
 
     name: str
     jobs: tuple[int, ...]
-    """The lane of each job, from 0. Within a group they are sent in this order, unless it is ``numbered``."""
+    """The lane of each job, from 0. Within a group they are sent in this order, unless ``at_once``."""
     budget: Budget
     lanes: tuple[LanePlan, ...] = (LanePlan(),)
-    rows: bool = True
-    """Persistence: the order guard. Without, the lane alone gives the order."""
     workers: str = "AB"
     victims: str = "A"
     slots: int = 1
     """How many lanes a worker serves at once."""
     quantum: int = 1000
     concurrency: int = 1
-    overtake: bool = False
-    numbered: bool = False
-    """Jobs have their positions, and are sent in any order."""
-    quick: str = ""
-    """Who publishes, looks and puts its tokens in one step: where the steps between are not what it is about."""
-    finds_still_groups: bool = False
-    """Relay point 6 works. Off, to show that nothing but the faults of some systems needs it."""
+    quick: bool = False
+    """To publish, look and put tokens is one step: where the steps between are not what it is about."""
+    at_once: bool = False
+    """The jobs of a group are sent by several at the same time: which comes first is not said."""
+    overlaps: bool = False
+    """Something may happen after which jobs run twice or too early: a known limit. They end nevertheless."""
     decisions: Decisions = field(default=Decisions())
     contract: Contract = field(default=Contract())
 

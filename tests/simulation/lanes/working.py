@@ -1,22 +1,16 @@
-"""The worker and its deliveries: receive, ask whose turn it is, run, settle, ack; drain."""
+"""The worker and its deliveries: receive, run, ack; drain."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import assert_never
 
-from jq_actors.job import JobId
-from jq_actors.protocol import RowView, Verdict, may_settle
-from jq_actors.turns import Leave, Park, Start, Wait
-from tests.simulation.state import Ending, Lease, Status
+from tests.simulation.state import Status
 
-from .changes import forget_dead, with_job, with_lane, with_serving, with_worker
-from .rows import granted, owner_of, parked, settled, taken_from_owner
+from .changes import with_job, with_lane, with_serving, with_worker
 from .serving import is_active
-from .state import NO_JOB, Hand, Phase, Serving, State, Worker
+from .state import Hand, Phase, Serving, State, Worker
 from .system import Step, System
-from .view import NOW, view_of
 from .world import disconnected, rebooted
 
 
@@ -28,75 +22,22 @@ def receive(system: System, state: State) -> Iterator[Step]:
             if worker.status is not Status.UP or serving.phase is not Phase.SERVING or serving.hand or not lane.ready:
                 continue
             if is_active(system, state, worker, serving.lane):
-                copy, *rest = lane.ready
+                job, *rest = lane.ready
                 received = with_lane(state, serving.lane, replace(lane, ready=tuple(rest)))
-                holding = replace(serving, hand=(Hand(copy.job, copy.dispatch),))
-                name = f"{worker.id} receives J{copy.job + 1}#{copy.dispatch}"
+                holding = replace(serving, hand=(Hand(job),))
+                name = f"{worker.id} receives J{job + 1}"
                 yield Step(name, with_serving(received, worker, serving, holding))
 
 
-def claim(system: System, state: State) -> Iterator[Step]:
-    """Judge, and see whose turn it is: one transaction, under the group's lock. To hold and to wait change nothing."""
+def start(system: System, state: State) -> Iterator[Step]:
+    """What is in hand runs: the lane alone gives the order."""
     for worker in state.workers:
-        if worker.status is Status.UP and worker.lease is Lease.LIVE:
+        if worker.status is Status.UP:
             for serving in dict.fromkeys(worker.servings):
-                if serving.phase is Phase.SERVING and serving.hand and serving.hand[0].running == NO_JOB:
-                    yield from _claimed(system, state, worker, serving, serving.hand[0])
-
-
-def _claimed(system: System, state: State, worker: Worker, serving: Serving, hand: Hand) -> Iterator[Step]:
-    if not system.rows:
-        running = replace(serving, hand=(replace(hand, running=hand.job),))
-        yield Step(f"{worker.id} starts J{hand.job + 1}", with_serving(state, worker, serving, running))
-        return
-    row = state.jobs[hand.job].row
-    assert row is not None
-    seen = RowView(row.state, row.dispatch, owner_of(state, row), grouped=True)
-    verdict = system.decisions.judge(seen, hand.dispatch, NOW, promised=True)
-    name = f"{worker.id} claims J{hand.job + 1}#{hand.dispatch}: {verdict.value}"
-    match verdict:
-        case Verdict.HOLD:
-            return
-        case Verdict.DROP_FINAL | Verdict.DROP_STALE:
-            yield Step(name, with_serving(state, worker, serving, _ended(serving)))
-        case Verdict.TURN:
-            yield from _in_turn(system, state, worker, serving, name)
-        case Verdict.TAKE_OVER:
-            taken = taken_from_owner(state, hand.job)
-            yield from _in_turn(system, taken, worker, serving, name)
-        case Verdict.GRANT:
-            yield Step(name, _started(state, worker, serving, hand.job))
-        case Verdict.ADOPT | Verdict.PARK | Verdict.LEAVE:
-            raise AssertionError(f"no verdict of this model: {verdict}")
-        case _:
-            assert_never(verdict)
-
-
-def _in_turn(system: System, state: State, worker: Worker, serving: Serving, name: str) -> Iterator[Step]:
-    (hand,), plan = serving.hand, system.lanes[serving.lane]
-    turn = system.decisions.turn_of(view_of(system, state, plan.group), JobId(str(hand.job)), plan.queue, NOW)
-    match turn:
-        case Start(member):
-            index = int(member.job_id)
-            instead = "" if index == hand.job else f", J{index + 1} instead"
-            yield Step(f"{name}, start{instead}", _started(state, worker, serving, index))
-        case Wait():
-            return
-        case Leave():
-            yield Step(f"{name}, leave", with_serving(state, worker, serving, replace(serving, phase=Phase.LEAVING)))
-        case Park():
-            marked = parked(state, hand.job) if system.contract.parked_is_marked else state
-            yield Step(f"{name}, park", with_serving(marked, worker, serving, _ended(serving)))
-        case _:
-            assert_never(turn)
-
-
-def _started(state: State, worker: Worker, serving: Serving, index: int) -> State:
-    after = granted(state, index, worker)
-    row = after.jobs[index].row
-    assert row is not None
-    running = replace(serving.hand[0], running=index, token=row.token)
-    return forget_dead(with_serving(after, worker, serving, replace(serving, hand=(running,))))
+                if serving.phase is Phase.SERVING and serving.hand and not serving.hand[0].running:
+                    running = replace(serving, hand=(replace(serving.hand[0], running=True),))
+                    name = f"{worker.id} starts J{serving.hand[0].job + 1}"
+                    yield Step(name, with_serving(state, worker, serving, running))
 
 
 def _ended(serving: Serving) -> Serving:
@@ -104,63 +45,27 @@ def _ended(serving: Serving) -> Serving:
 
 
 def end(system: System, state: State) -> Iterator[Step]:
-    """A run ends in every way that is left to it, and is settled."""
+    """A run ends in every way that is left to it."""
     for worker in state.workers:
         if worker.status is Status.STOPPED:
             continue
         for serving in dict.fromkeys(worker.servings):
             for hand in serving.hand:
-                if hand.running != NO_JOB:
+                if hand.running:
                     yield from _ends(system, state, worker, serving, hand)
         for hand in dict.fromkeys(worker.runs):
             yield from _ends(system, state, worker, None, hand)
 
 
 def _ends(system: System, state: State, worker: Worker, serving: Serving | None, hand: Hand) -> Iterator[Step]:
-    for (ending, is_long), kind in _ENDINGS.items():
-        budget = state.budget if kind is None else state.budget.spend(kind)
-        if budget is not None:
-            name = f"J{hand.running + 1} in {worker.id} ends: {ending}{', for long' if is_long else ''}"
-            yield _settled(system, replace(state, budget=budget), worker, serving, hand, ending, is_long, name)
+    name = f"J{hand.job + 1} in {worker.id}"
+    done = with_job(state, hand.job, replace(state.jobs[hand.job], done=True))
+    yield Step(f"{name} ends", _put_down(done, worker, serving, hand, None))
+    again = replace(hand, running=False)
+    if budget := state.budget.spend("retries"):
+        yield Step(f"{name} will be retried", _put_down(replace(state, budget=budget), worker, serving, hand, again))
     if worker.status is Status.DRAINING:
-        name = f"J{hand.running + 1} in {worker.id} is interrupted"
-        yield _settled(system, state, worker, serving, hand, Ending.INTERRUPTED, False, name)
-
-
-_ENDINGS = {
-    (Ending.SUCCEEDED, False): None,
-    (Ending.FAILED, False): "failures",
-    (Ending.RETRYING, False): "retries",
-    (Ending.RETRYING, True): "long_retries",
-    (Ending.UNHANDLED, False): "strangers",
-}
-"""What a run may end with, whether it waits for long, and what it takes from the budget."""
-
-
-def _settled(
-    system: System,
-    state: State,
-    worker: Worker,
-    serving: Serving | None,
-    hand: Hand,
-    ending: Ending,
-    is_long: bool,
-    name: str,
-) -> Step:
-    again = replace(hand, running=NO_JOB, token=0)
-    if not system.rows:
-        stays = ending in (Ending.RETRYING, Ending.INTERRUPTED)
-        after = state if stays else with_job(state, hand.running, replace(state.jobs[hand.running], done=True))
-        return Step(name, _put_down(after, worker, serving, hand, again if stays else None))
-    row = state.jobs[hand.running].row
-    assert row is not None
-    instead = hand.running != hand.job and system.contract.keeps_the_delivery_of_another
-    if not may_settle(row.state, row.token, hand.token):
-        return Step(f"{name}: refused", _put_down(state, worker, serving, hand, again if instead else None))
-    keeps_turn = ending is Ending.RETRYING and not is_long and not system.overtake and serving is not None
-    after = settled(system, state, hand, ending, is_long=is_long, keeps_turn=keeps_turn)
-    stays = instead or keeps_turn or ending is Ending.INTERRUPTED
-    return Step(name, _put_down(after, worker, serving, hand, again if stays else None))
+        yield Step(f"{name} is interrupted", _put_down(state, worker, serving, hand, again))
 
 
 def _put_down(state: State, worker: Worker, serving: Serving | None, hand: Hand, again: Hand | None) -> State:
@@ -173,10 +78,10 @@ def _put_down(state: State, worker: Worker, serving: Serving | None, hand: Hand,
 
 
 def drain(system: System, state: State) -> Iterator[Step]:
-    """SIGTERM: no more claims; when nothing runs, the connection is closed, and a new process starts."""
+    """SIGTERM: nothing more starts; when nothing runs, the connection is closed, and a new process starts."""
     for worker in state.workers:
         if worker.status is Status.UP and (budget := state.budget.spend("shutdowns")):
             draining = replace(with_worker(state, replace(worker, status=Status.DRAINING)), budget=budget)
             yield Step(f"{worker.id} is told to stop", draining)
-        if worker.status is Status.DRAINING and all(hand.running == NO_JOB for hand in worker.hands):
+        if worker.status is Status.DRAINING and not any(hand.running for hand in worker.hands):
             yield Step(f"{worker.id} has drained", rebooted(disconnected(state, worker), worker))

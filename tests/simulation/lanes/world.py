@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
 
-from tests.simulation.state import Lease, Status
+from tests.simulation.state import Status
 
 from .changes import (
     cancelled,
-    forget_dead,
-    lapsed,
     returned,
     with_ghosts,
     with_lane,
@@ -19,7 +17,7 @@ from .changes import (
     with_tokens,
     with_worker,
 )
-from .state import NO_JOB, Copy, Ghost, Hand, Held, Lane, Phase, Serving, State, Token, Worker
+from .state import Ghost, Hand, Held, Lane, Phase, Serving, State, Token, Worker
 from .system import Step, System
 
 # -- time -------------------------------------------------------------------------------------------------
@@ -38,24 +36,6 @@ def broker_notices(system: System, state: State) -> Iterator[Step]:
         if ghost.unacked and state.lanes[ghost.lane].ready and (budget := state.budget.spend("reorders")):
             behind = returned(after, ghost.lane, *ghost.unacked, behind=True)
             yield Step(f"{name}, what it had comes behind the others", replace(behind, budget=budget), True)
-
-
-def lease_ends(system: System, state: State) -> Iterator[Step]:
-    """The lease of a worker that is dead or stopped runs out."""
-    for worker in state.workers:
-        if worker.status is Status.STOPPED and worker.lease is Lease.LIVE:
-            yield Step(f"the lease of {worker.id} runs out while it is stopped", with_worker(state, lapsed(worker)))
-    for index, (worker_id, lease) in enumerate(state.dead):
-        if lease is Lease.LIVE:
-            dead = (*state.dead[:index], (worker_id, Lease.OVER), *state.dead[index + 1 :])
-            yield Step(f"the lease of {worker_id}, dead, runs out", replace(state, dead=dead))
-
-
-def heartbeat(system: System, state: State) -> Iterator[Step]:
-    """A worker renews a lease that had run out."""
-    for worker in state.workers:
-        if worker.status is not Status.STOPPED and worker.lease is Lease.OVER:
-            yield Step(f"{worker.id} renews its lease", with_worker(state, replace(worker, lease=Lease.LIVE)))
 
 
 def broker_misses_heartbeats(system: System, state: State) -> Iterator[Step]:
@@ -97,9 +77,8 @@ def crash(system: System, state: State) -> Iterator[Step]:
     """kill -9; a new process takes its place at once: that it starts later is the same as that it does nothing."""
     for worker in _victims(system, state):
         if (worker.servings or worker.runs) and (budget := state.budget.spend("crashes")):
-            dead = (*state.dead, (worker.id, worker.lease))
-            after = replace(disconnected(state, worker), budget=budget, dead=dead if system.rows else ())
-            yield Step(f"{worker.id} crashes", rebooted(forget_dead(after), worker), True)
+            after = replace(disconnected(state, worker), budget=budget)
+            yield Step(f"{worker.id} crashes", rebooted(after, worker), True)
 
 
 def cut(system: System, state: State) -> Iterator[Step]:
@@ -137,15 +116,6 @@ def resume(system: System, state: State) -> Iterator[Step]:
             yield Step(f"{worker.id} goes on", with_worker(state, replace(worker, status=Status.UP)), True)
 
 
-def wipe(system: System, state: State) -> Iterator[Step]:
-    """The broker comes back without a single queue."""
-    if any(lane.exists for lane in state.lanes) and (budget := state.budget.spend("wipes")):
-        after = replace(state, lanes=tuple(Lane() for _ in state.lanes), lobby=(), ghosts=(), budget=budget)
-        for worker in state.workers:
-            after = with_worker(after, replace(worker, servings=(), runs=_runs_on(worker)))
-        yield Step("the broker is wiped", after, True)
-
-
 def duplicate(system: System, state: State) -> Iterator[Step]:
     """A second copy of what a lane has, behind all others; a token that nobody needs."""
     for index, lane in enumerate(state.lanes):
@@ -153,11 +123,11 @@ def duplicate(system: System, state: State) -> Iterator[Step]:
             more = replace(with_tokens(state, Token(index)), budget=budget)
             yield Step(f"there is one more token of L{index + 1}", more, True)
         hands = [s.hand[0] for worker in state.workers for s in worker.servings if s.lane == index and s.hand]
-        unacked = [Copy(hand.job, hand.dispatch) for hand in hands if not hand.lost]
-        for copy in dict.fromkeys((*lane.ready, *unacked)) if lane.exists else ():
+        unacked = [hand.job for hand in hands if not hand.lost]
+        for job in dict.fromkeys((*lane.ready, *unacked)) if lane.exists else ():
             if budget := state.budget.spend("duplicates"):
-                twice = with_lane(state, index, replace(lane, ready=(*lane.ready, copy)))
-                yield Step(f"J{copy.job + 1}#{copy.dispatch} is duplicated", replace(twice, budget=budget), True)
+                twice = with_lane(state, index, replace(lane, ready=(*lane.ready, job)))
+                yield Step(f"J{job + 1} is duplicated", replace(twice, budget=budget), True)
 
 
 def disconnected(state: State, worker: Worker) -> State:
@@ -165,10 +135,10 @@ def disconnected(state: State, worker: Worker) -> State:
     tokens = [Token(serving.lane, True) for serving in worker.servings if serving.token is Held.UNACKED]
     ghosts = []
     for serving in worker.servings:
-        consuming = serving.phase in (Phase.SERVING, Phase.LEAVING, Phase.SHIELDED)
+        consuming = serving.phase in (Phase.SERVING, Phase.SHIELDED)
         if consuming:
             state = _with_ghost_consumer(state, serving, worker)
-        unacked = tuple(Copy(hand.job, hand.dispatch) for hand in serving.hand if not hand.lost)
+        unacked = tuple(hand.job for hand in serving.hand if not hand.lost)
         if consuming or unacked:
             ghosts.append(Ghost(serving.lane, worker.id, consuming, unacked))
     after = with_tokens(with_ghosts(state, *ghosts), *tokens)
@@ -177,7 +147,7 @@ def disconnected(state: State, worker: Worker) -> State:
 
 def rebooted(state: State, worker: Worker) -> State:
     """A new worker takes the place of one that is no more; of the old ids, it has one that is nowhere any more."""
-    used = {worker_id for worker_id, _ in state.dead} | {ghost.worker_id for ghost in state.ghosts}
+    used = {ghost.worker_id for ghost in state.ghosts}
     boot = next(boot for boot in count(1) if f"{worker.letter}{boot}" not in used)
     return with_worker(state, Worker(worker.letter, boot))
 
@@ -195,7 +165,7 @@ def _gone(worker_id: str) -> str:
 
 def _runs_on(worker: Worker) -> tuple[Hand, ...]:
     hands = (*worker.runs, *(hand for serving in worker.servings for hand in serving.hand))
-    return tuple(sorted(replace(hand, lost=True) for hand in hands if hand.running != NO_JOB))
+    return tuple(sorted(replace(hand, lost=True) for hand in hands if hand.running))
 
 
 def _victims(system: System, state: State) -> Iterator[Worker]:
