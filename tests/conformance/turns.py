@@ -76,7 +76,9 @@ async def runs(
     chain: Chain | None = None,
 ) -> Settled:
     """Run ``job`` to its end, by a delivery of the dispatch that counts now."""
-    found = await store.get(job.id)
-    assert found is not None
-    request = asks(job, dispatch=found.dispatch if dispatch is None else dispatch)
+    if dispatch is None:
+        found = await store.get(job.id)
+        assert found is not None
+        dispatch = found.dispatch
+    request = asks(job, dispatch=dispatch)
     return await ends(store, request, await store.claim(request), outcome, chain=chain)
