@@ -191,7 +191,8 @@ class JobTakenOver(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobParked(Event):
-    """A job of a group waits in its row for another one that does not come by the same lane."""
+    """A job of a group that came by itself, from another producer or after a delay, waits for its turn elsewhere: in
+    its row, or without persistence in its lane."""
 
     job_id: JobId
     group: str
@@ -231,7 +232,7 @@ class GroupCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobsReleased(Event):
-    """Parked jobs were queued: what they waited for is over."""
+    """Jobs that waited in their groups were queued: what they waited for is over."""
 
     count: int
     level = logging.DEBUG
@@ -261,7 +262,7 @@ class LaneOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class LaneClosed(Event):
-    """This worker serves a lane no more. ``why``: ``drained``, ``handed over``, ``left``, ``given back``, ``lost``."""
+    """This worker serves a lane no more. ``why``: ``drained``, ``handed over``, ``given back``, ``lost``."""
 
     queue: str
     key: str

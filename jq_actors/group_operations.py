@@ -1,6 +1,6 @@
 """What an operator does to groups: `jobs.pause`, `jobs.resume`, `jobs.group`, `jobs.groups`.
 
-All of it reads and writes rows; the broker is only told which lanes to serve again.
+All of it reads and writes rows. What may start again is published like any queued job.
 """
 
 from __future__ import annotations

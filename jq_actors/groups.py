@@ -1,7 +1,7 @@
-"""Groups: jobs that run in order. What a rule says of one, and the lane that carries its jobs.
+"""Groups: jobs that run in order. What a rule says of one, and without persistence the lane that carries its jobs.
 
-A group is known by its name alone. Its jobs may be in several queues; each queue has a lane of its own for it, and the
-rows keep the order over all of them. Without persistence each lane keeps its own order, and that is all.
+A group is known by its name alone, and its jobs may be in several queues. The rows keep the order over all of them
+(`turns`). Without persistence each queue has a lane for the group, which keeps its own order, and that is all.
 """
 
 from __future__ import annotations
@@ -51,11 +51,12 @@ class GroupRule:
     overtake: bool = False
     """Whether those behind it may pass a job that waits for its retry."""
     weight: int = 1
-    """Its share: a lane is served for ``quantum`` · ``weight`` jobs before others have their turn."""
+    """Its share: its turn lasts for ``quantum`` · ``weight`` jobs, or that much longer."""
     max_size: int | None = None
     """Most jobs of a group that may wait; a sending beyond is refused."""
     partitions: int | None = None
-    """Not a lane for each group, but so many for all of them."""
+    """Without persistence: not a lane for each group, but so many for all of them. With it there are no lanes, and this
+    means nothing."""
     gap_timeout: timedelta | None = None
     """How long a numbered group waits for a number that has not come; ``None``: for ever."""
     on_gap: OnGap = OnGap.CONTINUE
@@ -86,7 +87,7 @@ class GroupRules:
         return _rule_of(self.rules, group)
 
     def lane_of(self, queue: str, group: str) -> Lane:
-        """The lane that carries the jobs of ``group`` in ``queue``."""
+        """The lane that carries the jobs of ``group`` in ``queue``, without persistence."""
         rule = self.rule_of(group)
         if rule.partitions is None:
             return Lane(queue, group, seats=rule.concurrency, weight=rule.weight)

@@ -99,8 +99,8 @@ class Intake:
         self._offer(_InHand(delivery, command, slots, self._clock.monotonic()))
 
     def waiting(self) -> dict[str, int]:
-        """How many deliveries of each queue are here and not claimed; those that came by lanes are not of the queue."""
-        return dict(Counter(in_hand.delivery.queue for in_hand in self._unclaimed() if in_hand.delivery.lane is None))
+        """How many deliveries of each queue are here and not claimed."""
+        return dict(Counter(in_hand.delivery.queue for in_hand in self._unclaimed()))
 
     def return_waiting(self, older_than: float, give_back: GiveBack) -> None:
         """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.

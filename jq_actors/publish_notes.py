@@ -77,7 +77,7 @@ class PublishNotes:
             while self._published:
                 some, self._published = self._published[:MOST], self._published[MOST:]
                 await self._mark(some)
-                # In a lane of this process a job is as mortal as the process: its row has to say so soon.
+                # In a queue of this process a job is as mortal as the process: its row has to say so soon.
                 if not (self._published or self._lane_owner or self._is_ending):
                     await self._bell.wait(PAUSE)
         finally:
@@ -106,7 +106,7 @@ class PublishNotes:
     async def _guarded(self, write: Coroutine[Any, Any, None]) -> None:
         try:
             await write
-        except (StoreError, RuntimeStateError) as error:  # the latter: the worker has left whose lane it was
+        except (StoreError, RuntimeStateError) as error:  # the latter: the worker has left whose memory it was
             self._events.emit(MarkLost(str(error)))
 
 

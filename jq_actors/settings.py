@@ -107,7 +107,7 @@ class BrokerConfig(Settings):
     """Where jobs travel."""
 
     url: Annotated[str, AfterValidator(_check_broker_url)] = "embedded://"
-    """``embedded://`` (lanes in this process, fed from the jobs table: one machine, no server), or RabbitMQ
+    """``embedded://`` (queues in this process, fed from the jobs table: one machine, no server), or RabbitMQ
     as ``amqp://user:password@host:5672/vhost`` or ``amqps://``. Default ``embedded://``."""
     namespace: Annotated[str, AfterValidator(_check_namespace)] = "jq"
     """First part of the name of each queue of ours on the broker (``jq.mail``), so that several applications

@@ -115,7 +115,7 @@ class Relay:
                     look.next_at = 0.0
 
     def wake(self) -> None:
-        """Look for due and unpublished rows at once: a row was stored, or a full lane has room again."""
+        """Look for due and unpublished rows at once: a row was stored, or a full queue has room again."""
         self._is_woken = True
         self._bell.ring()
 

@@ -23,11 +23,11 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Fairness:
-    """How long a worker serves a lane while others wait."""
+    """How long the turn of a group lasts, with rows and without. Without rows, a lane's turn is its group's."""
 
     quantum: int = 50
-    """Jobs, times the lane's weight."""
+    """Jobs, times the group's weight."""
     time_slice: timedelta = timedelta(seconds=1)
     """The same, for jobs that take long."""
     idle: timedelta = timedelta(seconds=60)
-    """A lane that had no work for so long is deleted."""
+    """A lane that had no work for so long is deleted, without persistence."""

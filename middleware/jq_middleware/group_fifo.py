@@ -30,7 +30,7 @@ class GroupFifo(JobMiddleware):
         mapping with the fields of `jq_actors.groups.GroupRule`. A group that none fits is a plain FIFO.
       quantum: how many jobs of a group run, times its weight, before others have their turn.
       time_slice: the same in time, for jobs that take long. At least 100 ms.
-      idle: how long a group's queue on the broker stays without work. At least 100 ms.
+      idle: without persistence, how long a group's queue on the broker stays without work. At least 100 ms.
     """
 
     group_rules: GroupRules

@@ -52,7 +52,8 @@ def diary() -> Diary:
 
 @pytest.fixture
 def grouped(place: Place) -> Iterator[Application]:
-    with running(with_groups(place, {"match": "pair-*", "concurrency": 2})) as application:
+    rules = {"match": "pair-*", "concurrency": 2}, {"match": "part-*", "partitions": 2}
+    with running(with_groups(place, *rules)) as application:
         yield application
 
 
@@ -106,6 +107,22 @@ def test_jobs_that_were_sent_before_a_worker_came_run_in_order(grouped: Applicat
     with grouped.worker():
         grouped.wait(lambda: diary.count == 110, "all 110 jobs")
     assert (diary.ended["late"], diary.most["late"]) == (list(range(110)), 1)
+
+
+def test_partitions_are_accepted_with_rows_too_and_change_no_promise(grouped: Application, diary: Diary) -> None:
+    """Without rows five groups share two lanes; with rows there are none."""
+
+    @actor(group="part-{group}")
+    async def step(group: int, number: int) -> None:
+        diary.begin(f"{group}")
+        await asyncio.sleep(0)
+        diary.end(f"{group}", number)
+
+    step.send_many([((group, number), {}) for number in range(10) for group in range(5)])
+    with grouped.worker():
+        grouped.wait(lambda: diary.count == 50, "all 50 jobs")
+    assert dict(diary.ended) == {f"{group}": list(range(10)) for group in range(5)}
+    assert set(diary.most.values()) == {1}
 
 
 def test_a_job_that_has_to_run_again_keeps_its_place(grouped: Application, diary: Diary) -> None:
