@@ -47,11 +47,12 @@ def test_a_deleted_queue_is_consumed_again_and_what_was_in_it_runs(make_site: Ma
 def test_a_queue_deleted_while_nobody_sends_is_there_again_for_the_next_sending(site: Site) -> None:
     with site.sending() as sending:
         sending.actors.counts.send(0)
+        eventually_sync(lambda: site.ready() == 1, 20, "the first job to be in its queue")
         site.server.delete_queue(site.name())
         command = sending.actors.counts.send(1)
 
+        eventually_sync(lambda: site.rows.jobs()[command.job_id].published, 20, "the second job to be published")
         assert site.server.depth(site.name()) == (1, 0)
-        assert site.rows.jobs()[command.job_id].published
 
 
 def test_one_queue_of_100_with_wrong_arguments(make_site: MakeSite) -> None:

@@ -86,6 +86,7 @@ def test_a_job_that_kills_its_process_fails_and_its_neighbours_are_not_charged(s
     with site.sending() as sending:
         actors = sending.actors
         poison = actors.kills_its_process.send(0).job_id
+        eventually_sync(lambda: site.ready() == 1, 20, "it to be first in its queue, which its sending makes")
         # One thread: these wait behind it in the process's hands, and are never claimed while it lives.
         neighbours = {command.job_id for command in actors.sleeps_in_thread.send_many(numbered(range(1, 41), 0.0))}
         with site.workers(1, threads=1) as supervisor:
