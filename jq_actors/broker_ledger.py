@@ -45,7 +45,7 @@ class BrokerLedger:
     In a group what has to run again keeps its place: its delivery stays in hand meanwhile, and with it its lane.
     """
 
-    chains = False
+    has_rows = False
 
     def __init__(self, publish: Publish, rules: GroupRules, clock: Clock, events: Events) -> None:
         self._publish, self._rules, self._clock, self._events = publish, rules, clock, events
@@ -58,7 +58,7 @@ class BrokerLedger:
         """The machine's time."""
         return self._clock.wall()
 
-    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
         """Granted: the broker gives a message to one worker at a time; but for copies of what this one runs, or ran."""
         copy = _copy_of(delivery, command)
         if delivery.redelivered and copy in self._running:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from .bridge import Bridge, Crossing
 from .clock import Clock
@@ -35,6 +35,7 @@ from .groups import GroupRules
 from .ledger import Claimed, Ledger, Turn, bury
 from .outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
 from .protocol import Verdict, state_after
+from .slot import Slot
 from .store.records import Chain, Claim, NextJob
 from .transport.port import Delivery
 from .turns import may_chain
@@ -45,33 +46,6 @@ if TYPE_CHECKING:
 LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
 """A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
-
-
-class Slot(Protocol):
-    """A place to run in, as the one who gives it to a delivery shows it."""
-
-    @property
-    def name(self) -> str:
-        """What fits there is known by it (`JobStore.fits`)."""
-        ...
-
-    @property
-    def others_wait(self) -> bool:
-        """Whether other deliveries wait for it."""
-        ...
-
-    @property
-    def is_open(self) -> bool:
-        """Whether a job may still start there."""
-        ...
-
-    def hold(self, time: timedelta) -> bool:
-        """Do not run now: offer the delivery again after that time. Whether this is the first time."""
-        ...
-
-    def free(self) -> None:
-        """It is not needed any more. A second call does nothing."""
-        ...
 
 
 class Executor:
@@ -133,7 +107,7 @@ class Executor:
     async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> Claimed | None:
         run_token = self._clock.random_bits(63)
         try:
-            claim = await self._ledger.claim(delivery, command, run_token)
+            claim = await self._ledger.claim(delivery, command, run_token, slot.name)
         except StoreUnavailableError:  # closed; as long as it is open, the store itself waits for its database
             slot.hold(LOOK_AGAIN_AT_MOST)
             return None
@@ -154,6 +128,10 @@ class Executor:
     def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, slot: Slot) -> None:
         """What becomes of a delivery that is not run."""
         match claim.verdict:
+            case Verdict.HOLD if self._ledger.has_rows and not slot.may_hold:
+                # Its row brings the job back, should its worker be lost; until then the copy fills the prefetch.
+                delivery.ack()
+                self._events.emit(DeliveryDropped(command.job_id, delivery.queue, "runs_elsewhere"))
             case Verdict.HOLD:
                 again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
                 if slot.hold(again):  # told once, not at each look
@@ -188,7 +166,7 @@ class Executor:
     def _chain(self, claimed: Claimed, slot: Slot) -> Chain | None:
         """The wish that the group's next job follows here; ``None``: its turn is over."""
         group, turn = claimed.claim.group, claimed.turn
-        if group is None or not self._ledger.chains or not turn.is_safe or not slot.is_open or self._is_stopping:
+        if group is None or not self._ledger.has_rows or not turn.is_safe or not slot.is_open or self._is_stopping:
             return None
         seconds, weight = self._clock.monotonic() - turn.since, self._rules.rule_of(group).weight
         goes_on = may_chain(turn.done, seconds, self._rules.fairness, weight, others_wait=slot.others_wait)

@@ -1,15 +1,10 @@
-"""The deliveries in this process's hands: which of them run now, which wait for a slot, which are held.
-
-A slot is a coroutine's place in its queue's ``concurrency``, or one of Dramatiq's worker threads. A delivery is claimed
-only when it has a slot, so that a job that merely waits here is charged nothing when the process dies (A18).
-"""
+"""The deliveries in this process's hands: which of them are claimed now, which wait for a slot, which are held."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +14,7 @@ from .errors import DecodeError
 from .events import Events, TaskFailed
 from .executor import Executor
 from .outcome import failure_of
+from .slots import InHand, Slots
 from .transport.port import Delivery
 
 if TYPE_CHECKING:
@@ -41,25 +37,6 @@ def coroutines_of(queue: str) -> str:
     return f"coroutines:{queue}"
 
 
-@dataclass(slots=True, eq=False)
-class _Slots:
-    """Free places, and the deliveries that wait for one, in the order in which they came."""
-
-    name: str
-    free: int
-    waiting: deque[_InHand] = field(default_factory=deque)
-
-
-@dataclass(slots=True, eq=False)
-class _InHand:
-    delivery: Delivery
-    command: JobCommand[Any]
-    slots: _Slots
-    since: float
-    has_slot: bool = False
-    was_held: bool = False
-
-
 class Intake:
     """Takes deliveries from the transport and gives them to the executor as slots get free; on the I/O loop."""
 
@@ -73,9 +50,9 @@ class Intake:
     ) -> None:
         self._executor, self._actors = executor, actors
         self._clock, self._events = clock, events
-        self._threads = _Slots(THREADS, threads)
-        self._coroutines: dict[str, _Slots] = {}
-        self._held: dict[_InHand, asyncio.TimerHandle] = {}
+        self._threads = Slots(THREADS, threads)
+        self._coroutines: dict[str, Slots] = {}
+        self._held: dict[InHand, asyncio.TimerHandle] = {}
         self._lives: set[asyncio.Task[None]] = set()
         self._open = True
         self._idle = asyncio.Event()
@@ -83,7 +60,7 @@ class Intake:
 
     def serve(self, queue: str, concurrency: int) -> None:
         """Take deliveries of ``queue``, with at most ``concurrency`` coroutines of it at once."""
-        self._coroutines[queue] = _Slots(coroutines_of(queue), concurrency)
+        self._coroutines[queue] = Slots(coroutines_of(queue), concurrency)
 
     def deliver(self, delivery: Delivery) -> None:
         """A delivery has come. Its job starts now, or when a slot gets free."""
@@ -96,7 +73,7 @@ class Intake:
             return
         actor = self._actors.get(command.actor_name)
         slots = self._coroutines[delivery.queue] if actor is None or actor.is_async else self._threads
-        self._offer(_InHand(delivery, command, slots, self._clock.monotonic()))
+        self._offer(InHand(delivery, command, slots, self._clock.monotonic()))
 
     def waiting(self) -> dict[str, int]:
         """How many deliveries of each queue are here and not claimed."""
@@ -116,7 +93,7 @@ class Intake:
                 slots.waiting.remove(in_hand)
                 give_back(in_hand.delivery, in_hand.command)
         for in_hand in [in_hand for in_hand in self._held if in_hand.since <= limit]:
-            self._held.pop(in_hand).cancel()
+            self._take_held(in_hand)
             give_back(in_hand.delivery, in_hand.command)
 
     def close(self) -> None:
@@ -125,10 +102,9 @@ class Intake:
         for slots in self._all_slots():
             while slots.waiting:
                 slots.waiting.popleft().delivery.requeue()
-        for in_hand, timer in self._held.items():
-            timer.cancel()
+        for in_hand in tuple(self._held):
+            self._take_held(in_hand)
             in_hand.delivery.requeue()
-        self._held.clear()
 
     async def idle(self, timeout: float) -> bool:
         """Whether nothing is in progress, waiting up to ``timeout`` seconds for it."""
@@ -154,31 +130,24 @@ class Intake:
         """How many deliveries are here, in progress or not."""
         return self.busy + len(self._unclaimed())
 
-    def _unclaimed(self) -> list[_InHand]:
+    def _unclaimed(self) -> list[InHand]:
         waiting = [in_hand for slots in self._all_slots() for in_hand in slots.waiting]
         return [in_hand for in_hand in (*self._held, *waiting) if in_hand.delivery.is_open]
 
-    def _all_slots(self) -> list[_Slots]:
+    def _all_slots(self) -> list[Slots]:
         return [self._threads, *self._coroutines.values()]
 
     def _forget_lost(self) -> None:
         for slots in self._all_slots():
             slots.waiting = deque(in_hand for in_hand in slots.waiting if in_hand.delivery.is_open)
         for in_hand in [in_hand for in_hand in self._held if not in_hand.delivery.is_open]:
-            self._held.pop(in_hand).cancel()
+            self._take_held(in_hand)
 
-    def _offer(self, in_hand: _InHand) -> None:
+    def _offer(self, in_hand: InHand) -> None:
         if not in_hand.delivery.is_open:
             return  # lost with its connection: the broker delivers it again, to anybody, and that copy counts
-        if in_hand.slots.free > 0:
-            self._start(in_hand)
-        else:
-            in_hand.slots.waiting.append(in_hand)
-
-    def _start(self, in_hand: _InHand) -> None:
-        in_hand.slots.free -= 1
-        in_hand.has_slot = True
-        self._lead(self._live(in_hand))
+        if in_hand.slots.take(in_hand):
+            self._lead(self._live(in_hand))
 
     def _lead(self, life: Coroutine[Any, Any, None]) -> None:
         self._idle.clear()
@@ -186,7 +155,7 @@ class Intake:
         self._lives.add(task)
         task.add_done_callback(self._ended)
 
-    async def _live(self, in_hand: _InHand) -> None:
+    async def _live(self, in_hand: InHand) -> None:
         slot = _Slot(self, in_hand)
         try:
             await self._executor.live(in_hand.delivery, in_hand.command, slot)
@@ -211,20 +180,12 @@ class Intake:
         if not self._lives:
             self._idle.set()
 
-    def free(self, in_hand: _InHand) -> None:
+    def free(self, in_hand: InHand) -> None:
         """Its slot is for others."""
-        if not in_hand.has_slot:
-            return
-        in_hand.has_slot = False
-        slots = in_hand.slots
-        slots.free += 1
-        while slots.waiting:
-            waiting = slots.waiting.popleft()
-            if waiting.delivery.is_open:
-                self._start(waiting)
-                return
+        for following in in_hand.slots.leave(in_hand):
+            self._lead(self._live(following))
 
-    def hold(self, in_hand: _InHand, time: timedelta) -> bool:
+    def hold(self, in_hand: InHand, time: timedelta) -> bool:
         """Offer it again after that time; whether this is the first time."""
         if not in_hand.delivery.is_open:
             return False  # acked early, or lost: it is not ours to offer or to give back
@@ -232,19 +193,24 @@ class Intake:
             in_hand.delivery.requeue()
             return False
         loop = asyncio.get_running_loop()
+        in_hand.slots.held += 1
         self._held[in_hand] = loop.call_later(time.total_seconds(), self._look_again, in_hand)
         is_first, in_hand.was_held = not in_hand.was_held, True
         return is_first
 
-    def _look_again(self, in_hand: _InHand) -> None:
-        if self._held.pop(in_hand, None) is not None:
-            self._offer(in_hand)
+    def _look_again(self, in_hand: InHand) -> None:
+        self._take_held(in_hand)
+        self._offer(in_hand)
+
+    def _take_held(self, in_hand: InHand) -> None:
+        self._held.pop(in_hand).cancel()
+        in_hand.slots.held -= 1
 
 
 class _Slot:
     """The slot of one delivery, as the executor sees it."""
 
-    def __init__(self, intake: Intake, in_hand: _InHand) -> None:
+    def __init__(self, intake: Intake, in_hand: InHand) -> None:
         self._intake, self._in_hand = intake, in_hand
 
     @property
@@ -256,6 +222,11 @@ class _Slot:
     def others_wait(self) -> bool:
         """See `Slot`."""
         return bool(self._in_hand.slots.waiting)
+
+    @property
+    def may_hold(self) -> bool:
+        """See `Slot`."""
+        return self._in_hand.slots.may_hold
 
     @property
     def is_open(self) -> bool:

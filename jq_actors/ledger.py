@@ -99,16 +99,16 @@ class Ledger(Protocol):
     """Makes deliveries attempts, and outcomes durable."""
 
     @property
-    def chains(self) -> bool:
-        """Whether it can let a group's next job follow in the same slot."""
+    def has_rows(self) -> bool:
+        """Whether rows lead the jobs, which can do without a delivery."""
         ...
 
     def now(self) -> datetime:
         """The time that is written."""
         ...
 
-    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
-        """Decide over a delivery."""
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
+        """Decide over a delivery, whose job would run in ``slot``."""
         ...
 
     async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
@@ -135,7 +135,7 @@ class Ledger(Protocol):
 class RowLedger:
     """With persistence: rows are the truth, deliveries only carry the news."""
 
-    chains = True
+    has_rows = True
 
     def __init__(self, store: JobStore, events: Events) -> None:
         self._store, self._events = store, events
@@ -148,12 +148,18 @@ class RowLedger:
         """Database time."""
         return self._store.now()
 
-    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int) -> Claim:
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
         """The row's compare-and-set."""
         now = self._store.now()
         adopt = None if command.promised else new_row(command, delivery.queue, now)
         request = ClaimRequest(
-            command.job_id, delivery.dispatch, run_token, command.promised, adopt, delivery.redelivered
+            command.job_id,
+            delivery.dispatch,
+            run_token,
+            command.promised,
+            adopt,
+            delivery.redelivered,
+            slot,
         )
         self._alive[run_token] = None  # before it may be granted: no other copy must take it for forgotten
         claim = None
@@ -236,8 +242,9 @@ class RowLedger:
             outcome,
             claimed.started_at,
             claimed.ended_at or self._store.now(),
-            # A delivery in hand is the broker's copy of its own job alone.
-            republish=isinstance(outcome, Interrupted) and (claimed.turn.acked or not claimed.is_own),
+            # A delivery in hand is the broker's copy of its own job alone. Of one that was lost, the copy may have been
+            # dropped by who saw that the job ran here.
+            republish=isinstance(outcome, Interrupted) and not (claimed.is_own and claimed.turn.delivery.is_open),
             group=claimed.claim.group,
             chain=chain,
         )

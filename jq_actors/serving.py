@@ -16,6 +16,7 @@ from .dispatcher import Dispatcher
 from .errors import StoreUnavailableError
 from .events import DrainFinished, DrainStarted, JobsReleased, RuntimeStarted, TaskFailed
 from .executor import Executor
+from .garbage import collect_less_often
 from .handoff import Handoff
 from .intake import THREADS, Intake, coroutines_of
 from .ledger import Ledger, RowLedger
@@ -74,6 +75,7 @@ class Serving:
 
     async def start(self, queues: Sequence[str]) -> None:
         """Start everything; jobs of ``queues`` come as soon as broker and database are there. Never waits for them."""
+        collect_less_often()
         await self._runtime.sender.connect()
         for queue in queues:
             self.add_queue(queue)

@@ -24,6 +24,7 @@ from .group_rows import GroupRows, LockedGroups
 from .group_turns import GroupTurns, next_job
 from .inserts import Inserts
 from .judging import COME_AGAIN, Claimed, ToDo, first_of_each
+from .lines import Executes
 from .losses import run_columns
 from .records import Claim, ClaimRequest, Leases
 from .tables import BIGINT, JOB_ID, Tables
@@ -60,13 +61,13 @@ class Claims:
         self._granted_statement = _granted(tables, dialect)
 
     async def write_plain(
-        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
+        self, line: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
     ) -> None:
         """Grant those of ``requests`` that one statement grants, which is committed by itself.
 
         Of the others nobody knows yet what becomes of them: see `write`.
         """
-        await self._grant(connection, requests, now, claimed)
+        await self._grant(line, requests, now, claimed)
 
     async def write(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, *, again: bool
@@ -109,7 +110,7 @@ class Claims:
             claimed.grant(row, instead)
 
     async def _grant(
-        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
+        self, connection: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
     ) -> None:
         # Two workers that claim the same jobs lock them in the same order, and so without a deadlock.
         ordered = sorted(first_of_each(requests), key=lambda request: request.job_id)

@@ -28,7 +28,9 @@ class Commits:
         """See `Claims.write`. Raises as `Database.write` does."""
         plain = Claimed()
         if self._database.dialect.nests_writes and not again:
-            again = not await self._database.try_alone(lambda c: self._claims.write_plain(c, requests, now, plain))
+            again = not await self._database.try_alone(
+                "claim", lambda line: self._claims.write_plain(line, requests, now, plain)
+            )
         rest = plain.unanswered(requests)
         if not rest:
             return plain
@@ -43,7 +45,7 @@ class Commits:
         plain = SettledBatch()
         if self._database.dialect.nests_writes and not again:
             again = not await self._database.try_alone(
-                lambda c: self._settles.write_plain(c, settlements, now, lease, plain)
+                "settle", lambda line: self._settles.write_plain(line, settlements, now, lease, plain)
             )
         rest = [settlement for settlement in settlements if settlement.run_token not in plain.written]
         if not rest:

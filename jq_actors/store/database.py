@@ -21,7 +21,7 @@ from jq_actors.urls import mask_url
 from .dialect import Fault
 from .dialects import dialect_of
 from .engines import Engines, make_engines
-from .insert_lines import InsertLine, insert_line
+from .lines import Line, NoAnswerError, make_line
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
@@ -49,7 +49,7 @@ class Database:
         self._pool_size = pool_size
         self._clock, self._events = clock, events
         self._engines: Engines | None = None
-        self._insert_line: InsertLine | None = None
+        self._lines: dict[str, Line] = {}
         self._making = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away_since: float | None = None
@@ -72,8 +72,10 @@ class Database:
         """
         return await self._in_own_task(self._write(work, deadline, urgent=True))
 
-    async def try_alone(self, work: Work[None]) -> bool:
+    async def try_alone(self, kind: str, work: Callable[[Line], Awaitable[None]]) -> bool:
         """Do ``work``, each statement of which is a transaction of its own; whether all of them are committed.
+
+        Statements of one ``kind`` wait for each other, and for no others.
 
         ``False``: the connection was lost, or another transaction was in the way. Some may be committed, whose answers
         are lost; nothing is repeated, and no loss is told: whoever calls does the rest, and finds what is done, by
@@ -83,7 +85,18 @@ class Database:
           StoreUnknownError: it does not work; some may be committed.
           StoreError: it refuses these values. Those of the statements before are committed.
         """
-        return await self._in_own_task(self._try_alone(work))
+        try:
+            await work(await self._line(kind))
+        except sa.exc.StatementError as error:
+            is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+            if not is_lost and self.dialect.fault_of(error) is not Fault.CONFLICT:
+                raise self._translated(error, committing=True) from error
+            return False
+        except (NoAnswerError, OSError, TimeoutError, sa.exc.TimeoutError):
+            return False
+        if self._ready:
+            self._back()
+        return True
 
     async def insert_alone(self, statement: sa.Insert, parameters: Mapping[str, Any]) -> bool:
         """Insert by ``statement``, each time the same, that is a transaction of its own; whether it is committed.
@@ -95,19 +108,20 @@ class Database:
           StoreUnavailableError: the database cannot be reached; nothing is written.
           StoreError: it refuses these values.
         """
-        engines = await self._connected(unready=False)
-        self._insert_line = self._insert_line or insert_line(engines.each_alone, statement)
+        line = await self._line("insert")
         try:
-            is_committed = await self._insert_line.insert(parameters, self.dialect.deadline)
+            await line.execute(statement, parameters)
+        except NoAnswerError:
+            return False
         except sa.exc.StatementError as error:
             if self.dialect.fault_of(error) is Fault.CONFLICT:
                 return False
             raise self._translated(error, committing=False) from error
         except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
             raise self._unavailable(str(error) or "no answer", committing=False) from error
-        if is_committed and self._ready:
+        if self._ready:
             self._back()
-        return is_committed
+        return True
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""
@@ -155,8 +169,8 @@ class Database:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        if self._insert_line is not None:
-            await self._insert_line.close()
+        for line in self._lines.values():
+            await line.close()
         if self._engines is not None:
             for engine in (self._engines.reader, self._engines.each_alone, self._engines.urgent):
                 await engine.dispose()
@@ -166,10 +180,17 @@ class Database:
         """Connections in use now."""
         engines = self._engines
         pools = [] if engines is None else [e.pool for e in (engines.reader, engines.each_alone, engines.urgent)]
-        kept = 0 if self._insert_line is None else self._insert_line.kept
+        kept = sum(line.kept for line in self._lines.values())
         return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool)) - kept
 
     # -- one transaction
+
+    async def _line(self, kind: str) -> Line:
+        engines = await self._connected(unready=False)
+        line = self._lines.get(kind)
+        if line is None:
+            line = self._lines[kind] = make_line(engines.each_alone, self.dialect.deadline)
+        return line
 
     async def _in_own_task(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)
@@ -198,22 +219,6 @@ class Database:
         raise StoreUnavailableError(
             f"{self.description}: rolled back {MAX_CONFLICTS} times because of other transactions."
         )
-
-    async def _try_alone(self, work: Work[None]) -> bool:
-        engines = await self._connected(unready=False)
-        try:
-            async with asyncio.timeout(self.dialect.deadline), engines.each_alone.connect() as connection:
-                await work(connection)
-        except sa.exc.StatementError as error:
-            is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-            if not is_lost and self.dialect.fault_of(error) is not Fault.CONFLICT:
-                raise self._translated(error, committing=True) from error
-            return False
-        except (OSError, TimeoutError, sa.exc.TimeoutError):
-            return False
-        if self._ready:
-            self._back()
-        return True
 
     async def _transact(self, engine: AsyncEngine, work: Work[T], deadline: float | None) -> T:
         progress = _Progress()

@@ -5,12 +5,11 @@ Nearly all settlements are written so. What it does not write, for whatever reas
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.job import JobId, JobState
 
@@ -18,6 +17,7 @@ from .dialect import Dialect, encode_rows
 from .group_chains import CHAIN_COLUMNS, chained_settlements
 from .group_rows import GRAIN, GroupPolicy
 from .group_turns import GroupTurns, TurnsGiven, next_job
+from .lines import Executes
 from .records import Dispatch, Settlement
 from .settle_rows import Row, changes, columns
 from .tables import Tables, UtcDateTime
@@ -42,7 +42,7 @@ class PlainSettles:
 
     async def write(
         self,
-        connection: AsyncConnection,
+        line: Executes,
         settlements: Sequence[Settlement],
         outcomes: Outcomes,
         now: datetime,
@@ -55,8 +55,8 @@ class PlainSettles:
         if all(settlement.group is None for settlement in settlements):
             keeps = any(payload is not None for _, payload in outcomes)
             batch = encode_rows([_given(row, payload, keeps=keeps) for row, payload in outcomes])
-            written = await connection.execute(self._alone[keeps], {"batch": batch, "now": now})
-            return set(written.scalars()), TurnsGiven()
+            written = await line.execute(self._alone[keeps], {"batch": batch, "now": now})
+            return {row.run_token for row in written}, TurnsGiven()
         rows = [
             {**_given(row, payload, keeps=True), **_chain(settlement)}
             for settlement, (row, payload) in zip(settlements, outcomes, strict=True)
@@ -65,7 +65,7 @@ class PlainSettles:
         parameters: dict[str, Any] = {"batch": encode_rows(rows), "groups": encode_rows(groups), **self._here()}
         parameters |= {"most": max(group["places"] for group in groups), "lease": lease}
         parameters |= {"now": now, "stale": now - GRAIN}
-        return _read((await connection.execute(self._in_groups, parameters)).all())
+        return _read(await line.execute(self._in_groups, parameters))
 
     def _groups(self, settlements: Sequence[Settlement]) -> list[Row]:
         names = {settlement.group for settlement in settlements if settlement.group is not None}
@@ -93,7 +93,7 @@ def _chain(settlement: Settlement) -> Row:
     return dict(zip(CHAIN_COLUMNS, (None, None) if chain is None else (chain.run_token, chain.slot), strict=True))
 
 
-def _read(rows: Sequence[sa.Row[Any]]) -> tuple[set[int], TurnsGiven]:
+def _read(rows: Iterable[Any]) -> tuple[set[int], TurnsGiven]:
     """The rows of the statement for groups: those settled, and those that were released after them."""
     written, given = set[int](), TurnsGiven()
     for row in rows:

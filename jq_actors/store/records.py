@@ -45,6 +45,8 @@ class ClaimRequest:
     """The row to make when there is none and none was promised; ``None`` when one was."""
     redelivered: bool = False
     """The broker delivered it before, to somebody: perhaps its worker died in the middle of a chain that it began."""
+    slot: str = ""
+    """Where it would run (`JobStore.fits`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from .grants import granted_columns
 from .group_failures import FailedJob, GroupFailures
 from .group_rows import GroupPolicy, GroupRows, LockedGroups
 from .group_turns import GroupTurns, Successor, TurnsGiven, next_job
+from .lines import Executes
 from .plain_settles import PlainSettles
 from .records import Dispatch, NextJob, Settled, Settlement
 from .settle_rows import Row, changes, columns, payload_row, settled_row
@@ -85,7 +86,7 @@ class Settles:
 
     async def write_plain(
         self,
-        connection: AsyncConnection,
+        line: Executes,
         settlements: Sequence[Settlement],
         now: datetime,
         lease: datetime,
@@ -99,7 +100,7 @@ class Settles:
         plain = [s for s in first_of_each(settlements).values() if not self._is_special(s)]
         if plain:
             outcomes = [(self._row(s), payload_row(s)) for s in plain]
-            written, given = await self._plain.write(connection, plain, outcomes, now, lease)
+            written, given = await self._plain.write(line, plain, outcomes, now, lease)
             batch.written |= written
             _note(batch, given)
 

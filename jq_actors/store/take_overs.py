@@ -69,11 +69,18 @@ class TakeOvers:
         claimed.of_groups += events
         names = {run.group for run in (*taken, *failed) if run.group is not None}
         given = await self._turns.give(connection, groups, now, names=names)
-        if given.count:
-            claimed.of_groups.append(JobsReleased(given.count))
-        await self._run(
-            connection, taken, {job_id: wanted[job_id][0].dispatch for job_id in asking}, asking, now, claimed
-        )
+        here = [run for run in taken if self._fits(run, asking[run.job_id])]
+        if elsewhere := given.count + len(taken) - len(here):
+            claimed.of_groups.append(JobsReleased(elsewhere))
+        dispatches = {job_id: wanted[job_id][0].dispatch for job_id in asking}
+        await self._run(connection, here, dispatches, asking, now, claimed)
+        # They travel again, when their turn has come, or to who can run them.
+        waits = {asking[run.job_id].run_token for run in taken} - claimed.answers.keys()
+        claimed.answers |= {token: Claim(Verdict.DROP_STALE) for token in waits}
+
+    def _fits(self, run: LostRun, request: ClaimRequest) -> bool:
+        """Whether it can run in the slot of the delivery: its own job can, another of the chain is looked at."""
+        return run.job_id == request.job_id or (run.queue, run.actor) in self._turns.fits.get(request.slot, ())
 
     async def _run(
         self,
@@ -96,10 +103,6 @@ class TakeOvers:
         for row in rows:
             is_own = asking[row.id].job_id == row.id
             claimed.grant(row, None if is_own else next_job(row, bodies.get(row.id, b"")))
-        running = {row.id for row in rows}
-        # It travels again, by a new dispatch, when its turn has come.
-        waits = [asking[run.job_id].run_token for run in runs if run.job_id not in running]
-        claimed.answers |= {token: Claim(Verdict.DROP_STALE) for token in waits}
 
 
 class BrokenChains:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from jq_actors.intake import THREADS
 from jq_actors.ledger import RowLedger
 from jq_actors.protocol import Verdict
 
@@ -28,6 +29,6 @@ async def test_it_is_published_again(db: World) -> None:
     # An error of ours has ended its life here: nothing knows of its token. Now its old copy comes.
     command: Any = SimpleNamespace(job_id=first.id, promised=True)
     delivery: Any = SimpleNamespace(dispatch=1, redelivered=False, queue="mail")
-    await RowLedger(store, db.events).claim(delivery, command, 4711)
+    await RowLedger(store, db.events).claim(delivery, command, 4711, THREADS)
     taken = await store.take_unpublished(None, 10, timedelta(minutes=1))
     assert [dispatch.job_id for dispatch in taken] == [first.id]

@@ -29,6 +29,13 @@ async def a_worker(db: World, name: str = "lost") -> SqlStore:
     return store
 
 
+async def a_taker(db: World) -> SqlStore:
+    """A worker in which what the lost one had can run."""
+    store = await db.worker()
+    store.fits = FITS
+    return store
+
+
 async def lapse(db: World, name: str = "lost") -> None:
     """Let a worker's lease be over."""
     workers = db.tables.workers
@@ -105,7 +112,7 @@ async def test_job_that_loses_too_many_workers_gives_its_place_away(led: World) 
 
 @pytest.mark.parametrize("job", ["of the delivery", "retrying"])
 async def test_delivery_that_comes_back_takes_over_what_its_lost_worker_had(led: World, job: str) -> None:
-    lost, store = await a_worker(led), await led.worker()
+    lost, store = await a_worker(led), await a_taker(led)
     for each in (lost, store):
         with_rule(each, overtake=True)
     first, second, third = await sent(store, 3, body=b'{"args":["x"]}')
@@ -119,14 +126,13 @@ async def test_delivery_that_comes_back_takes_over_what_its_lost_worker_had(led:
     assert taken.instead == NextJob(second.id, 2, request.run_token, 2, 1, "mail", "g", b'{"args":["x"]}')
     assert await states(led, [second, third]) == ["running", "waiting"]
     # And it goes on with the chain, under the delivery that came back.
-    store.fits = FITS
     follower = (await ends(store, request, taken, chain=a_chain())).next
     assert follower is not None
     assert follower.job_id == third.id
 
 
 async def test_delivery_that_comes_back_is_held_while_the_worker_of_its_chain_lives(led: World) -> None:
-    owner, store = await a_worker(led), await led.worker()
+    owner, store = await a_worker(led), await a_taker(led)
     jobs = await sent(store, 2)
     running = await began(owner, jobs)
     request = asks(jobs[0], redelivered=True)
@@ -148,7 +154,7 @@ async def test_delivery_that_comes_back_to_the_worker_of_its_chain_is_dropped(le
 
 @pytest.mark.parametrize("next_one", ["none", "queued", "of another worker"])
 async def test_delivery_that_comes_back_is_dropped_when_its_worker_has_nothing(led: World, next_one: str) -> None:
-    lost, store, other = await a_worker(led), await led.worker(), await a_worker(led, "other")
+    lost, store, other = await a_worker(led), await a_taker(led), await a_worker(led, "other")
     first, *rest = await sent(store, 1 if next_one == "none" else 2)
     await runs(lost, first)
     if next_one == "of another worker":
@@ -161,7 +167,7 @@ async def test_delivery_that_comes_back_is_dropped_when_its_worker_has_nothing(l
 
 
 async def test_first_delivery_of_what_has_ended_is_dropped_whatever_runs(led: World) -> None:
-    lost, store = await a_worker(led), await led.worker()
+    lost, store = await a_worker(led), await a_taker(led)
     jobs = await sent(store, 2)
     await began(lost, jobs)
     await lapse(led)
@@ -170,7 +176,7 @@ async def test_first_delivery_of_what_has_ended_is_dropped_whatever_runs(led: Wo
 
 
 async def test_worker_of_a_chain_whose_process_is_gone_is_taken_over_from_at_once(led: World) -> None:
-    store = await led.worker()
+    store = await a_taker(led)
     async with worker_in_another_process("victim") as identity:
         victim = await led.worker(identity=identity)
         victim.fits = FITS
@@ -183,7 +189,7 @@ async def test_worker_of_a_chain_whose_process_is_gone_is_taken_over_from_at_onc
 
 
 async def test_chain_is_taken_over_once_by_whichever_delivery_comes_back_first(led: World) -> None:
-    lost, store = await a_worker(led), await led.worker()
+    lost, store = await a_worker(led), await a_taker(led)
     jobs = await sent(store, 3)
     running = await began(lost, jobs)
     settled = await goes_on(lost, running, chain=a_chain())
@@ -196,7 +202,7 @@ async def test_chain_is_taken_over_once_by_whichever_delivery_comes_back_first(l
 
 
 async def test_each_of_two_chains_comes_back_with_its_own_delivery(led: World) -> None:
-    lost, store = await a_worker(led), await led.worker()
+    lost, store = await a_worker(led), await a_taker(led)
     for each in (lost, store):
         with_rule(each, concurrency=2)
     jobs = await sent(store, 4)
@@ -209,7 +215,7 @@ async def test_each_of_two_chains_comes_back_with_its_own_delivery(led: World) -
 
 
 async def test_chain_in_a_paused_group_is_not_gone_on_with(led: World) -> None:
-    lost, store = await a_worker(led), await led.worker()
+    lost, store = await a_worker(led), await a_taker(led)
     jobs = await sent(store, 2)
     await began(lost, jobs)
     await store.pause_group("g", "by ops")
@@ -220,7 +226,7 @@ async def test_chain_in_a_paused_group_is_not_gone_on_with(led: World) -> None:
 
 
 async def test_numbered_chain_is_taken_over(led: World) -> None:
-    lost, store = await a_worker(led), await led.worker()
+    lost, store = await a_worker(led), await a_taker(led)
     jobs = await numbered(store, 1, 2)
     await began(lost, jobs)
     await lapse(led)
@@ -228,6 +234,23 @@ async def test_numbered_chain_is_taken_over(led: World) -> None:
     taken = await store.claim(asks(jobs[0], dispatch=dispatch, redelivered=True))
     assert taken.instead is not None
     assert taken.instead.job_id == jobs[1].id
+
+
+async def test_chain_is_left_to_others_where_its_job_does_not_fit_the_slot_of_the_delivery(led: World) -> None:
+    """A coroutine in a thread's slot, or a job of a queue that this worker does not serve."""
+    lost, store = await a_worker(led), await a_taker(led)
+    jobs = await sent(store, 3)
+    await began(lost, jobs)
+    await lapse(led)
+    told = led.record(JobsReleased, JobTakenOver)
+    answer = await store.claim(asks(jobs[0], redelivered=True, slot="threads"))
+    assert (answer.verdict, answer.instead) == (Verdict.DROP_STALE, None)
+    assert told.seen == [JobTakenOver(jobs[1].id, 1), JobsReleased(1)]
+    assert await states(led, jobs) == ["succeeded", "queued", "waiting"]
+    [published] = await store.take_unpublished(None, 10, HOUR)
+    assert (published.job_id, published.dispatch) == (jobs[1].id, 2)
+    request = asks(jobs[1], dispatch=2)
+    assert (await store.claim(request)).verdict is Verdict.GRANT
 
 
 # -- relays

@@ -15,9 +15,9 @@ FITS = {SLOT: frozenset({("mail", "send_mail")})}
 """What follows in that slot of this process."""
 
 
-def asks(job: NewJob, *, dispatch: int = 1, redelivered: bool = False) -> ClaimRequest:
+def asks(job: NewJob, *, dispatch: int = 1, redelivered: bool = False, slot: str = SLOT) -> ClaimRequest:
     """A delivery of ``job``."""
-    return ClaimRequest(job.id, dispatch, clock.random_bits(63), True, None, redelivered)
+    return ClaimRequest(job.id, dispatch, clock.random_bits(63), True, None, redelivered, slot)
 
 
 def a_chain(slot: str = SLOT) -> Chain:

@@ -73,6 +73,7 @@ class HandSlot:
     others_wait: bool = False
     is_open: bool = True
     is_first_hold: bool = True
+    may_hold: bool = True
     told: list[timedelta | str] = field(default_factory=list)
     """``freed``, at most once, and the times of `hold`, in their order."""
 

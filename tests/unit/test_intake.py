@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from jq_actors.actor import JobActor, actor
 from jq_actors.command import JobCommand, decode_command, job_id_in
 from jq_actors.errors import StoreError, StoreUnavailableError
-from jq_actors.events import DeliveryBuried, Events, JobHeld, TaskFailed
+from jq_actors.events import DeliveryBuried, DeliveryDropped, Events, JobHeld, TaskFailed
 from jq_actors.executor import Executor
 from jq_actors.groups import GroupRules
 from jq_actors.intake import AFTER_AN_ERROR, Intake, coroutines_of
@@ -67,9 +67,9 @@ NO_COMMAND = b'{"message_id": "01890a5d-ac96-774b-bcce-b302099a8057"}'
 class Desk:
     """An intake with an executor and a ledger of rows, between neighbours that do what the test says."""
 
-    def __init__(self) -> None:
+    def __init__(self, concurrency: int = CONCURRENCY) -> None:
         self.store, self.bridge, self.events = ScriptedStore(), HandBridge(), Events()
-        self.seen = EventRecorder(self.events, TaskFailed, JobHeld, DeliveryBuried)
+        self.seen = EventRecorder(self.events, TaskFailed, JobHeld, DeliveryBuried, DeliveryDropped)
         clock: Any = FakeClock()
         self.clock = clock
         store: Any = self.store
@@ -77,7 +77,7 @@ class Desk:
         self.ledger = RowLedger(store, self.events)
         self.executor = Executor(self.ledger, bridge, ACTORS, GroupRules(), clock, self.events)
         self.intake = Intake(self.executor, ACTORS, THREADS, clock, self.events)
-        self.intake.serve("default", CONCURRENCY)
+        self.intake.serve("default", concurrency)
 
     def deliver(self, *names: str) -> list[RecordingDelivery]:
         deliveries = [delivery_of(name) for name in names]
@@ -200,6 +200,22 @@ def test_a_held_delivery_is_looked_at_again_and_told_of_once() -> None:
 
     with closing(loop):
         loop.run_until_complete(hold_twice())
+
+
+async def test_copies_of_jobs_that_run_elsewhere_are_held_in_a_quarter_of_the_slots_and_the_others_dropped() -> None:
+    """Else a restart of the broker during long jobs would fill the prefetch of a worker that could run others."""
+    desk = Desk(concurrency=8)
+    deliveries = desk.deliver(*["coroutine"] * 8)
+    await settled()
+    while desk.store.claims:
+        answer(desk.store.claims, 0, HOLD)
+    await settled()
+    assert [delivery.endings for delivery in deliveries] == [[], []] + [["ack"]] * 6
+    dropped = [(event.job_id, event.reason) for event in desk.seen.of(DeliveryDropped)]
+    assert dropped == [(job_id_in(delivery.body), "runs_elsewhere") for delivery in deliveries[2:]]
+    assert len(desk.seen.of(JobHeld)) == 2
+    desk.intake.close()
+    assert [delivery.endings for delivery in deliveries[:2]] == [["requeue"]] * 2
 
 
 async def test_what_waits_too_long_is_given_back_before_the_broker_takes_it(desk: Desk) -> None:

@@ -15,6 +15,7 @@ from jq_actors.command import decode_command
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded
 from jq_actors.groups import GroupRule, GroupRules
+from jq_actors.intake import THREADS
 from jq_actors.job import JobId
 from jq_actors.ledger import Claimed, RowLedger, SettledRun, Turn, new_row
 from jq_actors.outcome import (
@@ -82,11 +83,11 @@ async def test_a_claim_brings_the_row_that_it_would_make(promised: bool) -> None
     delivery = delivery_of("send_mail", 7, queue="mail", row=promised, priority=4, tags=["eu"])
     delivery.dispatch = 3
     command = decode_command(delivery.body)
-    task = asyncio.create_task(rows.ledger.claim(delivery, command, 99))
+    task = asyncio.create_task(rows.ledger.claim(delivery, command, 99, THREADS))
     await settled()
     request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=2))
     assert await task == Claim(Verdict.GRANT, attempt=2)
-    assert (request.job_id, request.dispatch, request.run_token) == (command.job_id, 3, 99)
+    assert (request.job_id, request.dispatch, request.run_token, request.slot) == (command.job_id, 3, 99, THREADS)
     assert request.promised is promised
     if promised:
         assert request.adopt is None
@@ -99,18 +100,18 @@ async def test_a_run_that_an_error_of_ours_ended_is_given_back_at_the_next_look(
     """Its row says that it runs in this process, and nobody but this process could ever say otherwise."""
     rows, delivery = Rows(), delivery_of("send_mail", row=True)
     command, run = decode_command(delivery.body), claimed(delivery)
-    task = asyncio.create_task(rows.ledger.claim(delivery, command, run.run_token))
+    task = asyncio.create_task(rows.ledger.claim(delivery, command, run.run_token, THREADS))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
     await task
 
-    look = asyncio.create_task(rows.ledger.claim(delivery, command, 8))
+    look = asyncio.create_task(rows.ledger.claim(delivery, command, 8, THREADS))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=run.run_token))
     assert (await look).verdict is Verdict.HOLD, "it still runs"
 
     rows.ledger.forget(run.run_token)
-    look = asyncio.create_task(rows.ledger.claim(delivery, command, 9))
+    look = asyncio.create_task(rows.ledger.claim(delivery, command, 9, THREADS))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=run.run_token))
     await settled()
@@ -129,7 +130,7 @@ async def test_a_run_whose_life_ended_and_whose_delivery_is_gone_is_given_back_a
     """Where the delivery came again is not known: at another worker it waits for this one to end."""
     rows, delivery = Rows(), delivery_of("send_mail", row=True, group="g")
     command = decode_command(delivery.body)
-    task = asyncio.create_task(rows.ledger.claim(delivery, command, 8))
+    task = asyncio.create_task(rows.ledger.claim(delivery, command, 8, THREADS))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1, group="g"))
     await task
@@ -145,7 +146,7 @@ async def test_a_run_whose_life_ended_and_whose_delivery_is_gone_is_given_back_a
 @pytest.mark.parametrize("answered", [Claim(Verdict.HOLD), Claim(Verdict.DROP_FINAL), StoreError("refused")], ids=str)
 async def test_a_claim_that_was_not_granted_is_not_given_back(answered: Claim | Exception) -> None:
     rows, delivery = Rows(), delivery_of("send_mail", row=True)
-    task = asyncio.create_task(rows.ledger.claim(delivery, decode_command(delivery.body), 8))
+    task = asyncio.create_task(rows.ledger.claim(delivery, decode_command(delivery.body), 8, THREADS))
     await settled()
     answer(rows.store.claims, 0, answered)
     await asyncio.wait([task])
@@ -174,6 +175,18 @@ async def test_the_delivery_ends_once_and_only_after_the_row_is_written(
     assert delivery.endings == ["requeue" if comes_back and not acked else "ack"]
     assert settlement.republish is (isinstance(outcome, Interrupted) and acked)
     assert len(rows.seen.of(OutcomeDiscarded)) == (not written.written)
+
+
+async def test_an_interrupted_job_whose_delivery_was_lost_is_published_again() -> None:
+    """The broker's copy may have been dropped by a worker that saw that it ran here."""
+    rows, delivery = Rows(), delivery_of("send_mail")
+    run = claimed(delivery)
+    delivery.lost = True
+    task = asyncio.create_task(rows.ledger.settle(run, Interrupted(), None))
+    await settled()
+    settlement: Settlement = answer(rows.store.settles, 0, WRITTEN)
+    assert settlement.republish
+    await task
 
 
 async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused() -> None:
@@ -224,7 +237,7 @@ async def test_a_claim_says_whether_its_delivery_came_before() -> None:
     """The worker that had it may have died in the middle of a chain."""
     rows, delivery = Rows(), delivery_of("send_mail", row=True, group="g")
     delivery.redelivered = True
-    task = asyncio.create_task(rows.ledger.claim(delivery, decode_command(delivery.body), 99))
+    task = asyncio.create_task(rows.ledger.claim(delivery, decode_command(delivery.body), 99, THREADS))
     await settled()
     request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.DROP_FINAL))
     await task
@@ -248,7 +261,7 @@ async def test_a_job_that_follows_is_one_that_runs_here_from_the_wish_on() -> No
     settling = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded(), Chain(job.run_token, "a slot")))
     await settled()
     copy = RecordingDelivery(job.body)
-    look = asyncio.create_task(rows.ledger.claim(copy, decode_command(copy.body), 9))
+    look = asyncio.create_task(rows.ledger.claim(copy, decode_command(copy.body), 9, THREADS))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.HOLD, own_token=job.run_token))
     assert (await look).verdict is Verdict.HOLD
@@ -314,7 +327,7 @@ class Alone:
         return [self._results.pop(0) if self._results else Published() for _ in batch]
 
     async def claim(self, delivery: RecordingDelivery) -> Claim:
-        return await self.ledger.claim(delivery, decode_command(delivery.body), 7)
+        return await self.ledger.claim(delivery, decode_command(delivery.body), 7, THREADS)
 
     async def end(self, delivery: RecordingDelivery, outcome: Outcome) -> None:
         run = claimed(delivery)
