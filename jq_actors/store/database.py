@@ -98,30 +98,33 @@ class Database:
             self._back()
         return True
 
-    async def insert_alone(self, statement: sa.Insert, parameters: Mapping[str, Any]) -> bool:
-        """Insert by ``statement``, each time the same, that is a transaction of its own; whether it is committed.
+    async def execute_alone(
+        self, kind: str, statement: sa.Select[Any] | sa.UpdateBase, parameters: Mapping[str, Any]
+    ) -> list[Any] | None:
+        """Execute ``statement``, each time the same, that is a transaction of its own; returns its rows.
 
-        ``False``: nobody knows, or another transaction was in the way. No loss is told then. Only on databases that
-        `Dialect.nests_writes` is true of. In the caller's own task: one that is cancelled tears the connection down.
+        ``None``: nobody knows whether it is committed, or another transaction was in the way. No loss is told then.
+        Only on databases that `Dialect.nests_writes` is true of. In the caller's own task: one that is cancelled tears
+        the connection down.
 
         Raises:
           StoreUnavailableError: the database cannot be reached; nothing is written.
           StoreError: it refuses these values.
         """
-        line = await self._line("insert")
+        line = await self._line(kind)
         try:
-            await line.execute(statement, parameters)
+            rows = list(await line.execute(statement, parameters))
         except NoAnswerError:
-            return False
+            return None
         except sa.exc.StatementError as error:
             if self.dialect.fault_of(error) is Fault.CONFLICT:
-                return False
+                return None
             raise self._translated(error, committing=False) from error
         except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
             raise self._unavailable(str(error) or "no answer", committing=False) from error
         if self._ready:
             self._back()
-        return True
+        return rows
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""

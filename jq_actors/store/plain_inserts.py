@@ -61,16 +61,16 @@ class PlainInserts:
 
     async def _write_plain(self, statement: sa.Insert, insertions: Sequence[Insertion], now: datetime) -> bool:
         """Whether they are committed. ``False``: the database refuses some of them, and its error does not name it."""
-        first, *others = _chunks(insertions)
+        first, *others = chunks(insertions)
 
         async def insert(connection: AsyncConnection) -> None:
             for chunk in (first, *others):
-                await connection.execute(statement, _arrays(chunk, now))
+                await connection.execute(statement, arrays(chunk, now))
 
         try:
             if others:
                 await self._database.write(insert)
-            elif not await self._database.insert_alone(statement, _arrays(first, now)):
+            elif await self._database.execute_alone("insert", statement, arrays(first, now)) is None:
                 await self._find_or_insert(insertions, now)
         except StoreUnavailableError:
             raise
@@ -86,23 +86,23 @@ class PlainInserts:
             raise StoreUnknownError(f"The answer to a commit was lost, and then: {error}") from error
 
 
-def _chunks(insertions: Sequence[Insertion]) -> list[list[Sent]]:
+def chunks(insertions: Sequence[Insertion]) -> list[list[Sent]]:
     """The jobs of ``insertions`` in their order, in parts that are not too large; one at least."""
-    chunks: list[list[Sent]] = [[]]
+    parts: list[list[Sent]] = [[]]
     size = 0
     for jobs, lease in insertions:
         for job in jobs:
             weight = ROW_BYTES + len(job.body)
-            if chunks[-1] and (len(chunks[-1]) == MOST_ROWS or size + weight > MOST_BYTES):
-                chunks.append([])
+            if parts[-1] and (len(parts[-1]) == MOST_ROWS or size + weight > MOST_BYTES):
+                parts.append([])
                 size = 0
-            chunks[-1].append((job, lease))
+            parts[-1].append((job, lease))
             size += weight
-    return chunks
+    return parts
 
 
-def _arrays(chunk: Sequence[Sent], now: datetime) -> dict[str, Any]:
-    """The parameters of the statement: a column each."""
+def arrays(chunk: Sequence[Sent], now: datetime) -> dict[str, Any]:
+    """The parameters of `unnested`: a column each."""
     micros = _Micros()
     scheduled = [is_scheduled(job) for job, _ in chunk]
     leases = [job.due_at if lease is None else now + lease for job, lease in chunk]
@@ -131,7 +131,7 @@ class _Micros(dict[datetime, int]):
         return micros
 
 
-_COLUMNS: Mapping[str, sa.types.TypeEngine[Any]] = {
+COLUMNS: Mapping[str, sa.types.TypeEngine[Any]] = {
     "id": sa.Text(),
     "actor": sa.Text(),
     "queue": sa.Text(),
@@ -147,42 +147,60 @@ _COLUMNS: Mapping[str, sa.types.TypeEngine[Any]] = {
 
 def _insert(tables: Tables) -> sa.Insert:
     """Into both tables, without ON CONFLICT: one job that exists refuses them all."""
-    arrays = [sa.bindparam(name, type_=sa.ARRAY(kind)) for name, kind in _COLUMNS.items()]
-    columns: Iterator[sa.ColumnClause[Any]] = (sa.column(name, kind) for name, kind in _COLUMNS.items())
-    unnested = sa.func.unnest(*arrays).table_valued(*columns, with_ordinality="n", name="given").render_derived()
-    given = sa.select(*unnested.c).cte("sent")
+    given = unnested(COLUMNS, "sent")
     g, c = given.c, tables.jobs.c
-    due, job_id = _time(g.due), sa.cast(g.id, postgresql.UUID(as_uuid=False))
-    values = {
-        c.id: job_id,
-        c.actor: g.actor,
-        c.queue: g.queue,
-        c.priority: g.priority,
-        c.state: sa.case((g.scheduled, _constant(JobState.SCHEDULED)), else_=_constant(JobState.QUEUED)),
-        c.dispatch: _constant(1),
-        c.redispatches: _constant(0),
-        c.due_at: due,
+    due = time_of(g.due)
+    values = row_values(tables, given) | {
+        c.state: sa.case((g.scheduled, constant(JobState.SCHEDULED)), else_=constant(JobState.QUEUED)),
         c.wake_at: sa.case((g.scheduled, due)),
-        c.publish_at: sa.case((~g.scheduled, _time(g.publish))),
-        c.attempt: _constant(0),
-        c.crashes: _constant(0),
-        c.enqueued_at: _time(g.sent),
-        c.tags: sa.cast(g.tags, postgresql.JSONB),
+        c.publish_at: sa.case((~g.scheduled, time_of(g.publish))),
     }
     # `seq` is given in the order of the rows: that is the order in which they were sent.
     jobs = sa.insert(tables.jobs).from_select(
         [column.name for column in values], sa.select(*values.values()).order_by(g.n)
     )
-    payloads = sa.insert(tables.payloads).from_select(["job_id", "body"], sa.select(job_id, g.body))
-    return payloads.add_cte(jobs.cte("made"))
+    return payloads_of(tables, given).add_cte(jobs.cte("made"))
 
 
-def _constant(value: int | JobState) -> sa.ColumnElement[Any]:
-    # In the statement itself: all of its parameters are arrays.
+def unnested(columns: Mapping[str, sa.types.TypeEngine[Any]], name: str) -> sa.CTE:
+    """Arrays, one a column (parameters of these names), as rows with their number ``n``."""
+    given = [sa.bindparam(column, type_=sa.ARRAY(kind)) for column, kind in columns.items()]
+    typed: Iterator[sa.ColumnClause[Any]] = (sa.column(column, kind) for column, kind in columns.items())
+    rows = sa.func.unnest(*given).table_valued(*typed, with_ordinality="n", name=f"{name}_rows").render_derived()
+    return sa.select(*rows.c).cte(name)
+
+
+def row_values(tables: Tables, given: sa.CTE) -> dict[sa.ColumnElement[Any], Any]:
+    """What every new job's row has, from the rows of `arrays`."""
+    g, c = given.c, tables.jobs.c
+    return {
+        c.id: sa.cast(g.id, postgresql.UUID(as_uuid=False)),
+        c.actor: g.actor,
+        c.queue: g.queue,
+        c.priority: g.priority,
+        c.dispatch: constant(1),
+        c.redispatches: constant(0),
+        c.due_at: time_of(g.due),
+        c.attempt: constant(0),
+        c.crashes: constant(0),
+        c.enqueued_at: time_of(g.sent),
+        c.tags: sa.cast(g.tags, postgresql.JSONB),
+    }
+
+
+def payloads_of(tables: Tables, given: sa.CTE) -> sa.Insert:
+    """The insertion of their payloads."""
+    job_id = sa.cast(given.c.id, postgresql.UUID(as_uuid=False))
+    return sa.insert(tables.payloads).from_select(["job_id", "body"], sa.select(job_id, given.c.body))
+
+
+def constant(value: int | JobState) -> sa.ColumnElement[Any]:
+    """In the statement itself: all of its parameters are arrays."""
     return sa.literal_column(str(value) if isinstance(value, int) else f"'{value.value}'")
 
 
-def _time(micros: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:
+def time_of(micros: sa.ColumnElement[int]) -> sa.ColumnElement[datetime]:
+    """A time that travelled as microseconds."""
     return sa.literal_column("timestamptz 'epoch'", sa.TIMESTAMP(timezone=True)) + micros * sa.literal_column(
         "interval '1 microsecond'", sa.Interval()
     )

@@ -22,6 +22,7 @@ from .batching import GroupCommit
 from .claims import Claims
 from .commits import Commits
 from .database import Database
+from .grouped_inserts import GroupedInserts
 from .inserts import Inserted, Insertion, Inserts
 from .losses import Losses
 from .marks import Mark, Marks
@@ -84,6 +85,7 @@ class SqlStore(SqlRelay):
         losses = Losses(tables, dialect, parts.failures)
         self._inserts = Inserts(tables, dialect, rows, parts.intake, turns)
         self._plain_inserts = PlainInserts(self._db, tables, self._inserts)
+        self._grouped_inserts = GroupedInserts(self._db, tables, parts.policy)
         take_overs = TakeOvers(tables, dialect, self._workers, losses, turns, bodies, leases.max_crashes)
         self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
         self._settles = Settles(tables, dialect, parts.policy, rows, turns, parts.failures, self._workers, bodies)
@@ -195,6 +197,9 @@ class SqlStore(SqlRelay):
 
     async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
         now = self.now()
+        inserted = await self._grouped_inserts.try_write(insertions, now)
+        if inserted is not None:
+            return self._leased(insertions, inserted, now)
         batch = await self._db.write(lambda connection: self._inserts.insert(connection, insertions, now))
         if batch.released:
             self._events.emit(JobsReleased(batch.released))

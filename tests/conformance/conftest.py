@@ -27,6 +27,7 @@ from typing import Any
 import pytest
 
 from jq_actors.store import migrate
+from jq_actors.store.grouped_inserts import GroupedInserts
 from jq_actors.store.settles import Settles
 from tests.support.postgres import GivenPostgres, PrivatePostgres
 
@@ -82,6 +83,7 @@ def url_of_each_way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch:
     kind, _, in_transactions = request.param.partition(", ")
     if in_transactions:
         monkeypatch.setattr(Settles, "write_plain", _nothing)
+        monkeypatch.setattr(GroupedInserts, "try_write", _nothing)
     return _migrated(request, kind, tmp_path)
 
 

@@ -90,6 +90,8 @@ async def test_job_that_is_sent_to_an_empty_group_is_seen(pg: World, settling: S
     async def send() -> None:
         second.extend(await sent(other))
 
+    # So that it is a transaction, which can be held.
+    settling.monkeypatch.setattr(other._grouped_inserts, "try_write", _nothing)
     follower = await settling.during(other, send(), *run)
     assert follower == second[0].id
 
