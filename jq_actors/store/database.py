@@ -192,7 +192,7 @@ class Database:
         engines = await self._connected(unready=False)
         line = self._lines.get(kind)
         if line is None:
-            line = self._lines[kind] = make_line(engines.each_alone, self.dialect.deadline)
+            line = self._lines[kind] = make_line(engines.each_alone, self.dialect.deadline, self._clock)
         return line
 
     async def _in_own_task(self, work: Coroutine[Any, Any, T]) -> T:

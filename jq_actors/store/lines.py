@@ -16,8 +16,16 @@ from typing import Any, NamedTuple, Protocol
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from jq_actors.clock import Clock
+
+DISCARD = "DISCARD PLANS"
 NO_CONNECTION = "08"
 """Class of the states that a driver makes up when there is no answer of the server. Any other one is its answer."""
+
+REPLAN_AFTER, REPLAN_USES = 0.5, 20
+"""Seconds and executions after which the server plans a connection's statements anew. A generic plan that was made when
+the table was nearly empty reads all of it each time, and would do so until the next ANALYZE: once there are 100,000
+jobs, for each settlement."""
 
 Statement = sa.Select[Any] | sa.UpdateBase
 
@@ -52,22 +60,26 @@ class Line(Executes, Protocol):
         ...
 
 
-def make_line(engine: AsyncEngine, deadline: float) -> Line:
+def make_line(engine: AsyncEngine, deadline: float, clock: Clock) -> Line:
     """The quickest way; each statement of ``engine`` is committed by itself, and gets ``deadline`` seconds."""
-    return AsyncpgLine(engine, deadline) if engine.dialect.driver == "asyncpg" else PoolLine(engine, deadline)
+    line = AsyncpgLine if engine.dialect.driver == "asyncpg" else PoolLine
+    return line(engine, deadline, clock)
 
 
 class PoolLine:
     """By SQLAlchemy, and any connection."""
 
-    def __init__(self, engine: AsyncEngine, deadline: float) -> None:
-        self._engine, self._deadline = engine, deadline
+    def __init__(self, engine: AsyncEngine, deadline: float, clock: Clock) -> None:
+        self._engine, self._deadline, self._clock = engine, deadline, clock
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
         """See Line."""
         sent = False
         try:
             async with asyncio.timeout(self._deadline), self._engine.connect() as connection:
+                plans = (await connection.get_raw_connection()).info.setdefault("jq_plans", Plans())
+                if plans.are_old(self._clock.monotonic()):
+                    await connection.exec_driver_sql(DISCARD)
                 sent = True
                 result = await connection.execute(statement, parameters)
                 return result.all() if result.returns_rows else []
@@ -92,11 +104,12 @@ class PoolLine:
 class AsyncpgLine:
     """By a connection of its own, and asyncpg's calls."""
 
-    def __init__(self, engine: AsyncEngine, deadline: float) -> None:
-        self._engine, self._deadline = engine, deadline
+    def __init__(self, engine: AsyncEngine, deadline: float, clock: Clock) -> None:
+        self._engine, self._deadline, self._clock = engine, deadline, clock
         self._compiled: dict[Statement, _Compiled] = {}
         self._connection: AsyncConnection | None = None
         self._driver: Any = None
+        self._plans = Plans()
         self._one_at_a_time = asyncio.Lock()
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
@@ -109,6 +122,8 @@ class AsyncpgLine:
             try:
                 async with asyncio.timeout(self._deadline):
                     await self._connect()
+                    if self._plans.are_old(self._clock.monotonic()):
+                        await self._driver.execute(DISCARD)
                     sent = True
                     records = await self._driver.fetch(compiled.sql, *compiled.arguments(parameters))
             except BaseException as error:
@@ -136,6 +151,22 @@ class AsyncpgLine:
     def kept(self) -> int:
         """The one, while nothing is executed."""
         return int(self._connection is not None and not self._one_at_a_time.locked())
+
+
+@dataclass(slots=True)
+class Plans:
+    """Those that a connection keeps."""
+
+    made_at: float = 0.0
+    uses: int = 0
+
+    def are_old(self, now: float) -> bool:
+        """Whether they are to be made anew before the next use, which is counted."""
+        self.uses += 1
+        if self.uses <= REPLAN_USES or now - self.made_at < REPLAN_AFTER:
+            return False
+        self.made_at, self.uses = now, 1
+        return True
 
 
 @dataclass(frozen=True, slots=True)
