@@ -19,8 +19,8 @@ GHOSTS_LAST = timedelta(seconds=15)
 GHOSTS_LAST_UNSEEN = timedelta(seconds=1)
 """The same, when it counts none any more and may still have to put back what was in hand."""
 SETTLED = timedelta(seconds=1)
-"""So long nothing came to the only consumer of a lane before it may be deleted: by then what another one had in hand
-when it cancelled has been given back."""
+"""So long nothing came to the only consumer of a lane before it is deleted. Who had just got a token and looked then
+has begun to consume: it would find the lane missing, and the broker would close its channel."""
 
 
 class AfterCancel(Enum):
@@ -81,16 +81,6 @@ def after_cancel(lane: QueueDepth | None) -> AfterCancel:
     if lane is None or lane.ready == 0:
         return AfterCancel.LET_GO
     return AfterCancel.SERVE_ON
-
-
-def may_delete(lane: QueueDepth | None, ours: int, *, gave_back: bool) -> bool:
-    """Whether a worker that has looked at an idle lane, and then cancelled its consumer, may delete it if it is empty.
-
-    The broker takes what is unacked for nothing: it would be lost. So only who holds a token of the lane deletes it,
-    before the token is acked, and if nobody else consumed. ``ours``: its own consumer and the shield's, if any.
-    ``gave_back``: something came after all, when it cancelled.
-    """
-    return lane == QueueDepth(ready=0, consumers=ours) and not gave_back
 
 
 def hands_over(served: int, seconds: float, weight: int, fairness: Fairness, lobby: QueueDepth | None) -> bool:

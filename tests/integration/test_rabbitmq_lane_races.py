@@ -1,19 +1,26 @@
-"""The race of publishes and deletions of lanes on RabbitMQ, with two workers that serve and both publish."""
+"""The race of publishes and deletions of lanes on RabbitMQ."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import pytest
 
 from jq_actors.clock import SystemClock
+from jq_actors.config import BrokerConfig
 from jq_actors.transport.lane import Fairness, Lane
-from jq_actors.transport.port import Delivery, NotPublished, Outgoing, Published, Transport
+from jq_actors.transport.port import Delivery, NotPublished, Outgoing, Published, QueueDepth, Transport
 from jq_actors.transport.rabbitmq import ending, lanes
 from jq_actors.transport.rabbitmq.access import Access
-from tests.conformance.lanes import grouped
+from jq_actors.transport.rabbitmq.consuming import RabbitDelivery
+from jq_actors.transport.rabbitmq.lane_channel import LaneChannel
+from jq_actors.transport.rabbitmq.link import Link, open_link
+from jq_actors.transport.rabbitmq.topology import delete_if_unused
+from tests.conformance.lanes import grouped, serve
+from tests.conformance.transports import Hand
 from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
 from tests.support.waiting import eventually
 
@@ -42,10 +49,21 @@ class Counting:
         delivery.ack()
 
 
+@pytest.fixture
+async def another(rabbitmq: Server) -> AsyncIterator[Link]:
+    """The connection of another worker."""
+    link = await open_link(BrokerConfig(url=rabbitmq.url), "another")
+    yield link
+    await link.close()
+
+
 async def test_no_publish_is_lost_to_the_deletion_of_its_lane(
     rabbitmq: Server, amqp_namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Lanes are deleted as soon as they are drained; each publish comes when the one before was handled, or later."""
+    """Two workers serve, and both publish, each message when the one before was handled, or later.
+
+    Lanes are deleted as soon as they are drained.
+    """
     monkeypatch.setattr(ending, "SETTLED", timedelta())
     monkeypatch.setattr(ending, "STEP", 0.0)
     monkeypatch.setattr(lanes, "TICK", 0.002)
@@ -89,3 +107,35 @@ async def _publish_surely(transport: Transport, message: list[Outgoing]) -> None
     while isinstance(result, NotPublished):  # its lane was deleted again and again
         [result] = await transport.publish(message)
     assert result == Published()
+
+
+async def test_no_lane_is_deleted_while_something_is_on_its_way_back(
+    rabbitmq: Server, amqp_namespace: str, another: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has the cancel, and not yet what was in hand: then the lane has no message, and its worker is gone."""
+    hand, deleted = Hand(), _deleting_after_each_cancel(monkeypatch, another)
+    async with opened(rabbitmq.url, amqp_namespace) as worker:
+        await worker.transport.publish(grouped("a b c", Lane("mail", "g")))
+        serve(worker.transport, "mail", hand)
+        [first] = await hand.has(1)
+
+        first.requeue()
+
+        for count in (2, 3, 4):
+            (await hand.has(count))[-1].ack()
+    assert hand.bodies == ["a", "a", "b", "c"]
+    assert deleted[0] is False
+
+
+def _deleting_after_each_cancel(monkeypatch: pytest.MonkeyPatch, another: Link) -> list[bool]:
+    deleted, settle = list[bool](), LaneChannel._settle
+
+    async def late(self: LaneChannel, held: Sequence[RabbitDelivery], source: str, before: bytes = b"") -> QueueDepth:
+        if held and before:
+            assert (await settle(self, (), source, before)).ready == 0
+            deleted.append(await delete_if_unused(another, source))
+            before = b""
+        return await settle(self, held, source, before)
+
+    monkeypatch.setattr(LaneChannel, "_settle", late)
+    return deleted

@@ -16,7 +16,6 @@ from jq_actors.transport.tokens import (
     hands_over,
     is_wanted,
     looks_again,
-    may_delete,
     tokens_needed,
 )
 
@@ -95,21 +94,6 @@ def test_looks_again(depth: QueueDepth | None, seconds: float, redelivered: bool
 )
 def test_after_cancel(depth: QueueDepth | None, then: AfterCancel) -> None:
     assert after_cancel(depth) is then
-
-
-@pytest.mark.parametrize(
-    ("depth", "gave_back", "may"),
-    [
-        (None, False, False),
-        (lane(ready=0, consumers=2), False, True),
-        (lane(ready=0, consumers=2), True, False),
-        (lane(ready=1, consumers=2), False, False),
-        (lane(ready=0, consumers=3), False, False),  # somebody else's may have something in hand
-        (lane(ready=0, consumers=1), False, False),  # the shield does not count yet
-    ],
-)
-def test_may_delete(depth: QueueDepth | None, gave_back: bool, may: bool) -> None:
-    assert may_delete(depth, 2, gave_back=gave_back) is may
 
 
 @pytest.mark.parametrize(

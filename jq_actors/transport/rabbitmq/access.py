@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from jq_actors.clock import Clock
@@ -16,7 +16,6 @@ from jq_actors.transport.lane import Lane
 from jq_actors.transport.port import QueueDepth
 
 from .channels import Channels
-from .closing import Shields
 from .consumer import Consumer, consumer_arguments
 from .consuming import Bury, ConsumingChannel, Held, Taker
 from .lane_channel import LaneChannel
@@ -25,7 +24,7 @@ from .link import Link
 from .offering import Offering
 from .relief import Reliefs
 from .seat import End, Seat
-from .topology import Topology, delete_if_empty, look
+from .topology import Topology, delete_if_unused, look
 
 PREFETCH, PREFETCH_OF_PARTITION = 10, 50
 """Messages on their way to a worker, so that the next one is there when one has ended."""
@@ -66,7 +65,7 @@ class Access:
         self._config, self._topology = config, topology
         self._connection, self._offering, self._bury = consumer.connection, offering, bury
         self._channels = Channels(LaneChannel, CHANNELS_OF_QUORUM if self.is_quorum else CHANNELS, self, events)
-        self._shields, self._reliefs = Shields(), Reliefs()
+        self._reliefs = Reliefs()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tags = itertools.count(1)
 
@@ -80,7 +79,7 @@ class Access:
     def deletes(self, lane: Lane) -> bool:
         """Whether ``lane`` is deleted when it is idle.
 
-        Quorum queues know no if-empty. With several seats there is no shield.
+        Quorum queues know no if-empty. With several seats nobody stands in for who gives back: see `ending.leave`.
         """
         return not self.is_quorum and lane.seats == 1
 
@@ -113,17 +112,17 @@ class Access:
             seen = await channel.attach(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
             return Consuming(channel, tag, seen)
 
-    async def give_back(self, consuming: Consuming, seat: Seat) -> tuple[bool, QueueDepth | None]:
+    async def give_back(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
         """End the consumer of ``seat`` and give back all that it has, then look. The lane has it then.
 
-        Returns whether there was any, and what was seen. Raises TransportError, TimeoutError.
+        Raises TransportError, TimeoutError.
         """
         others = await self._others(seat)
         name, is_clean = self.name(seat.lane), seat.is_clean
-        gave_back, depth = await consuming.channel.give_back(consuming.tag, name, seat.rest, is_clean=is_clean)
+        depth = await consuming.channel.give_back(consuming.tag, name, seat.rest, is_clean=is_clean)
         if self.is_quorum and depth.consumers > others:
-            return gave_back, await self._look_beside(others, seat.lane)
-        return gave_back, depth
+            return await self._look_beside(others, seat.lane)
+        return depth
 
     async def close(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
         """The same at one stroke, by closing the channel, if it has no other consumers.
@@ -167,21 +166,12 @@ class Access:
         """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""
         return await self._offering.renew(lane, why)
 
-    @asynccontextmanager
-    async def shield(self, lane: Lane) -> AsyncIterator[int]:
-        """See `closing`; how many consumers are then ours, with the one that is served by. Raises TransportError."""
-        if lane.seats > 1:
-            yield 1
-            return
-        async with self._shields.over(self._link(), self.name(lane)):
-            yield 2
-
     async def delete(self, lane: Lane) -> bool:
-        """Delete ``lane``, in its shield if it has one, unless something waits in it; whether it is gone.
+        """Delete ``lane`` unless it is consumed or something waits in it; whether it is gone.
 
         Raises TransportError, TimeoutError.
         """
-        gone = await delete_if_empty(self._link(), self.name(lane), if_unused=lane.seats > 1)
+        gone = await delete_if_unused(self._link(), self.name(lane))
         if gone:
             self._offering.saw_no(lane)
         return gone

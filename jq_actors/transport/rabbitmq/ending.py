@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jq_actors.errors import TransportError
 from jq_actors.transport.port import QueueDepth
-from jq_actors.transport.tokens import SETTLED, may_delete
+from jq_actors.transport.tokens import SETTLED
 
 from .access import Access, Consuming
 from .room import Room
@@ -14,12 +14,14 @@ RIVAL_LEAVES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Seconds before each further look whether a second consumer has left."""
 STEP = 0.02
 """Seconds between two looks at whether a lane is still without work."""
+EMPTY = QueueDepth(ready=0, consumers=0)
 
 
 async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth | None:
     """End the consumer of ``seat``, so that the lane has all back and in its order; then look.
 
-    A quorum queue puts what comes back behind what came back before, so there the channel is closed: all at one stroke.
+    A lane that may be deleted always has a consumer while something is on its way back: see `leave_and_delete`. A
+    quorum queue puts what comes back behind what came back before, so there the channel is closed: all at one stroke.
     Raises TransportError, TimeoutError.
     """
     if not seat.is_clean:
@@ -27,7 +29,7 @@ async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth 
     if access.is_quorum and not seat.is_clean and consuming.channel.seats == 1:
         return await access.close(consuming, seat)
     if seat.is_clean or seat.lane.seats > 1 or access.is_quorum:
-        return (await access.give_back(consuming, seat))[1]
+        return await access.give_back(consuming, seat)
     try:
         async with access.relief(seat.lane):
             await _outlast_rival(access, seat)
@@ -37,7 +39,8 @@ async def leave(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth 
     except (TransportError, TimeoutError):
         if not consuming.channel.has(consuming.tag):
             raise
-        return (await access.give_back(consuming, seat))[1]
+        # No relief: the broker has no channel for it, although some are kept for that (`numbers.RESERVED`), or hangs.
+        return await access.give_back(consuming, seat)
     return await access.look(seat.lane)
 
 
@@ -56,14 +59,18 @@ async def stays_alone(access: Access, room: Room, seat: Seat) -> bool:
     return False
 
 
-async def cancel_and_delete(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth | None:
-    """Cancel our consumer, and delete the lane if nobody uses it; then look. Raises TransportError, TimeoutError."""
-    async with access.shield(seat.lane) as ours:
-        depth = await access.look(seat.lane)
-        gave_back, _ = await access.give_back(consuming, seat)
-        if may_delete(depth, ours, gave_back=gave_back):
-            await access.delete(seat.lane)
-    return await access.look(seat.lane)
+async def leave_and_delete(access: Access, consuming: Consuming, seat: Seat) -> QueueDepth | None:
+    """`leave`, and delete the lane if then nobody uses it; look. Raises TransportError, TimeoutError.
+
+    The broker deletes what is unused and empty, and what somebody has unacked in hand is lost so. But whoever has in
+    hand what has not ended consumes the lane, or has a relief there that does, until the broker has it back. So a lane
+    without consumers and without messages has nothing unacked that matters, and in the step in which it deletes a lane
+    the broker looks once more whether it is one.
+    """
+    depth = await leave(access, consuming, seat)
+    if depth != EMPTY:
+        return depth
+    return None if await access.delete(seat.lane) else await access.look(seat.lane)
 
 
 async def _outlast_rival(access: Access, seat: Seat) -> None:

@@ -53,12 +53,11 @@ class LaneChannel(ConsumingChannel):
 
     async def give_back(
         self, tag: str, source: str, rest: Callable[[], Sequence[RabbitDelivery]], *, is_clean: bool
-    ) -> tuple[bool, QueueDepth]:
+    ) -> QueueDepth:
         """End the consumer ``tag`` of ``source`` and give ``rest`` back, in one breath, *then* look.
 
         ``rest`` acks what has ended, and is asked again until nothing more has come. After it returns, the broker has
-        it all back. ``is_clean``: nothing can have crossed the cancel. Returns whether something went back, and what
-        the last look has seen.
+        it all back. ``is_clean``: nothing can have crossed the cancel. Returns what the last look has seen.
 
         Raises:
           TransportError: the channel went, and with it took everything back.
@@ -72,19 +71,16 @@ class LaneChannel(ConsumingChannel):
             # What is acked only now must not let more come: that goes out behind the cancel.
             cancel = self._acks.take_due() + wire.cancel(self._channel.number, tag)
         try:
-            held = rest()
-            gave_back = bool(held)
-            depth = await self._settle(held, source, cancel)
+            depth = await self._settle(rest(), source, cancel)
             # What the queue had sent before the cancel may come behind the first answer: the channel's process takes
             # its messages in their order, and the look was there first.
             is_settled = is_clean
             while (held := rest()) or not is_settled:
                 is_settled = True
-                gave_back = gave_back or bool(held)
                 depth = await self._settle(held, source)
         finally:
             self._leave(tag)
-        return gave_back, depth
+        return depth
 
     async def close(self) -> None:
         """Give back all that is in hand of its consumers, at once, by closing it. Raises TransportError."""

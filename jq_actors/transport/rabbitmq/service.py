@@ -16,7 +16,7 @@ from jq_actors.transport.tokens import AfterCancel, after_cancel, hands_over, is
 
 from .access import Access
 from .consuming import RabbitDelivery
-from .ending import cancel_and_delete, leave, stays_alone
+from .ending import EMPTY, leave, leave_and_delete, stays_alone
 from .lane_names import Why, why_of
 from .room import Room
 from .seat import End, Seat
@@ -33,7 +33,6 @@ STEP_BACK = 0.05
 AFTER_AN_ERROR = 1.0
 """Seconds before a token is given back of a lane that the broker refuses."""
 SOMEBODY = QueueDepth(ready=1, consumers=2)
-EMPTY = QueueDepth(ready=0, consumers=0)
 
 
 class Service:
@@ -190,7 +189,7 @@ class Service:
         end, seen = await self._until_end(seat), None
         self._jobs += seat.jobs
         if end is End.DRAINED and self._is_over(seat) and await stays_alone(self._access, self._room, seat):
-            seen = await cancel_and_delete(self._access, consuming, seat)
+            seen = await leave_and_delete(self._access, consuming, seat)
         elif (seat.end or end) is not End.LOST:
             seen = await leave(self._access, consuming, seat)
         self._patience = FIRST_PATIENCE if seat.taken else min(LONGEST_PATIENCE, 2 * self._patience)

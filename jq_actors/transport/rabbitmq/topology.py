@@ -153,11 +153,11 @@ async def look(link: Link, name: str) -> QueueDepth | None:
     return QueueDepth(found.message_count or 0, found.consumer_count or 0)
 
 
-async def delete_if_empty(link: Link, name: str, *, if_unused: bool) -> bool:
-    """Delete the queue ``name`` unless a message waits in it or, ``if_unused``, it is consumed; whether it is gone."""
+async def delete_if_unused(link: Link, name: str) -> bool:
+    """Delete the queue ``name`` unless it is consumed or a message waits in it; whether it is gone."""
     try:
         async with link.throw_away_channel() as channel:
-            await ask(channel.queue_delete(name, if_unused=if_unused, if_empty=True))
+            await ask(channel.queue_delete(name, if_unused=True, if_empty=True))
     except RefusedError as error:
         if error.is_missing:
             return True

@@ -70,43 +70,39 @@ def _is_wanted(system: System, state: State, worker: Worker, serving: Serving) -
 
 def drained(system: System, state: State) -> Iterator[Step]:
     """Nothing came for a while: cancel. Then look; only a lane without work lets go of the token."""
-    for worker, serving in _servings(state, Phase.SERVING):
-        if _has_ghosts(system, state, serving.lane):
-            continue
-        budget = state.budget
-        if serving.hand:
-            spent = state.budget.spend("races") if not serving.hand[0].running else None
-            if spent is None:
-                continue
-            budget = spent
-        elif state.lanes[serving.lane].ready and is_active(system, state, worker, serving.lane):
-            continue
+    for before, worker, serving in _drained(system, state):
         token = serving.token if system.contract.acks_after_the_look else Held.ACKED
         idle = replace(serving, phase=Phase.IDLE, token=token)
-        yield from _cancels(system, replace(state, budget=budget), worker, serving, idle, "idle")
-    for worker, serving in _servings(state, Phase.IDLE):
+        yield from _cancels(system, before, worker, serving, idle, "idle")
+    for worker, serving in _given_back(state, Phase.IDLE):
         yield _looked_again(system, state, worker, serving)
 
 
 def delete(system: System, state: State) -> Iterator[Step]:
-    """Nothing came for long: shield the lane, look, cancel; delete it if it is empty. Then look, as ever."""
-    for worker, serving in _servings(state, Phase.SERVING):
-        lane, seats = state.lanes[serving.lane], system.lanes[serving.lane].seats
-        if serving.hand or seats > 1 or _has_ghosts(system, state, serving.lane):
-            continue
-        seen = QueueDepth(len(lane.ready), len(lane.consumers) + 1)
-        may = system.decisions.may_delete(seen, 2, gave_back=False)
-        if may and (budget := state.budget.spend("deletes")):
-            shielded = replace(serving, phase=Phase.SHIELDED)  # its consumer is the shield from now on
-            name = f"{worker.id} shields L{serving.lane + 1}, idle, and cancels"
-            yield Step(name, replace(with_serving(state, worker, serving, shielded), budget=budget))
-    for worker, serving in _servings(state, Phase.SHIELDED):
+    """Nothing came for long: cancel; delete the lane if it is unused and empty. Then look, as ever."""
+    for before, worker, serving in _drained(system, state):
+        if system.lanes[serving.lane].seats == 1 and (budget := before.budget.spend("deletes")):
+            deleting = replace(serving, phase=Phase.DELETING)
+            yield from _cancels(system, replace(before, budget=budget), worker, serving, deleting, "idle for long")
+    for worker, serving in _given_back(state, Phase.DELETING):
         idle = with_serving(state, worker, serving, replace(serving, phase=Phase.IDLE))
-        if state.lanes[serving.lane].ready:
-            name = f"{worker.id} does not delete L{serving.lane + 1}: not empty"
-            yield Step(name, cancelled(idle, serving.lane, worker.id))
+        lane = state.lanes[serving.lane]
+        if lane.ready or (lane.consumers and system.contract.deletes_if_unused):
+            yield Step(f"{worker.id} does not delete L{serving.lane + 1}: in use", idle)
         else:
             yield Step(f"{worker.id} deletes L{serving.lane + 1}", deleted(idle, serving.lane))
+
+
+def _drained(system: System, state: State) -> Iterator[tuple[State, Worker, Serving]]:
+    """Servings to which nothing comes, or only what crosses the cancel: then the state has paid for that."""
+    for worker, serving in _servings(state, Phase.SERVING):
+        if _has_ghosts(system, state, serving.lane):
+            continue
+        if serving.hand:
+            if not serving.hand[0].running and (budget := state.budget.spend("races")):
+                yield replace(state, budget=budget), worker, serving
+        elif not (state.lanes[serving.lane].ready and is_active(system, state, worker, serving.lane)):
+            yield state, worker, serving
 
 
 def _looked_again(system: System, state: State, worker: Worker, serving: Serving) -> Step:
@@ -173,7 +169,7 @@ def _cancels(
 def give_back_late(system: System, state: State) -> Iterator[Step]:
     """What was in hand is given back after the consumer was cancelled. Only where the contract is broken."""
     if not system.contract.gives_back_in_one_breath:
-        for worker, serving in _servings(state, Phase.IDLE, Phase.HANDING, Phase.HANDED):
+        for worker, serving in _servings(state, Phase.IDLE, Phase.DELETING, Phase.HANDING, Phase.HANDED):
             if serving.hand:
                 without = with_serving(state, worker, serving, replace(serving, hand=()))
                 yield from _gives_back(without, serving, f"{worker.id} gives back what it had of L{serving.lane + 1}")
@@ -196,6 +192,11 @@ def is_active(system: System, state: State, worker: Worker, lane: int) -> bool:
 
 def _has_ghosts(system: System, state: State, lane: int) -> bool:
     return system.contract.ghosts_do_not_last and any(ghost.lane == lane for ghost in state.ghosts)
+
+
+def _given_back(state: State, phase: Phase) -> Iterator[tuple[Worker, Serving]]:
+    """Servings in ``phase`` that have given back what they had."""
+    return ((worker, serving) for worker, serving in _servings(state, phase) if not serving.hand)
 
 
 def _servings(state: State, *phases: Phase) -> Iterator[tuple[Worker, Serving]]:

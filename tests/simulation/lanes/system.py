@@ -27,12 +27,6 @@ class LooksAgain(Protocol):
     def __call__(self, lane: QueueDepth | None, seconds: float, *, redelivered: bool) -> bool: ...
 
 
-class MayDelete(Protocol):
-    """The shape of `tokens.may_delete`."""
-
-    def __call__(self, lane: QueueDepth | None, ours: int, *, gave_back: bool) -> bool: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Decisions:
     """The decisions of production. A test replaces one, to show that the checker would find it wrong."""
@@ -41,7 +35,6 @@ class Decisions:
     is_wanted: IsWanted = tokens.is_wanted
     looks_again: LooksAgain = tokens.looks_again
     after_cancel: Callable[[QueueDepth | None], AfterCancel] = tokens.after_cancel
-    may_delete: MayDelete = tokens.may_delete
     hands_over: Callable[[int, float, int, Fairness, QueueDepth | None], bool] = tokens.hands_over
 
 
@@ -64,7 +57,9 @@ class Contract:
     """What a cancelled consumer still had is given back at once, so that nobody gets what was behind it before, looks
     at the lane before, or deletes it."""
     deletes_under_its_token: bool = True
-    """Only who serves a lane deletes it, shielded; else anybody does, at any time when it looks unused and empty."""
+    """Only who has served a lane deletes it; else anybody does, at any time when it looks unused and empty."""
+    deletes_if_unused: bool = True
+    """The broker deletes no lane that somebody consumes."""
     outlasts_rivals: bool = True
     """Who has something to give back cancels only when no other consumer stands by: it would get what was behind it."""
     ghosts_do_not_last: bool = True

@@ -190,19 +190,27 @@ def test_a_lane_is_deleted_before_what_was_in_hand_is_back(capsys: pytest.Captur
     assert any("is deleted" in name for name in violation.trace)
 
 
-def deletes_what_looks_empty(lane: QueueDepth | None, ours: int, *, gave_back: bool) -> bool:
-    return lane is not None and lane.ready == 0
-
-
 def test_a_lane_is_deleted_that_another_one_consumes(capsys: pytest.CaptureFixture[str]) -> None:
-    # Two tokens, two consumers: the shield of the second stands behind the first, which has a message in hand.
+    # Two tokens, two consumers: the first cancels, and the second gets a message before the lane is deleted.
     system = System(
-        "delete without counting the consumers",
+        "delete also what is consumed",
         (0, 0),
         Budget(1, extra_tokens=1, deletes=1),
-        decisions=Decisions(may_delete=deletes_what_looks_empty),
+        contract=Contract(deletes_if_unused=False),
     )
     violation = found(system, Broken.ORDER, "started before", capsys)  # for that one's message is gone
+    assert any("deletes L1" in name for name in violation.trace)
+
+
+def test_nobody_stands_in_for_who_gives_back_while_another_deletes(capsys: pytest.CaptureFixture[str]) -> None:
+    # Unused and empty, but what crossed the cancel of the second one is in its hand.
+    system = System(
+        "cancel, and then give back: meanwhile one who has served it too deletes the lane",
+        (0,),
+        Budget(1, extra_tokens=1, races=1, deletes=1),
+        contract=Contract(gives_back_in_one_breath=False),
+    )
+    violation = found(system, Liveness.STUCK, "not ended", capsys)
     assert any("deletes L1" in name for name in violation.trace)
 
 

@@ -135,7 +135,7 @@ def disconnected(state: State, worker: Worker) -> State:
     tokens = [Token(serving.lane, True) for serving in worker.servings if serving.token is Held.UNACKED]
     ghosts = []
     for serving in worker.servings:
-        consuming = serving.phase in (Phase.SERVING, Phase.SHIELDED)
+        consuming = serving.phase is Phase.SERVING
         if consuming:
             state = _with_ghost_consumer(state, serving, worker)
         unacked = tuple(hand.job for hand in serving.hand if not hand.lost)
