@@ -86,7 +86,7 @@ async def test_a_consumer_begins_and_ends_in_one_write_each_that_ends_with_the_l
     channel = opened(link, Events())
 
     assert await channel.attach(LANE, taker, TAG, {}) == QueueDepth(3, 1)
-    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=True) == (False, QueueDepth(3, 1))
+    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=True) == QueueDepth(3, 1)
 
     assert link.written == [
         wire.prefetch(1, 1) + wire.consume(1, LANE, TAG, {}) + wire.look(1, LANE),
@@ -128,7 +128,7 @@ async def test_what_comes_behind_the_first_answer_is_given_back_before_the_look_
 
     link.before_the_answer = brings
 
-    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == (True, QueueDepth(3, 1))
+    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == QueueDepth(3, 1)
 
     assert link.written[1:] == [
         wire.cancel(1, TAG) + wire.look(1, LANE),
@@ -156,7 +156,7 @@ async def test_what_crosses_the_cancel_is_given_back_by_us_or_by_the_end_of_the_
             await channel.give_back(TAG, LANE, taker.rest, is_clean=False)
         assert len(link.written) == 2, "what attached it, and the cancel"
     else:
-        assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == (True, QueueDepth(3, 1))
+        assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == QueueDepth(3, 1)
         assert link.written[2] == wire.requeue(1, 1) + wire.look(1, LANE), "what came meanwhile"
     assert lost.of(AckLost) == []
 
