@@ -274,7 +274,7 @@ class LaneClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDropped(Event):
-    """A delivery was acked without a run. ``reason``: ``final``, ``stale``."""
+    """A delivery was acked without a run. ``reason``: ``final``, ``stale``, ``runs_elsewhere``, ``undecodable``."""
 
     job_id: JobId
     queue: str
