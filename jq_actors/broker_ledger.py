@@ -77,7 +77,7 @@ class BrokerLedger:
     async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """End the delivery as the outcome says. The next of a group comes by its lane."""
         await self._end(claimed, outcome)
-        return SettledRun(written=True)
+        return SettledRun(outcome)
 
     def forget(self, run_token: int) -> None:
         """See `Ledger.forget`."""

@@ -215,8 +215,8 @@ class Executor:
             self._events.emit(OutcomeLost(command.job_id, command.actor_name, state_after(outcome).value))
             claimed.turn.give_back()
             return None
-        if settled.written:
-            self._tell(claimed, outcome)
+        if settled.outcome is not None:
+            self._tell(claimed, settled.outcome)
         return settled.next
 
     def _tell(self, claimed: Claimed, outcome: Outcome) -> None:

@@ -81,8 +81,8 @@ class Claimed:
 class SettledRun:
     """What became of a run."""
 
-    written: bool
-    """``False``: the claim was lost, nothing was written."""
+    outcome: Outcome | None
+    """What is written; ``None``: the claim was lost, and nothing is."""
     next: NextJob | None = None
     """What runs from now on in its slot: then the delivery is still in hand."""
 
@@ -183,7 +183,7 @@ class RowLedger:
             self._alive[chain.run_token] = None
         settled = Settled(written=False)
         try:
-            settled = await self._write(claimed, outcome, chain)
+            settled, outcome = await self._write(claimed, outcome, chain)
             self._alive[claimed.run_token] = None
         finally:
             if settled.next is not None:
@@ -197,7 +197,7 @@ class RowLedger:
             claimed.turn.give_back()
         elif settled.next is None:
             claimed.turn.finish()
-        return SettledRun(settled.written, settled.next)
+        return SettledRun(outcome if settled.written else None, settled.next)
 
     def forget(self, run_token: int) -> None:
         """See `Ledger.forget`."""
@@ -235,7 +235,7 @@ class RowLedger:
         await self._store.settle(interrupted)
         self._forgotten.pop(token, None)
 
-    async def _write(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> Settled:
+    async def _write(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> tuple[Settled, Outcome]:
         settlement = Settlement(
             claimed.command.job_id,
             claimed.run_token,
@@ -249,14 +249,14 @@ class RowLedger:
             chain=chain,
         )
         try:
-            return await self._store.settle(settlement)
+            return await self._store.settle(settlement), outcome
         except StoreUnavailableError:
             raise
         except StoreError as error:
             # The database refuses this very outcome (a value that it cannot hold). Left alone, the job would look
             # as if it ran for ever: its outcome becomes that it could not be stored.
             refused = Failed(Failure(error, f"its outcome could not be stored: {escape(str(error))[:500]}"))
-            return await self._store.settle(replace(settlement, outcome=refused))
+            return await self._store.settle(replace(settlement, outcome=refused)), refused
 
 
 def bury(delivery: Delivery, reason: str, events: Events) -> None:

@@ -220,6 +220,18 @@ async def test_an_outcome_that_lost_its_claim_is_not_told_as_the_job_s() -> None
     assert delivery.endings == ["ack"]
 
 
+async def test_an_outcome_that_the_database_refuses_is_told_as_what_it_became() -> None:
+    life, delivery = Life(), delivery_of("send_mail")
+    task = await life.claimed(delivery)
+    await life.run_ends(Succeeded("x"))
+    answer(life.store.settles, 0, StoreError("too large"))
+    await settled()
+    answer(life.store.settles, 0, WRITTEN)
+    await task
+    assert [event.state for event in life.seen.of(JobFinished)] == ["failed"]
+    assert "too large" in life.seen.of(JobFailed)[0].error
+
+
 @pytest.mark.parametrize("acked", [False, True], ids=["held", "acked early"])
 async def test_an_outcome_that_cannot_be_written_before_the_end_is_told_and_the_job_given_back(acked: bool) -> None:
     life, delivery = Life(), delivery_of("send_mail")

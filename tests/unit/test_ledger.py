@@ -170,7 +170,7 @@ async def test_the_delivery_ends_once_and_only_after_the_row_is_written(
     await settled()
     assert delivery.endings == (["ack"] if acked else [])
     settlement: Settlement = answer(rows.store.settles, 0, written)
-    assert await task == SettledRun(written.written)
+    assert await task == SettledRun(outcome if written.written else None)
     comes_back = isinstance(outcome, Interrupted) and written.written
     assert delivery.endings == ["requeue" if comes_back and not acked else "ack"]
     assert settlement.republish is (isinstance(outcome, Interrupted) and acked)
@@ -196,7 +196,7 @@ async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused(
     answer(rows.store.settles, 0, StoreError("no such\x00thing"))
     await settled()
     second: Settlement = answer(rows.store.settles, 0, WRITTEN)
-    assert await task == SettledRun(written=True)
+    assert await task == SettledRun(second.outcome)
     assert isinstance(second.outcome, Failed)
     assert "could not be stored: no such\\x00thing" in second.outcome.failure.error
     assert delivery.endings == ["ack"]
@@ -250,9 +250,9 @@ async def test_the_delivery_stays_in_hand_while_another_job_follows_on_it() -> N
         rows, claimed(delivery), Succeeded(1), Settled(written=True, next=job), Chain(job.run_token, "a slot")
     )
     assert (settlement.group, settlement.chain) == ("g", Chain(job.run_token, "a slot"))
-    assert (run, delivery.endings) == (SettledRun(written=True, next=job), [])
+    assert (run, delivery.endings) == (SettledRun(Succeeded(1), next=job), [])
     settlement, run = await settle(rows, following(delivery), Succeeded(1))
-    assert (run, delivery.endings, settlement.republish) == (SettledRun(written=True), ["ack"], False)
+    assert (run, delivery.endings, settlement.republish) == (SettledRun(Succeeded(1)), ["ack"], False)
 
 
 async def test_a_job_that_follows_is_one_that_runs_here_from_the_wish_on() -> None:
@@ -368,7 +368,7 @@ async def test_what_runs_again_is_published_anew_and_confirmed_first(outcome: Ou
     await alone.clock.advance(PUBLISH_AGAIN)
     assert delivery.endings == []
     await alone.clock.advance(PUBLISH_AGAIN)
-    assert await task == SettledRun(written=True)
+    assert await task == SettledRun(outcome)
     assert delivery.endings == ["ack"]
     assert len(alone.published) == 3
     again = alone.published[-1]
