@@ -112,10 +112,9 @@ class Claims:
     async def _grant(
         self, connection: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
     ) -> None:
-        # Two workers that claim the same jobs lock them in the same order, and so without a deadlock.
-        ordered = sorted(first_of_each(requests), key=lambda request: request.job_id)
-        if ordered:
-            rows = [{"id": r.job_id, "dispatch": r.dispatch, "run_token": r.run_token} for r in ordered]
+        first = first_of_each(requests)
+        if first:
+            rows = [{"id": r.job_id, "dispatch": r.dispatch, "run_token": r.run_token} for r in first]
             parameters = {"batch": encode_rows(rows), "me": self._workers.my_id, "now": now}
             for row in await connection.execute(self._grant_statement, parameters):
                 claimed.grant(row)

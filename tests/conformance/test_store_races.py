@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from jq_actors.job import JobState
 from jq_actors.outcome import Interrupted
 from jq_actors.protocol import Verdict
+from jq_actors.store.dialect import Fault
 from tests.support.waiting import eventually
 
+from .locking import somebody_waits
 from .stores import (
     World,
     clock,
@@ -25,6 +27,35 @@ from .stores import (
     state_of,
     verdicts,
 )
+
+
+async def test_marks_and_claims_of_the_same_jobs_never_wait_for_each_other_in_a_circle(
+    pg: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server would find that out after a second, in which this process claims nothing."""
+    store = await pg.worker()
+    faults: list[Fault] = []
+    fault_of = store._db.dialect.fault_of
+
+    def told(error: Any) -> Fault:
+        faults.append(fault_of(error))
+        return faults[-1]
+
+    monkeypatch.setattr(store._db.dialect, "fault_of", told)
+    # So many that each one is looked up by its id.
+    await store.insert([new_job(job_id) for job_id in job_ids(3000)], publish_lease=None)
+    jobs = await queued(store, 3)
+    await pg.execute(sa.text("ANALYZE"))
+    table = pg.tables.jobs
+    async with pg.transaction() as connection:
+        await connection.execute(sa.select(table).where(table.c.id == jobs[1].id).with_for_update())
+        claims = [asyncio.ensure_future(store.claim(request_of(job))) for job in jobs]
+        await somebody_waits(pg, 1)
+        mark = asyncio.ensure_future(store.mark_published([(job.id, 1) for job in reversed(jobs)]))
+        await somebody_waits(pg, 2)
+    assert verdicts(await asyncio.gather(*claims)) == [Verdict.GRANT] * 3
+    await mark
+    assert faults == []
 
 
 @pytest.mark.parametrize("loss", ["queued", "lost", "unknown"])
