@@ -28,10 +28,11 @@ def test_a_job_that_waits_for_long_is_not_buried_for_it(rabbit_alone: Place) -> 
             ran.append(name)
 
         with app.worker(threads=1):
-            # The long one is held for longer than RabbitMQ itself would allow: only the client's limit is so low.
+            # Before RabbitMQ 4.3 only our own limit is so low. 4.3 takes the long one back, and it runs once more:
+            # without rows nobody knows that it has ended.
             step.send("long")
             step.send("short")
             app.wait(lambda: len(app.of(DeliveryRenewed)) >= 4, "the one that waits to be renewed", timeout=60)
             is_enough.set()
-            app.wait(lambda: ran == ["long", "short"], "both")
+            app.wait(lambda: ran[:2] == ["long", "short"], "both")
     assert app.of(DeliveryBuried) == []
