@@ -42,15 +42,11 @@ class Slots:
     """In the order in which they came."""
     held: int = 0
     """Deliveries that are looked at again later."""
-    _free: int = field(init=False)
+    free: int = field(init=False)
+    """How many are free."""
 
     def __post_init__(self) -> None:
-        self._free = self.count
-
-    @property
-    def free(self) -> int:
-        """How many are free."""
-        return self._free
+        self.free = self.count
 
     @property
     def may_hold(self) -> bool:
@@ -59,9 +55,9 @@ class Slots:
 
     def take(self, in_hand: InHand) -> bool:
         """Give a slot to ``in_hand``; else it waits."""
-        in_hand.has_slot = self._free > 0
+        in_hand.has_slot = self.free > 0
         if in_hand.has_slot:
-            self._free -= 1
+            self.free -= 1
         else:
             self.waiting.append(in_hand)
         return in_hand.has_slot
@@ -70,8 +66,9 @@ class Slots:
         """``in_hand`` needs its slot no more; yields those that have one now."""
         if in_hand.has_slot:
             in_hand.has_slot = False
-            self._free += 1
-        while self.waiting and self._free > 0:
+            self.free += 1
+        while self.waiting and self.free > 0:
             first = self.waiting.popleft()
-            if first.delivery.is_open and self.take(first):
+            if first.delivery.is_open:
+                self.take(first)
                 yield first

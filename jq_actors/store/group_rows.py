@@ -131,8 +131,7 @@ class GroupRows:
             for row in groups.changed
         ]
         if batch:
-            parameters = {"batch": encode_rows(batch), "now": now, "stale": now - GRAIN}
-            await connection.execute(self._write, parameters)
+            await connection.execute(self._write, {"batch": encode_rows(batch), **move_at(now)})
 
     async def _rows(
         self, connection: AsyncConnection, query: sa.Select[Any], names: Iterable[str]
@@ -142,9 +141,14 @@ class GroupRows:
 
 
 def moved(groups: sa.Table) -> dict[str, Any]:
-    """What each write of a group's row changes besides (parameters ``now``, and ``stale``: `GRAIN` before)."""
+    """What each write of a group's row changes besides; its parameters are those of `move_at`."""
     g = groups.c
     return {"version": g.version + 1, "moved_at": sa.case((g.moved_at < _STALE, _NOW), else_=g.moved_at)}
+
+
+def move_at(now: datetime) -> dict[str, datetime]:
+    """The parameters of `moved`."""
+    return {"now": now, "stale": now - GRAIN}
 
 
 def _new_rows(tables: Tables, names: sa.FromClause) -> sa.Select[Any]:

@@ -14,19 +14,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from jq_actors.errors import StoreError, StoreUnavailableError, StoreUnknownError
-from jq_actors.job import JobId, JobState
+from jq_actors.job import JobState
 from jq_actors.turns import BEHIND
 
 from .database import Database
 from .group_room import is_scheduled
-from .group_rows import GRAIN, GroupPolicy
+from .group_rows import GroupPolicy, move_at, moved
 from .inserts import Inserted, Insertion, dispatches_of
 from .plain_inserts import COLUMNS, arrays, chunks, constant, payloads_of, row_values, time_of, unnested
 from .records import NewJob
 from .tables import Tables, UtcDateTime
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)
-_STALE = sa.bindparam("stale", type_=UtcDateTime)
 
 
 class GroupedInserts:
@@ -49,17 +48,18 @@ class GroupedInserts:
         first, *others = chunks(insertions)
         if others:
             return None
+        parameters = {**arrays(first, now), **self._of_groups(first), **move_at(now)}
         try:
-            rows = await self._database.execute_alone(
-                "insert", self._statement, {**arrays(first, now), **self._of_groups(first), **_times(now)}
-            )
-        except (StoreUnavailableError, StoreUnknownError):
+            rows = await self._database.execute_alone("insert", self._statement, parameters)
+        except StoreUnavailableError:
             raise
         except StoreError:
             return None  # who is at fault, is found one by one
         if rows is None:
             raise StoreUnknownError("The answer to a commit was lost.")
-        waiting = _waiting([job for job, _ in first], {row.name: row.admitted for row in rows})
+        admitted = {row.name: row.admitted for row in rows}
+        ranked = zip(first, parameters["group"], parameters["rank"], strict=True)
+        waiting = {job.id for (job, _), group, rank in ranked if rank > admitted[group]}
         return [dispatches_of(insertion, waiting) for insertion in insertions]
 
     def _is_simple(self, job: NewJob) -> bool:
@@ -86,21 +86,6 @@ class GroupedInserts:
             "places": places,
             "count": [count[name] for name in names],
         }
-
-
-def _times(now: datetime) -> dict[str, datetime]:
-    return {"now": now, "stale": now - GRAIN}
-
-
-def _waiting(jobs: Sequence[NewJob], admitted: dict[str, int]) -> set[JobId]:
-    """Those that got no place: of each group the first ones have."""
-    left = Counter[str | None](admitted)
-    waiting: set[JobId] = set()
-    for job in jobs:
-        left[job.group] -= 1
-        if left[job.group] < 0:
-            waiting.add(job.id)
-    return waiting
 
 
 def _insert(tables: Tables) -> sa.Select[Any]:
@@ -159,8 +144,7 @@ def _admit(tables: Tables, wanted: sa.CTE) -> sa.CTE:
                 "held": row.held + admitted,
                 "waiting": row.waiting + arriving - admitted,
                 "admitted": admitted,
-                "version": row.version + constant(1),
-                "moved_at": sa.case((row.moved_at < _STALE, _NOW), else_=row.moved_at),
+                **moved(tables.groups),
             },
         )
         .returning(row.name, row.admitted, row.next_position)

@@ -15,7 +15,7 @@ from jq_actors.job import JobId, JobState
 
 from .dialect import Dialect, encode_rows
 from .group_chains import CHAIN_COLUMNS, chained_settlements
-from .group_rows import GRAIN, GroupPolicy
+from .group_rows import GroupPolicy, move_at
 from .group_turns import GroupTurns, TurnsGiven, next_job
 from .lines import Executes
 from .records import Dispatch, Settlement
@@ -64,7 +64,7 @@ class PlainSettles:
         groups = self._groups(settlements)
         parameters: dict[str, Any] = {"batch": encode_rows(rows), "groups": encode_rows(groups), **self._here()}
         parameters |= {"most": max(group["places"] for group in groups), "lease": lease}
-        parameters |= {"now": now, "stale": now - GRAIN}
+        parameters |= move_at(now)
         return _read(await line.execute(self._in_groups, parameters))
 
     def _groups(self, settlements: Sequence[Settlement]) -> list[Row]:

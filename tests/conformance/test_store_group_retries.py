@@ -9,11 +9,12 @@ import sqlalchemy as sa
 
 from jq_actors.job import JobId, JobState
 from jq_actors.outcome import Cancelled, Failed, Failure
+from jq_actors.protocol import Verdict
 from jq_actors.store.records import JobFilter, Retention
 
 from .grouped import HOUR, MINUTE, ended, ids_of, numbered, numbers, order_of, sent, states, the_group
 from .stores import LEASE, World, clock, got, granted, job_ids, new_job, queued, settled
-from .turns import runs
+from .turns import asks, ends, runs
 
 FAILURE = Failure(None, "no")
 FAILED = JobFilter(states=frozenset({JobState.FAILED}))
@@ -50,9 +51,25 @@ async def test_a_group_replays_in_its_first_order(led: World) -> None:
     assert await order_of(store) == ids_of(in_order)
     # They come before what has not started yet.
     assert await states(led, in_order) == ["queued", "waiting", "waiting", "waiting"]
+    assert (await store.claim(asks(jobs[3], dispatch=2))).verdict is Verdict.DROP_STALE
+    assert ids_of(await store.take_unpublished(None, 10, LEASE)) == [jobs[0].id]
     found = await got(store, jobs[0])
     assert (found.attempt, found.crashes, found.finished_at, found.reason) == (0, 0, None, None)
     for job in in_order:
+        await runs(store, job)
+
+
+async def test_retried_job_waits_for_what_runs(led: World) -> None:
+    store = await led.worker()
+    first, second, third = await sent(store, 3)
+    await runs(store, first, Failed(FAILURE))
+    request = asks(second, dispatch=2)
+    answer = await store.claim(request)
+    assert await store.retry(FAILED, [], 10) == [first.id]
+    found = await got(store, first)
+    assert (found.state, found.attempt, found.finished_at) == (JobState.WAITING, 0, None)
+    await ends(store, request, answer)
+    for job in (first, third):
         await runs(store, job)
 
 
@@ -67,12 +84,12 @@ async def test_retried_job_of_a_paused_group_waits(led: World) -> None:
     assert await states(led, [first, second]) == ["queued", "waiting"]
 
 
-async def test_the_oldest_are_retried_first_and_only_those_wanted(db: World) -> None:
-    store = await db.worker()
+async def test_the_oldest_are_retried_first_and_only_those_wanted(led: World) -> None:
+    store = await led.worker()
     jobs = [new_job(job_id, actor="a" if n % 2 else "b", tags=("t",)) for n, job_id in enumerate(job_ids(8))]
     await store.insert(jobs, publish_lease=HOUR)
-    await ended(db, *jobs[:6], state="failed")
-    await ended(db, jobs[7], state="cancelled")
+    await ended(led, *jobs[:6], state="failed")
+    await ended(led, jobs[7], state="cancelled")
     where = replace(FAILED, actor="a")
     assert await store.retry(where, [], 2) == ids_of([jobs[1], jobs[3]])
     assert await store.retry(replace(where, tags=("u",)), [], 9) == []

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.runtime.environment import EnvironmentContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -28,6 +26,7 @@ from jq_actors.store.tables import NO_PLACE, REVISION, tables_for
 from tests.support.postgres import PrivatePostgres
 from tests.support.waiting import eventually
 
+from .migrating import upgrade_to
 from .stores import LEASE, TABLE, World, another_me, clock, new_job, queued, request_of, world_on
 from .turns import runs
 
@@ -149,7 +148,7 @@ async def test_without_auto_migrate_tables_have_to_be_there(empty_url: str) -> N
 
 
 async def test_rows_of_the_first_revision_are_kept_and_have_their_places(empty_url: str) -> None:
-    await asyncio.to_thread(_upgrade_to, empty_url, "0001")
+    await asyncio.to_thread(upgrade_to, empty_url, "0001")
     async with world_on(empty_url) as world:
         jobs = world.tables.jobs
         row = {
@@ -176,18 +175,6 @@ async def test_rows_of_the_first_revision_are_kept_and_have_their_places(empty_u
         for job in old[1:]:
             await runs(store, job)
         assert [(await world.the_row(job.id)).state for job in old] == ["scheduled", "succeeded", "succeeded"]
-
-
-def _upgrade_to(url: str, revision: str) -> None:
-    scripts = migrate._Scripts()
-    directory = scripts._directory
-    path = url.replace("+aiosqlite", "").replace("+asyncpg", "+psycopg")
-    engine = sa.create_engine(path, poolclass=sa.NullPool)
-    with engine.begin() as connection:
-        context = EnvironmentContext(Config(), directory, fn=lambda at, _: directory._upgrade_revs(revision, at))
-        context.configure(connection=connection, version_table=f"{TABLE}_version", jobs_table=TABLE)
-        with context, context.begin_transaction():
-            context.run_migrations()
 
 
 @pytest.mark.parametrize("auto_migrate", [True, False])
