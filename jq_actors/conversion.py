@@ -12,6 +12,7 @@ import inspect
 import math
 import types
 from collections.abc import Callable
+from datetime import datetime
 from enum import Enum
 from functools import cached_property
 from typing import Any, Literal, Protocol, Union, cast, get_args, get_origin
@@ -200,7 +201,7 @@ def _check_same(sent: Any, arrived: Any) -> None:
     if parts is None:
         # A type without an equality of its own compares by identity, which tells nothing here.
         has_equality = any("__eq__" in vars(base) for base in kind.__mro__[:-1])
-        if has_equality and sent != arrived:
+        if has_equality and not _is_equal(sent, arrived):
             raise MisfitError(f"{a(kind)} would arrive with another value")
         return
     arrived_parts = _parts(arrived) or {}
@@ -211,6 +212,16 @@ def _check_same(sent: Any, arrived: Any) -> None:
             _check_same(part, arrived_parts[key])
         except MisfitError as misfit:
             raise misfit.inside(key) from None
+
+
+def _is_equal(sent: Any, arrived: Any) -> bool:
+    if sent == arrived:
+        return True
+    if not (isinstance(sent, datetime) and isinstance(arrived, datetime)):
+        return False
+    # In an hour that the clock goes through twice, Python calls a time of that zone equal to none of another (PEP 495).
+    is_same_clock = sent.replace(tzinfo=None) == arrived.replace(tzinfo=None)
+    return is_same_clock and sent.utcoffset() == arrived.utcoffset()
 
 
 def _parts(value: Any) -> dict[Any, Any] | None:

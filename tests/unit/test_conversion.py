@@ -185,6 +185,18 @@ def test_a_value_arrives_as_it_was_sent(annotation: Any, value: Any) -> None:
     assert type(arrived) is type(value)
 
 
+@pytest.mark.parametrize("fold", [0, 1])
+def test_a_time_in_the_hour_that_comes_twice_arrives(fold: int) -> None:
+    """Python calls it equal to no time of another zone (PEP 495), and what arrives has an offset, not a zone."""
+    when = datetime(2010, 11, 7, 1, tzinfo=ZoneInfo("America/Halifax"), fold=fold)
+    arrived = _there_and_back(datetime, when)
+    assert _clock_and_offset(arrived) == (datetime(2010, 11, 7, 1), timedelta(hours=-3 - fold))  # noqa: DTZ001 - its clock alone
+
+
+def _clock_and_offset(when: datetime) -> tuple[datetime, timedelta | None]:
+    return when.replace(tzinfo=None), when.utcoffset()
+
+
 @given(
     # Until 1972 there were zones with seconds in their offset, which ISO 8601 has not: refused, see below.
     st.datetimes(min_value=datetime(1973, 1, 1), timezones=st.one_of(st.none(), st.timezones())),  # noqa: DTZ001 - asked so
@@ -196,7 +208,7 @@ def test_a_value_arrives_as_it_was_sent(annotation: Any, value: Any) -> None:
 def test_any_value_of_these_types_does(
     when: datetime, length: timedelta, amount: Decimal, data: bytes, number: float
 ) -> None:
-    assert _there_and_back(datetime, when) == when
+    assert _clock_and_offset(_there_and_back(datetime, when)) == _clock_and_offset(when)
     assert _there_and_back(timedelta, length) == length
     assert _there_and_back(Decimal, amount).as_tuple() == amount.as_tuple()
     assert _there_and_back(bytes, data) == data
