@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jq_actors.transport.lane import Lane
+from jq_actors.model.lane import Lane
 from jq_actors.transport.rabbitmq.lane_names import lane_name
 from jq_actors.transport.rabbitmq.topology import lobby_label
 

@@ -7,15 +7,15 @@ at first need, or in `configure`.
 """
 
 from . import jobs
-from .actor import AsyncJobActor, JobActor, actor
-from .broker import JobBroker
-from .command import JobCommand
-from .current import RunningJob, current_job
+from .actors.actor import AsyncJobActor, JobActor, actor
+from .chain.middleware import JobMiddleware
 from .errors import Fail, JobQueueError, Retry, Snooze
-from .group import Group, GroupState
-from .installed import configure, install
-from .job import Job, JobId, JobState, Place
-from .middleware import JobMiddleware
+from .model.command import JobCommand
+from .model.group import Group, GroupState
+from .model.job import Job, JobId, JobState, Place
+from .model.running_job import RunningJob, current_job
+from .process.broker import JobBroker
+from .process.installed import configure, install
 
 __all__ = [
     "AsyncJobActor",

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
-from .job import JobId
+from jq_actors.model.job import JobId
 
 _log = logging.getLogger("jq_actors")
 

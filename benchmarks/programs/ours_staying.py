@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from jq_actors import actor
-from jq_actors.installed import installed_broker
+from jq_actors.process.installed import installed_broker
 
 from .group_names import group_of
 from .lane_notes import LaneNotes

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from jq_actors.installed import installed_broker
+from jq_actors.process.installed import installed_broker
 
 from .configured import use_config
 

@@ -10,14 +10,14 @@ from enum import Enum
 
 import typer
 
-from jq_actors.config import Config, find_config, format_duration, load_config
-from jq_actors.config_problems import did_you_mean
+from jq_actors.chain.loading import build_middleware
+from jq_actors.chain.middleware import JobMiddleware
+from jq_actors.config.loading import Config, find_config, format_duration, load_config
+from jq_actors.config.problems import did_you_mean
 from jq_actors.errors import ConfigError, JobQueueError
-from jq_actors.installed import installed_broker
-from jq_actors.middleware import JobMiddleware
-from jq_actors.middleware_loading import build_middleware
-from jq_actors.runtime import Runtime
-from jq_actors.transport import adapter_for
+from jq_actors.process.installed import installed_broker
+from jq_actors.process.runtime import Runtime
+from jq_actors.transport.adapters import adapter_for
 from jq_actors.transport.port import Transport
 
 from .configured import ConfigOption, ModulesArgument, PathOption, find_modules_in, use_config

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from jq_actors.config import CONFIG_VARIABLE
+from jq_actors.config.loading import CONFIG_VARIABLE
 
 ConfigOption = Annotated[
     Path | None,

@@ -6,10 +6,10 @@ import inspect
 
 import typer
 
-from jq_actors.config import load_config, mask_url
+from jq_actors.chain.loading import build_middleware
+from jq_actors.chain.middleware import JobMiddleware
+from jq_actors.config.loading import load_config, mask_url
 from jq_actors.errors import RequiresPersistenceError
-from jq_actors.middleware import JobMiddleware
-from jq_actors.middleware_loading import build_middleware
 
 from .configured import ConfigOption, use_config
 from .output import PROBLEM
@@ -27,7 +27,7 @@ def upgrade(config_path: ConfigOption = None) -> None:
     """Make the tables, or bring them to this version. Several at once are safe."""
     use_config(config_path)
     url, jobs_table = _persistence()
-    from jq_actors.store import migrate  # here: Alembic takes a while, and other commands need none of it
+    from jq_actors.store.schema import migrate  # here: Alembic takes a while, and other commands need none of it
 
     migrate.upgrade(url, jobs_table)
     typer.echo(f"{jobs_table} in {mask_url(url)} is at {migrate.current(url, jobs_table)}")
@@ -38,7 +38,7 @@ def current(config_path: ConfigOption = None) -> None:
     """Print the version of the tables, and of this program."""
     use_config(config_path)
     url, jobs_table = _persistence()
-    from jq_actors.store import migrate  # here: Alembic takes a while, and other commands need none of it
+    from jq_actors.store.schema import migrate  # here: Alembic takes a while, and other commands need none of it
 
     found, wanted = migrate.current(url, jobs_table), migrate.head()
     typer.echo(f"{jobs_table} in {mask_url(url)} is at {found or 'nothing'}; this version wants {wanted}")

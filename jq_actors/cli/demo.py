@@ -22,8 +22,8 @@ from rich.table import Table
 from jq_actors.clock import SystemClock
 from jq_actors.errors import JobQueueError
 from jq_actors.events import JobFinished, escape
-from jq_actors.installed import configure, installed_broker
-from jq_actors.job import FINAL_STATES, Job, JobState, new_job_ids
+from jq_actors.model.job import FINAL_STATES, Job, JobState, new_job_ids
+from jq_actors.process.installed import configure, installed_broker
 
 THREADS = 4
 SHOWN = 5

@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from jq_actors import jobs
-from jq_actors.asking import MAX_PAGE
 from jq_actors.errors import JobNotFoundError
 from jq_actors.events import escape
-from jq_actors.job import Job, Place
+from jq_actors.jobs.store_access import MAX_PAGE
+from jq_actors.model.job import Job, Place
 
 from .asking import asking
 from .configured import ConfigOption

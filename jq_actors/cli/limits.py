@@ -16,7 +16,7 @@ import psutil
 
 from jq_actors.clock import SystemClock
 from jq_actors.events import Events, LimitReached
-from jq_actors.limits import BOARD_VARIABLE, Board
+from jq_actors.worker.limits import BOARD_VARIABLE, Board
 
 WATCH_FUNCTION = f"{__name__}:watch"
 """What ``--fork-function`` gets."""

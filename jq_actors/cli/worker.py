@@ -15,10 +15,10 @@ from typing import Annotated
 import dramatiq.cli
 import typer
 
-from jq_actors.config import Config, check_name, load_config, parse_size
-from jq_actors.limits import BOARD_VARIABLE, Board, Limits
-from jq_actors.middleware_loading import build_middleware
-from jq_actors.runtime import WORKER_ID_VARIABLE
+from jq_actors.chain.loading import build_middleware
+from jq_actors.config.loading import Config, check_name, load_config, parse_size
+from jq_actors.process.runtime import WORKER_ID_VARIABLE
+from jq_actors.worker.limits import BOARD_VARIABLE, Board, Limits
 
 from .configured import ConfigOption, ModulesArgument, PathOption, use_config
 from .limits import WATCH_FUNCTION

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from jq_actors.group import Group, GroupState
-from jq_actors.groups import GroupRules
-from jq_actors.job import Job, JobId, JobState
-from jq_actors.worker import WorkerIdentity
+from jq_actors.model.group import Group, GroupState
+from jq_actors.model.group_rules import GroupRules
+from jq_actors.model.job import Job, JobId, JobState
+from jq_actors.model.worker_identity import WorkerIdentity
 
 from .records import (
     Claim,

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from jq_actors.group import Group
-from jq_actors.job import Job, JobId, JobState
-from jq_actors.outcome import Outcome
-from jq_actors.protocol import Verdict
+from jq_actors.model.claim_rules import Verdict
+from jq_actors.model.group import Group
+from jq_actors.model.job import Job, JobId, JobState
+from jq_actors.model.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,38 +14,29 @@ from typing import Any
 from jq_actors.clock import Clock
 from jq_actors.errors import NotStoredError, StoreItemError, StoreUnavailableError
 from jq_actors.events import Events, JobsReleased
-from jq_actors.job import JobId, JobState
-from jq_actors.outcome import Interrupted, Retrying, Snoozed
-from jq_actors.protocol import Verdict
+from jq_actors.model.claim_rules import Verdict
+from jq_actors.model.job import JobId, JobState
+from jq_actors.model.outcome import Interrupted, Retrying, Snoozed
+from jq_actors.store.claims.batching import GroupCommit
+from jq_actors.store.claims.claims import Claims
+from jq_actors.store.claims.flush_paths import Commits
+from jq_actors.store.claims.lost_runs import Losses
+from jq_actors.store.claims.settles import Settles
+from jq_actors.store.claims.take_overs import TakeOvers
+from jq_actors.store.database.database import Database
+from jq_actors.store.inserts.grouped_inserts import GroupedInserts
+from jq_actors.store.inserts.inserts import Inserted, Insertion, Inserts
+from jq_actors.store.inserts.plain_inserts import PlainInserts, is_plain
+from jq_actors.store.inserts.sizes import size_of_insertion, size_of_request, size_of_settlement
+from jq_actors.store.relay.publish_marks import Mark, Marks
+from jq_actors.store.relay.recovery import Recovering
+from jq_actors.store.rows.workers import Workers
+from jq_actors.store.schema.readiness import Readiness
 
-from .batching import GroupCommit
-from .claims import Claims
-from .commits import Commits
-from .database import Database
-from .grouped_inserts import GroupedInserts
-from .inserts import Inserted, Insertion, Inserts
-from .losses import Losses
-from .marks import Mark, Marks
-from .plain_inserts import PlainInserts, is_plain
-from .readiness import Readiness
-from .records import (
-    Claim,
-    ClaimRequest,
-    Dispatch,
-    Leases,
-    NewJob,
-    Settled,
-    Settlement,
-    StoreReport,
-)
-from .recovery import Recovering
-from .settles import Settles
-from .sizes import size_of_insertion, size_of_request, size_of_settlement
+from .records import Claim, ClaimRequest, Dispatch, Leases, NewJob, Settled, Settlement, StoreReport
 from .sql_groups import GroupParts
 from .sql_relay import SqlRelay
 from .tables import tables_for
-from .take_overs import TakeOvers
-from .workers import Workers
 
 CLOSE_TIMEOUT = 5.0
 """Seconds that `close` gives to each kind of write that waits."""

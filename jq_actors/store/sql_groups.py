@@ -6,29 +6,29 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from jq_actors.events import Events, GroupsMended
-from jq_actors.group import Group, GroupState
-from jq_actors.groups import GroupRules
-from jq_actors.job import Job, JobId, JobState
+from jq_actors.model.group import Group, GroupState
+from jq_actors.model.group_rules import GroupRules
+from jq_actors.model.job import Job, JobId, JobState
+from jq_actors.store.database.database import Database
+from jq_actors.store.groups.failures import GroupFailures
+from jq_actors.store.groups.mending import GroupMending
+from jq_actors.store.groups.moves import GroupMoves
+from jq_actors.store.groups.retries import Retries
+from jq_actors.store.groups.rows import GroupPolicy, GroupRows
+from jq_actors.store.groups.steering import GroupSteering
+from jq_actors.store.groups.stops import GroupStops
+from jq_actors.store.groups.sweep import GroupSweep
+from jq_actors.store.groups.turns import Fits, GroupTurns
+from jq_actors.store.groups.views import GroupViews
+from jq_actors.store.inserts.group_intake import GroupIntake
+from jq_actors.store.reading.group_reading import GroupReading
+from jq_actors.store.reading.places import Places
+from jq_actors.store.reading.reading import Reading
+from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.workers import Workers
 
-from .bodies import Bodies
-from .database import Database
-from .group_failures import GroupFailures
-from .group_intake import GroupIntake
-from .group_mending import GroupMending
-from .group_moves import GroupMoves
-from .group_reading import GroupReading
-from .group_rows import GroupPolicy, GroupRows
-from .group_steering import GroupSteering
-from .group_stops import GroupStops
-from .group_sweep import GroupSweep
-from .group_turns import Fits, GroupTurns
-from .group_views import GroupViews
-from .places import Places
-from .reading import Reading
 from .records import GroupPage, JobEnd, JobFilter, JobPage
-from .retries import Retries
 from .tables import Tables
-from .workers import Workers
 
 
 class GroupParts:

@@ -8,22 +8,22 @@ from datetime import datetime, timedelta
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.events import Events
-from jq_actors.job import JobId
-from jq_actors.worker import WorkerIdentity
+from jq_actors.model.job import JobId
+from jq_actors.model.worker_identity import WorkerIdentity
+from jq_actors.store.database.database import Database
+from jq_actors.store.groups.due import GroupDue
+from jq_actors.store.relay.old_runs import OldRuns
+from jq_actors.store.relay.recovery import Recovering
+from jq_actors.store.relay.retention import Pruning
+from jq_actors.store.relay.unhandled import UnhandledJobs
+from jq_actors.store.rows.publish_leases import PublishLeases
+from jq_actors.store.rows.relay_queries import RelayQueries
+from jq_actors.store.rows.workers import Workers
+from jq_actors.store.schema.readiness import Readiness
 
-from .database import Database
-from .group_due import GroupDue
-from .old_runs import OldRuns
-from .publish_leases import PublishLeases
-from .readiness import Readiness
 from .records import Dispatch, Recovery, Retention, TakenDue
-from .recovery import Recovering
-from .relay_queries import RelayQueries
-from .retention import Pruning
 from .sql_groups import GroupParts, SqlGroups
 from .tables import Tables
-from .unhandled import UnhandledJobs
-from .workers import Workers
 
 
 class SqlRelay(SqlGroups):

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
 
-from jq_actors.job import JobId
-
-from .lane import Fairness, Lane
+from jq_actors.model.job import JobId
+from jq_actors.model.lane import Fairness, Lane
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from datetime import timedelta
 from enum import Enum, auto
 
-from .lane import Fairness
+from jq_actors.model.lane import Fairness
+
 from .port import QueueDepth
 
 GHOSTS_LAST = timedelta(seconds=15)

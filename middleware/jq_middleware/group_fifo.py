@@ -7,10 +7,10 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from jq_actors.config import did_you_mean
-from jq_actors.groups import GroupRule, GroupRules, OnFailure, OnGap, check_group, check_rules, rule_name
-from jq_actors.middleware import JobMiddleware
-from jq_actors.transport.lane import Fairness
+from jq_actors.chain.middleware import JobMiddleware
+from jq_actors.config.loading import did_you_mean
+from jq_actors.model.group_rules import GroupRule, GroupRules, OnFailure, OnGap, check_group, check_rules, rule_name
+from jq_actors.model.lane import Fairness
 
 from .options import duration, one_of, switch, whole_number
 
@@ -27,7 +27,7 @@ class GroupFifo(JobMiddleware):
 
     Parameters:
       rules: what holds for groups, by the glob that their names ``match``; the first that fits counts. Each is a
-        mapping with the fields of `jq_actors.groups.GroupRule`. A group that none fits is a plain FIFO.
+        mapping with the fields of `jq_actors.model.group_rules.GroupRule`. A group that none fits is a plain FIFO.
       quantum: how many jobs of a group run, times its weight, before others have their turn.
       time_slice: the same in time, for jobs that take long. At least 100 ms.
       idle: without persistence, how long a group's queue on the broker stays without work. At least 100 ms.

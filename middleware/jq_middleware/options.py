@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from jq_actors.durations import format_duration, parse_duration, parse_size
+from jq_actors.config.durations import format_duration, parse_duration, parse_size
 
 
 def duration(name: str, value: object, *, at_least: timedelta = timedelta()) -> timedelta:

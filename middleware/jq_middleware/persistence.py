@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, ClassVar
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from jq_actors.middleware import JobMiddleware
+from jq_actors.chain.middleware import JobMiddleware
+from jq_actors.config.urls import mask_url
 from jq_actors.store.port import JobStore
 from jq_actors.store.records import Leases, Retention
-from jq_actors.urls import mask_url
 
 from .options import duration, one_of, size, switch, whole_number
 
 if TYPE_CHECKING:
-    from jq_actors.runtime import Runtime
+    from jq_actors.process.runtime import Runtime
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg")
 """The databases and drivers that the store is tested with."""

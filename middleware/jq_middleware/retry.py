@@ -6,18 +6,18 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.clock import Clock, SystemClock
-from jq_actors.durations import LONGEST_DELAY
+from jq_actors.config.durations import LONGEST_DELAY
 from jq_actors.errors import JobQueueError
-from jq_actors.middleware import JobMiddleware
-from jq_actors.outcome import Failed, Outcome, Retrying
+from jq_actors.model.outcome import Failed, Outcome, Retrying
 
 from .options import duration, one_of, whole_number
 
 if TYPE_CHECKING:
-    from jq_actors.current import RunningJob
-    from jq_actors.middleware import RunNext
-    from jq_actors.runtime import Runtime
+    from jq_actors.chain.middleware import RunNext
+    from jq_actors.model.running_job import RunningJob
+    from jq_actors.process.runtime import Runtime
 
 RetryWhen = Callable[[int, BaseException], bool]
 """Takes the number of retries so far and the exception; whether to try again."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from dramatiq.middleware import TimeLimitExceeded
 
-from jq_actors.durations import format_duration
-from jq_actors.middleware import JobMiddleware
-from jq_actors.outcome import Failed, Outcome, failure_of
+from jq_actors.chain.middleware import JobMiddleware
+from jq_actors.config.durations import format_duration
+from jq_actors.model.outcome import Failed, Outcome, failure_of
 
 from .options import duration
 
 if TYPE_CHECKING:
-    from jq_actors.current import RunningJob
-    from jq_actors.middleware import RunNext
+    from jq_actors.chain.middleware import RunNext
+    from jq_actors.model.running_job import RunningJob
 
 SHORTEST = timedelta(milliseconds=1)
 

@@ -26,14 +26,14 @@ from typing import Any
 
 import pytest
 
-from jq_actors.store import migrate
-from jq_actors.store.grouped_inserts import GroupedInserts
-from jq_actors.store.settles import Settles
+from jq_actors.store.claims.settles import Settles
+from jq_actors.store.inserts.grouped_inserts import GroupedInserts
+from jq_actors.store.schema import migrate
+from tests.conformance.store.places import wrong_in
+from tests.conformance.store.stores import KINDS, TABLE, World, emptied, world_on
 from tests.support.postgres import GivenPostgres, PrivatePostgres
 
-from . import transports
-from .places import wrong_in
-from .stores import KINDS, TABLE, World, emptied, world_on
+from .transport import transports
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from jq_actors.installed import installed_broker
+from jq_actors.process.installed import installed_broker
 from tests.faults.actors import counts
 
 GO = Path("go")

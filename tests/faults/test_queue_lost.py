@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jq_actors.store.relay import STALE_AFTER
+from jq_actors.relay.relay import STALE_AFTER
 from tests.support.amqp import Probe
 from tests.support.waiting import eventually_sync
 

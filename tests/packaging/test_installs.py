@@ -67,7 +67,7 @@ def test_every_registered_middleware_loads_by_its_short_name(environment: Enviro
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     registered = project["entry-points"]["jq_actors.middleware"]
     loaded = environment.ask(
-        "from jq_actors.middleware import known_names, load_class\n"
+        "from jq_actors.chain.middleware import known_names, load_class\n"
         "for name in known_names():\n"
         "    found = load_class(name)\n"
         "    print(name, f'{found.__module__}:{found.__qualname__}')"

@@ -25,7 +25,7 @@ their_mistake = "their_tracing:Mistake"
 
 MODULE = """
 import dramatiq
-from jq_actors.middleware import JobMiddleware
+from jq_actors.chain.middleware import JobMiddleware
 
 class Tracing(JobMiddleware):
     def __init__(self, *, sample: float = 1.0) -> None:
@@ -61,13 +61,13 @@ def environment(
     ],
 )
 def test_it_is_loaded(environment: Environment, name: str, loaded: str) -> None:
-    code = f"from jq_actors.middleware import load_class; print(load_class({name!r}).__name__)"
+    code = f"from jq_actors.chain.middleware import load_class; print(load_class({name!r}).__name__)"
     assert environment.ask(code).strip() == loaded
 
 
 def test_its_name_is_listed_for_who_misspells_one(environment: Environment) -> None:
     told = environment.ask(
-        "from jq_actors.middleware import load_class\n"
+        "from jq_actors.chain.middleware import load_class\n"
         "try: load_class('their_traicing')\n"
         "except ValueError as error: print(error)"
     )
@@ -76,7 +76,7 @@ def test_its_name_is_listed_for_who_misspells_one(environment: Environment) -> N
 
 def test_an_entry_point_that_is_no_middleware_is_refused(environment: Environment) -> None:
     told = environment.ask(
-        "from jq_actors.middleware import load_class\n"
+        "from jq_actors.chain.middleware import load_class\n"
         "try: load_class('their_mistake')\n"
         "except ValueError as error: print(error)"
     )

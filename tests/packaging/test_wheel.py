@@ -24,5 +24,5 @@ def test_it_holds_every_file_of_the_packages_and_no_other(wheel: Path, source: P
 def test_it_brings_the_types_and_the_migrations(wheel: Path) -> None:
     names = _names(wheel)
     assert {"jq_actors/py.typed", "jq_middleware/py.typed"} <= names
-    migrations = PurePosixPath("jq_actors/store/migrations")
+    migrations = PurePosixPath("jq_actors/store/schema/migrations")
     assert [name for name in names if PurePosixPath(name).parent == migrations / "versions"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
-from jq_actors.job import TRANSITIONS, JobState
+from jq_actors.model.job import TRANSITIONS, JobState
 
 from .state import PRODUCER, Hand, Job, Phase, Row, State, Status, copies_of
 from .system import Plan, System

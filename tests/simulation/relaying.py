@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from jq_actors.job import JobState
+from jq_actors.model.job import JobState
 
 from .changes import forget_dead, with_job
 from .publishing import taken

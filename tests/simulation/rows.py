@@ -8,9 +8,19 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from jq_actors.job import JobState
-from jq_actors.outcome import Cancelled, Failed, Failure, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
-from jq_actors.protocol import Owner, RowView
+from jq_actors.model.claim_rules import Owner, RowView
+from jq_actors.model.job import JobState
+from jq_actors.model.outcome import (
+    Cancelled,
+    Failed,
+    Failure,
+    Interrupted,
+    Outcome,
+    Retrying,
+    Snoozed,
+    Succeeded,
+    Unhandled,
+)
 
 from .changes import raise_dispatch, with_job
 from .state import NOBODY, Ending, Job, Lease, Row, State, Worker, fresh_token, is_dead, lease_of

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jq_actors.job import JobState
+from jq_actors.model.job import JobState
 
 from .budget import Budget
 

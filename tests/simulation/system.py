@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from jq_actors import protocol
-from jq_actors.job import JobState
-from jq_actors.outcome import Outcome
-from jq_actors.protocol import Owner, RowView, Verdict
+from jq_actors.model import claim_rules as protocol
+from jq_actors.model.claim_rules import Owner, RowView, Verdict
+from jq_actors.model.job import JobState
+from jq_actors.model.outcome import Outcome
 
 from .budget import Budget
 from .state import Job, State, Worker

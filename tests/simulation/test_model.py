@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from jq_actors.job import TRANSITIONS, JobState
-from jq_actors.protocol import Verdict
+from jq_actors.model.claim_rules import Verdict
+from jq_actors.model.job import TRANSITIONS, JobState
 
 from .budget import Budget
 from .changes import raise_dispatch

@@ -8,9 +8,7 @@ from enum import StrEnum
 
 import pytest
 
-from jq_actors.job import JobState
-from jq_actors.outcome import Interrupted, Outcome, Retrying
-from jq_actors.protocol import (
+from jq_actors.model.claim_rules import (
     Owner,
     RowView,
     Verdict,
@@ -20,6 +18,8 @@ from jq_actors.protocol import (
     owner_is_lost,
     state_after,
 )
+from jq_actors.model.job import JobState
+from jq_actors.model.outcome import Interrupted, Outcome, Retrying
 
 from .budget import Budget
 from .checking import check

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import assert_never
 
-from jq_actors.job import JobState
-from jq_actors.protocol import Verdict
+from jq_actors.model.claim_rules import Verdict
+from jq_actors.model.job import JobState
 
 from .changes import forget_dead, with_copies, with_hand, with_job, with_worker, without_copy
 from .rows import NOW, granted, settled, taken_from_owner, view

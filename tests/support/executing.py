@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from jq_actors.actor import JobActor, actor
-from jq_actors.command import JobCommand
+from jq_actors.actors.actor import JobActor, actor
 from jq_actors.events import (
     DeliveryAckedEarly,
     DeliveryBuried,
@@ -23,12 +22,13 @@ from jq_actors.events import (
     OutcomeLost,
     TaskFailed,
 )
-from jq_actors.executor import Executor
-from jq_actors.groups import GroupRules
-from jq_actors.ledger import RowLedger
-from jq_actors.outcome import Outcome
-from jq_actors.protocol import Verdict
+from jq_actors.model.claim_rules import Verdict
+from jq_actors.model.command import JobCommand
+from jq_actors.model.group_rules import GroupRules
+from jq_actors.model.outcome import Outcome
 from jq_actors.store.records import Claim, Settled, Settlement
+from jq_actors.worker.executor import Executor
+from jq_actors.worker.ledger import RowLedger
 
 from .clock import FakeClock
 from .lives import WRITTEN, HandBridge, HandSlot, RecordingDelivery, ScriptedStore, answer, settled

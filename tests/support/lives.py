@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from jq_actors.bridge import Crossing
-from jq_actors.command import JobCommand, job_id_in
-from jq_actors.current import RunningJob
-from jq_actors.job import JobId
-from jq_actors.outcome import Outcome
+from jq_actors.model.command import JobCommand, job_id_in
+from jq_actors.model.job import JobId
+from jq_actors.model.lane import Lane
+from jq_actors.model.outcome import Outcome
+from jq_actors.model.running_job import RunningJob
 from jq_actors.store.records import Claim, ClaimRequest, NextJob, Settled, Settlement
-from jq_actors.transport.lane import Lane
+from jq_actors.worker.bridge import Crossing
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from jq_actors.config import BrokerConfig
-from jq_actors.dispatcher import Dispatcher
+from jq_actors.config.loading import BrokerConfig
 from jq_actors.events import Event, Events, JobEnqueued, MarkLost, Redispatched, SendDeferred, TaskFailed
-from jq_actors.groups import GroupRule, GroupRules
+from jq_actors.model.group_rules import GroupRule, GroupRules
+from jq_actors.relay.dispatcher import Dispatcher
 from jq_actors.store.records import Dispatch, NewJob
 from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown, TransportHealth
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from jq_actors.broker import JobBroker
-from jq_actors.command import JobCommand
+from jq_actors.model.command import JobCommand
+from jq_actors.process.broker import JobBroker
 from tests.support.clock import FakeClock
 
 DRAMATIQ = [f"dramatiq.middleware:{name}" for name in ("Retries", "TimeLimit", "Callbacks", "Pipelines")]

@@ -12,7 +12,7 @@ from typing import Any, assert_type
 import dramatiq
 
 from jq_actors import JobActor, JobCommand, JobId, actor
-from jq_actors.actor import AsyncJobActor
+from jq_actors.actors.actor import AsyncJobActor
 
 
 @actor

@@ -12,21 +12,10 @@ from typing import Any, assert_type
 
 import dramatiq
 
-from jq_actors import (
-    Job,
-    JobActor,
-    JobCommand,
-    JobId,
-    JobMiddleware,
-    JobState,
-    RunningJob,
-    actor,
-    current_job,
-    jobs,
-)
-from jq_actors.job import Place
-from jq_actors.middleware import RunNext
-from jq_actors.outcome import Outcome
+from jq_actors import Job, JobActor, JobCommand, JobId, JobMiddleware, JobState, RunningJob, actor, current_job, jobs
+from jq_actors.chain.middleware import RunNext
+from jq_actors.model.job import Place
+from jq_actors.model.outcome import Outcome
 
 
 @actor

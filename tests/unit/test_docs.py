@@ -13,10 +13,10 @@ import pytest
 import typer.main
 import yaml
 
+from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.cli.app import app
-from jq_actors.config import BrokerConfig, Settings, WorkerConfig, parse_duration, parse_size
-from jq_actors.groups import GroupRule
-from jq_actors.middleware import JobMiddleware
+from jq_actors.config.loading import BrokerConfig, Settings, WorkerConfig, parse_duration, parse_size
+from jq_actors.model.group_rules import GroupRule
 from jq_middleware.group_fifo import GroupFifo
 from jq_middleware.persistence import Persistence
 from jq_middleware.retry import Retry

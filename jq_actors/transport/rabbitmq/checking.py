@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from jq_actors.config import BrokerConfig, format_duration, mask_url
+from jq_actors.config.loading import BrokerConfig, format_duration, mask_url
 from jq_actors.errors import TransportError
 from jq_actors.transport.port import TransportReport
+from jq_actors.transport.rabbitmq.amqp.frames import why_not_tapped
+from jq_actors.transport.rabbitmq.amqp.link import Link, RefusedError, open_link
 
-from .frames import why_not_tapped
-from .link import Link, RefusedError, open_link
 from .topology import Queue, Topology, declare, look
 
 SERVERS_TIMEOUT = timedelta(minutes=30)

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from jq_actors.clock import Clock
-from jq_actors.config import BrokerConfig
-from jq_actors.doorbell import Doorbell
+from jq_actors.concurrency.background import Background
+from jq_actors.concurrency.doorbell import Doorbell
+from jq_actors.config.loading import BrokerConfig
 from jq_actors.errors import TransportError
 from jq_actors.events import ConsumerConfirmed, ConsumerLost, Events, QueueBroken
+from jq_actors.transport.rabbitmq.amqp.channels import Channels
+from jq_actors.transport.rabbitmq.amqp.connection import Connection
+from jq_actors.transport.rabbitmq.amqp.consuming import Bury, ConsumingChannel, Held, RabbitDelivery, Taker
+from jq_actors.transport.rabbitmq.amqp.link import Link, RefusedError
 
-from .background import Background
-from .channels import Channels
-from .connection import Connection
-from .consuming import Bury, ConsumingChannel, Held, RabbitDelivery, Taker
-from .link import Link, RefusedError
 from .topology import NOT_FOUND, Queue, Topology
 
 CHANNELS = 8

@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-from jq_actors.transport.lane import Lane
+from jq_actors.model.lane import Lane
 
 MAX_NAME = 255
 """Bytes of a queue's name."""

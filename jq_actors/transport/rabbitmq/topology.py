@@ -10,12 +10,12 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-from jq_actors.config import BrokerConfig
-from jq_actors.transport.lane import Lane
+from jq_actors.config.loading import BrokerConfig
+from jq_actors.model.lane import Lane
 from jq_actors.transport.port import QueueDepth
+from jq_actors.transport.rabbitmq.amqp.link import REQUEST_TIMEOUT, Link, RefusedError, ask, says_missing
 
 from .lane_names import lane_name
-from .link import REQUEST_TIMEOUT, Link, RefusedError, ask, says_missing
 
 MAX_PRIORITY = 10
 """``x-max-priority`` of the classic queues in ``broker.priority_queues``; quorum queues need no argument.

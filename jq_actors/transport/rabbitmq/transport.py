@@ -9,10 +9,11 @@ from datetime import timedelta
 from typing import TypeVar
 
 from jq_actors.clock import Clock
-from jq_actors.config import BrokerConfig
+from jq_actors.concurrency.background import Background
+from jq_actors.config.loading import BrokerConfig
 from jq_actors.errors import TransportError
 from jq_actors.events import Events, StockFrameReader
-from jq_actors.transport.lane import Fairness
+from jq_actors.model.lane import Fairness
 from jq_actors.transport.port import (
     Deliver,
     Outgoing,
@@ -22,19 +23,18 @@ from jq_actors.transport.port import (
     TransportHealth,
     TransportReport,
 )
+from jq_actors.transport.rabbitmq.amqp.consuming import Held
+from jq_actors.transport.rabbitmq.amqp.frames import why_not_tapped
+from jq_actors.transport.rabbitmq.amqp.link import Link
+from jq_actors.transport.rabbitmq.lanes.access import Access
+from jq_actors.transport.rabbitmq.lanes.lanes import Lanes
+from jq_actors.transport.rabbitmq.lanes.offering import Offering
+from jq_actors.transport.rabbitmq.publishing.publisher import Publisher
+from jq_actors.transport.rabbitmq.publishing.routes import Ways
 
-from .access import Access
-from .background import Background
 from .checking import check
 from .consumer import Consumer
-from .consuming import Held
-from .frames import why_not_tapped
-from .lanes import Lanes
-from .link import Link
-from .offering import Offering
-from .publisher import Publisher
 from .topology import Topology, look, purge
-from .ways import Ways
 
 BURY_AGAIN = 5.0
 """Seconds before a delivery that could not be buried is given back; at once, it would go round in circles."""

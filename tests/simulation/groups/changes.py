@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from jq_actors.job import JobState
+from jq_actors.model.job import JobState
 from tests.simulation.state import Lease
 
 from .state import Copy, Group, Hand, Job, Phase, Publishing, Row, State, Worker, row_of

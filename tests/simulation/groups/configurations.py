@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from jq_actors.groups import OnFailure
+from jq_actors.model.group_rules import OnFailure
 from tests.simulation.budget import Budget
 
 from .system import Plan, System

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jq_actors.job import JobState
-from jq_actors.protocol import Owner
+from jq_actors.model.claim_rules import Owner
+from jq_actors.model.job import JobState
 from tests.simulation.rows import EARLIER, LATER
 from tests.simulation.state import NOBODY, Lease
 

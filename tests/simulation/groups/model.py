@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from jq_actors.job import JobState
+from jq_actors.model.job import JobState
 from tests.simulation.explorer import Report, explore
 from tests.simulation.state import NOBODY
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from jq_actors.job import JobId, JobState
-from jq_actors.turns import GroupView, Member, Places
+from jq_actors.model.job import JobId, JobState
+from jq_actors.model.turn_rules import GroupView, Member, Places
 from tests.simulation.rows import NOW
 from tests.simulation.state import NOBODY
 

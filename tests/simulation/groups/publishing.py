@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from jq_actors.job import JobState
+from jq_actors.model.job import JobState
 from tests.simulation.state import NOBODY, Status
 
 from .changes import counted, with_copies, with_job, with_publishing, with_row, without_publishing

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from jq_actors.groups import OnFailure
-from jq_actors.job import JobState
+from jq_actors.model.group_rules import OnFailure
+from jq_actors.model.job import JobState
 from tests.simulation.rows import OUTCOMES
 from tests.simulation.state import NOBODY, Ending, Lease, Status, Tag
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from jq_actors.job import JobState
-from jq_actors.turns import Places
+from jq_actors.model.job import JobState
+from jq_actors.model.turn_rules import Places
 from tests.simulation.budget import Budget
 from tests.simulation.state import NOBODY, Lease, Status, Tag
 

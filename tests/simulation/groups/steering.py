@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from jq_actors.job import JobState
+from jq_actors.model.job import JobState
 
 from .changes import counted, with_group, with_row
 from .places import applied, decided, fresh_order, given, is_locked, ranked, waits

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from jq_actors import protocol, turns
-from jq_actors.groups import OnFailure
-from jq_actors.job import JobState
-from jq_actors.outcome import Outcome
-from jq_actors.protocol import Owner
-from jq_actors.transport.lane import Fairness
-from jq_actors.turns import GroupView, Places
+from jq_actors.model import claim_rules as protocol
+from jq_actors.model import turn_rules as turns
+from jq_actors.model.claim_rules import Owner
+from jq_actors.model.group_rules import OnFailure
+from jq_actors.model.job import JobState
+from jq_actors.model.lane import Fairness
+from jq_actors.model.outcome import Outcome
+from jq_actors.model.turn_rules import GroupView, Places
 from tests.simulation.budget import Budget
 from tests.simulation.system import Judge
 

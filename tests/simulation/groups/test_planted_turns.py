@@ -6,9 +6,9 @@ from datetime import datetime
 
 import pytest
 
-from jq_actors.groups import OnFailure
-from jq_actors.job import JobState
-from jq_actors.protocol import RowView, Verdict, judge
+from jq_actors.model.claim_rules import RowView, Verdict, judge
+from jq_actors.model.group_rules import OnFailure
+from jq_actors.model.job import JobState
 from tests.simulation.budget import Budget
 
 from .model import check

@@ -7,9 +7,9 @@ from dataclasses import replace
 from itertools import count
 from typing import assert_never
 
-from jq_actors.job import JobState
-from jq_actors.protocol import RowView, Verdict
-from jq_actors.transport.lane import Fairness
+from jq_actors.model.claim_rules import RowView, Verdict
+from jq_actors.model.job import JobState
+from jq_actors.model.lane import Fairness
 from tests.simulation.rows import NOW
 from tests.simulation.state import Ending, Lease, Status, Tag
 

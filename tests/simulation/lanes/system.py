@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from jq_actors.model.lane import Fairness
 from jq_actors.transport import tokens
-from jq_actors.transport.lane import Fairness
 from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import AfterCancel
 from tests.simulation.budget import Budget

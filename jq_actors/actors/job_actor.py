@@ -1,0 +1,255 @@
+"""What an actor is: a function that runs as a job, and the ways to send one."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+import dramatiq
+from dramatiq.logging import get_logger
+
+from jq_actors.errors import ActorOptionError
+from jq_actors.model.command import JobCommand
+from jq_actors.worker.handoff import call_actor
+
+from .arguments import Arguments
+from .command_builder import Call, build_commands
+from .group_naming import OF_ACTOR, GroupNaming, OfActor, check_no_priority
+from .options import check_identity, checked_options
+
+if TYPE_CHECKING:
+    from jq_actors.process.broker import JobBroker
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class JobActor(dramatiq.Actor[P, R]):
+    """A function and how it runs as a job. Made by ``@actor``; calling it calls the function, here and now.
+
+    Parameters:
+      local_names: names of the function that defines ``fn``, if one does, to evaluate its annotations.
+
+    Raises:
+      ActorOptionError: a name or an option is impossible, or the name is taken.
+    """
+
+    fn: Callable[P, Any]
+    """The function as it was written: a coroutine function stays one."""
+    is_async: bool
+    """Whether ``fn`` is a coroutine function: it runs on the actor loop, else in a worker thread."""
+    arguments: Arguments
+    """What it takes and returns, and how that becomes JSON."""
+    group_of: GroupNaming
+    """Names the group of a job by its arguments."""
+    broker: JobBroker
+
+    # Dramatiq's own constructor would hide a coroutine function behind `async_to_sync`. Its few assignments
+    # are made here instead; a test compares them.
+    def __init__(
+        self,
+        fn: Callable[P, Any],
+        *,
+        broker: dramatiq.Broker,
+        actor_name: str,
+        queue_name: str,
+        priority: int,
+        options: dict[str, Any],
+        local_names: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_identity(actor_name, queue_name, priority)
+        self.logger = get_logger(fn.__module__ or "_", actor_name)  # type: ignore[no-untyped-call]  # Dramatiq's is untyped
+        self.fn = fn
+        self.broker = _job_broker(broker, actor_name)
+        self.actor_name = actor_name
+        self.queue_name = queue_name
+        self.priority = priority
+        body = body_of(fn)
+        if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+            raise ActorOptionError(f"Actor {actor_name!r} is a generator; nobody would take what it yields.")
+        self.is_async = inspect.iscoroutinefunction(body)
+        self.arguments = Arguments(actor_name, body, local_names)
+        self.options = {}
+        self.set_options(f"Actor {actor_name!r}", options)
+        self.broker.check_options(self)
+        self.broker.declare_actor(self)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function, in this thread, with these very arguments. No job is made."""
+        return cast("R", call_actor(self.actor_name, self.fn, args, kwargs))
+
+    def set_options(self, owner: str, options: Mapping[str, Any]) -> None:
+        """Add ``options``; one that was given before is replaced.
+
+        Parameters:
+          owner: the subject of an error's sentence, such as ``Actor 'send_mail'``.
+
+        Raises:
+          ActorOptionError: a value is impossible, for this actor or any. Nothing was changed.
+        """
+        checked = {**self.options, **checked_options(owner, options)}
+        group_of = GroupNaming(owner, checked.get("group"), self.arguments)
+        if group_of.names_groups:
+            check_no_priority(owner, self.priority)
+        self.options, self.group_of = checked, group_of
+
+    def message(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
+        """A command that is not sent, for Dramatiq's compositions (``|``, ``pipeline``, ``group``).
+
+        Arguments may be missing: a pipeline adds what the actor before returned.
+
+        Raises:
+          ArgumentError: arguments do not fit the signature, or one has no JSON form.
+        """
+        return self._build([(args, kwargs)], {}, to_send=False)[0]
+
+    def message_with_options(
+        self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
+    ) -> JobCommand[R]:
+        """Like `message`, with the options of `send_with_options`.
+
+        Raises:
+          ArgumentError: as `message`.
+          ActorOptionError: an option is unknown, or its value impossible.
+        """
+        return self._build([(args, kwargs or {})], options, to_send=False)[0]
+
+    def send(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
+        """Send a job with these arguments; returns when it is stored.
+
+        Raises:
+          ArgumentError: arguments do not fit the signature, or one has no JSON form. Nothing was sent.
+          CommandTooLargeError: they are too large together. Nothing was sent.
+          SendError: its class says what is known of the job.
+          RuntimeStateError: called where it would block the sending itself.
+        """
+        return self._send([(args, kwargs)], {})[0]
+
+    async def send_async(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
+        """`send` for coroutines."""
+        return (await self._send_async([(args, kwargs)], {}))[0]
+
+    def send_with_options(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: timedelta | int | None = None,
+        eta: datetime | int | None = None,
+        priority: int | None = None,
+        tags: Iterable[str] | None = None,
+        group: str | OfActor | None = OF_ACTOR,
+        position: int | None = None,
+        **options: Any,
+    ) -> JobCommand[R]:
+        """Send a job with options.
+
+        Parameters:
+          args, kwargs: its arguments.
+          delay: how long it may not run; a timedelta, or milliseconds.
+          eta: when it may run; an aware datetime, or milliseconds since 1970. Not together with ``delay``.
+          priority: 0 to 9, higher first. Default: the actor's.
+          tags: names to find it by; letters, digits and ``_ . : -``, up to 128 each.
+          group: jobs of one group run in order: its name, up to 512 characters, or ``None`` for no group. Default:
+            what the actor's option ``group`` says.
+          position: its number in the group, from 1: jobs run in the order of their numbers. Needs persistence.
+          options: what the configured middleware knows, such as ``max_retries`` or ``time_limit``; they win
+            over the actor's.
+
+        Raises:
+          ActorOptionError: an option is unknown, or its value impossible. Nothing was sent.
+          RequiresPersistenceError: a position without persistence. Nothing was sent.
+          ArgumentError, CommandTooLargeError, SendError, RuntimeStateError: as `send`.
+        """
+        given = _given(options, group, delay=delay, eta=eta, priority=priority, tags=tags, position=position)
+        return self._send([(args, kwargs or {})], given)[0]
+
+    async def send_with_options_async(
+        self,
+        *,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        delay: timedelta | int | None = None,
+        eta: datetime | int | None = None,
+        priority: int | None = None,
+        tags: Iterable[str] | None = None,
+        group: str | OfActor | None = OF_ACTOR,
+        position: int | None = None,
+        **options: Any,
+    ) -> JobCommand[R]:
+        """`send_with_options` for coroutines."""
+        given = _given(options, group, delay=delay, eta=eta, priority=priority, tags=tags, position=position)
+        return (await self._send_async([(args, kwargs or {})], given))[0]
+
+    def send_many(self, calls: Iterable[Call], **options: Any) -> list[JobCommand[R]]:
+        """Send many jobs at once: one insert, and confirms in one go.
+
+        Parameters:
+          calls: pairs of positional and keyword arguments, such as ``((7, "a"), {})``.
+          options: those of `send_with_options`, for all of them; a ``position`` is for one job only.
+
+        Raises:
+          ArgumentError, ActorOptionError, CommandTooLargeError: for any of them. Nothing was sent.
+          SendError: names the jobs that it is about; the others were sent.
+        """
+        return self._send(calls, options)
+
+    async def send_many_async(self, calls: Iterable[Call], **options: Any) -> list[JobCommand[R]]:
+        """`send_many` for coroutines."""
+        return await self._send_async(calls, options)
+
+    def _send(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
+        commands = self._build(calls, options, to_send=True)
+        self.broker.send(commands)
+        return commands
+
+    async def _send_async(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
+        commands = self._build(calls, options, to_send=True)
+        await self.broker.send_async(commands)
+        return commands
+
+    def _build(self, calls: Iterable[Call], options: Mapping[str, Any], *, to_send: bool) -> list[JobCommand[R]]:
+        return build_commands(self, calls, options, to_send=to_send)
+
+
+class AsyncJobActor(JobActor[P, R]):
+    """A :class:`JobActor` of a coroutine function: calling it gives a coroutine, which returns ``R``."""
+
+    # Dramatiq's type says R, for it waits for the coroutine; who calls an actor in a coroutine awaits it.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        """Call the function: a coroutine to be awaited. No job is made."""
+        return cast("Coroutine[Any, Any, R]", self.fn(*args, **kwargs))
+
+
+def body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The function whose signature counts. A class-based actor's own takes anything and calls ``perform``."""
+    if isinstance(fn, dramatiq.GenericActor):
+        return fn.perform
+    if inspect.isroutine(fn) or isinstance(fn, functools.partial):
+        return fn
+    return types.MethodType(type(fn).__call__, fn)
+
+
+def _job_broker(broker: dramatiq.Broker, actor_name: str) -> JobBroker:
+    from jq_actors.process.broker import JobBroker  # here: that module imports this one
+
+    if not isinstance(broker, JobBroker):
+        raise ActorOptionError(
+            f"Actor {actor_name!r} needs the JobBroker of jq_actors, not a {type(broker).__name__}; "
+            "`import jq_actors` installs one."
+        )
+    if actor_name in broker.actors:
+        taken = broker.actors[actor_name].fn
+        raise ActorOptionError(
+            f"Actor {actor_name!r} exists already, made of {taken!r}; give one of them an actor_name."
+        )
+    return broker
+
+
+def _given(options: Mapping[str, Any], group: str | OfActor | None, **own: Any) -> dict[str, Any]:
+    given = {**options, **{name: value for name, value in own.items() if value is not None}}
+    return given if group is OF_ACTOR else {**given, "group": group}

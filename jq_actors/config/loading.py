@@ -1,0 +1,106 @@
+"""The configuration: from YAML, a mapping or nothing to one frozen, checked :class:`Config`.
+
+The settings themselves are defined, and documented, in `settings`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from jq_actors.errors import ConfigError, Problem
+
+from .durations import format_duration, parse_duration, parse_size
+from .problems import did_you_mean, to_problems
+from .settings import BrokerConfig, Config, Duration, MiddlewareSpec, QueueConfig, Settings, WorkerConfig, check_name
+from .source import BUILT_IN, CONFIG_VARIABLE, expand, find_config, read_yaml
+from .urls import mask_url
+
+__all__ = [
+    "CONFIG_VARIABLE",
+    "BrokerConfig",
+    "Config",
+    "Duration",
+    "MiddlewareSpec",
+    "QueueConfig",
+    "Settings",
+    "WorkerConfig",
+    "check_name",
+    "did_you_mean",
+    "find_config",
+    "format_duration",
+    "load_config",
+    "mask_url",
+    "parse_duration",
+    "parse_size",
+]
+
+
+def load_config(source: str | Path | Mapping[str, Any] | Config | None = None) -> Config:
+    """The configuration from ``source``.
+
+    Parameters:
+      source: path of a YAML file; a mapping of the same shape; a ready `Config`, returned as it is; or
+        ``None``: the file of ``$JQ_CONFIG``, else ``config/jq_actors.yaml``, else ``jq_actors.yaml`` in the
+        working directory, else built-in defaults (embedded broker, SQLite persistence, retry, time_limit).
+
+    Raises:
+      ConfigError: with all problems of the source, each with its key path. Options of middleware are checked
+        when the chain is built (`middleware_loading.build_middleware`), and here too once something else is
+        wrong.
+    """
+    if isinstance(source, Config):
+        return source
+    problems: list[Problem] = []
+    raw, name = _read(source, problems)
+    expanded = expand(raw, "", problems)
+    config = _validated(expanded, problems)
+    if config is None or problems:
+        raise ConfigError([*problems, *_not_among(problems, _middleware_problems(expanded))], name)
+    return config
+
+
+def _read(source: str | Path | Mapping[str, Any] | None, problems: list[Problem]) -> tuple[Any, str]:
+    if isinstance(source, Mapping):
+        return source, "configuration"
+    path = find_config() if source is None else Path(source)
+    if path is None:
+        return BUILT_IN, "built-in configuration"
+    return read_yaml(path, problems), str(path)
+
+
+def _validated(raw: Any, problems: list[Problem]) -> Config | None:
+    if not isinstance(raw, Mapping):
+        problems.append(Problem("", f"must be a mapping of settings, not {type(raw).__name__}"))
+        return None
+    try:
+        return Config.model_validate(dict(raw))
+    except ValidationError as error:
+        problems.extend(_not_among(problems, to_problems(error)))
+        return None
+
+
+def _middleware_problems(raw: Any) -> list[Problem]:
+    """What is wrong in ``middleware`` besides its shape, so that one error tells everything."""
+    # Here, not above: it imports the packages that the configuration names.
+    from jq_actors.chain.loading import find_problems
+
+    listed = raw.get("middleware") if isinstance(raw, Mapping) else None
+    specs: dict[int, MiddlewareSpec] = {}
+    for index, entry in enumerate(listed if isinstance(listed, list) else ()):
+        with suppress(ValidationError):  # its shape is wrong, which is among the problems already
+            specs[index] = MiddlewareSpec.model_validate(entry)
+    return find_problems(specs)
+
+
+def _not_among(known: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:
+    """Those of ``found`` that do not just follow from a known one, such as a variable that is missing."""
+    return [
+        problem
+        for problem in found
+        if not any(one.path == problem.path or one.path.startswith(f"{problem.path}.") for one in known)
+    ]

@@ -1,0 +1,43 @@
+"""Who waits, in this process, for the end of which job: a job that ends here wakes them at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from jq_actors.clock import Clock
+from jq_actors.concurrency.doorbell import Doorbell
+from jq_actors.events import Events, JobFailed, JobFinished
+from jq_actors.model.job import JobId
+
+
+class Ends:
+    """Bells of those who wait; on the I/O loop. It listens only while somebody does."""
+
+    def __init__(self, clock: Clock, events: Events) -> None:
+        self._clock, self._events = clock, events
+        self._bells: dict[JobId, set[Doorbell]] = {}
+        self._deaf: list[Callable[[], None]] = []
+
+    @contextmanager
+    def awaited(self, job_id: JobId) -> Iterator[Doorbell]:
+        """A bell that rings whenever something has become of the job in this process; then its row says it already."""
+        if not self._bells:
+            # Failed alone: of a lost worker, whose job this one found.
+            subscribe = self._events.subscribe
+            self._deaf = [subscribe(JobFinished, self._ring), subscribe(JobFailed, self._ring)]
+        bell = Doorbell(self._clock)
+        self._bells.setdefault(job_id, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells[job_id].discard(bell)
+            if not self._bells[job_id]:
+                del self._bells[job_id]
+            if not self._bells:
+                for unsubscribe in self._deaf:
+                    unsubscribe()
+
+    def _ring(self, event: JobFinished | JobFailed) -> None:
+        for bell in self._bells.get(event.job_id, ()):
+            bell.ring()

@@ -1,0 +1,250 @@
+"""Claims: the compare-and-set that makes a delivery an attempt.
+
+The common case is one UPDATE for the whole batch, in groups or not: a queued job of a group holds one of its places.
+What it refuses is read and given to `protocol.judge`; what that wants done (adopt, take over) is done in a transaction,
+each again as a compare-and-set, under the locks of the groups concerned. Whoever loses one is judged once more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from jq_actors.model.claim_rules import Owner, RowView, Verdict, judge
+from jq_actors.model.job import JobState
+from jq_actors.store.database.dialect import Dialect, encode_rows
+from jq_actors.store.database.lines import Executes
+from jq_actors.store.groups.rows import GroupRows, LockedGroups
+from jq_actors.store.groups.turns import GroupTurns, next_job
+from jq_actors.store.inserts.inserts import Inserts
+from jq_actors.store.records import Claim, ClaimRequest, Leases
+from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.grants import grant_of_queued, granted_columns
+from jq_actors.store.rows.workers import Workers, known_dead
+from jq_actors.store.tables import BIGINT, JOB_ID, Tables
+
+from .claim_followups import COME_AGAIN, Claimed, ToDo, first_of_each
+from .lost_runs import run_columns
+from .take_overs import BrokenChains, TakeOvers
+
+ROUNDS = 5
+"""How often a request is judged before it has to come again; a second round needs a race with somebody."""
+
+Row = sa.Row[Any]
+
+
+class Claims:
+    """Decides over deliveries."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        dialect: Dialect,
+        leases: Leases,
+        workers: Workers,
+        inserts: Inserts,
+        rows: GroupRows,
+        turns: GroupTurns,
+        take_overs: TakeOvers,
+        bodies: Bodies,
+    ) -> None:
+        self._leases, self._workers, self._inserts, self._bodies = leases, workers, inserts, bodies
+        self._rows, self._turns, self._take_overs = rows, turns, take_overs
+        self._chains = BrokenChains(tables, dialect, rows)
+        self._writes_alone = not dialect.nests_writes
+        self._grant_statement = grant_of_queued(tables, dialect)
+        self._look_statement = _look(tables, dialect)
+        self._granted_statement = _granted(tables, dialect)
+
+    async def write_plain(
+        self, line: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
+    ) -> None:
+        """Grant those of ``requests`` that one statement grants, which is committed by itself.
+
+        Of the others nobody knows yet what becomes of them: see `write`.
+        """
+        await self._grant(line, requests, now, claimed)
+
+    async def write(
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, *, again: bool
+    ) -> Claimed:
+        """Answer every one of ``requests`` for this process's worker.
+
+        ``again``: an earlier try may have been committed; what it granted is granted.
+        """
+        claimed = Claimed()
+        if again:
+            await self._find_granted(connection, requests, claimed)
+        elif self._writes_alone:
+            await self._grant(connection, requests, now, claimed)
+        groups = LockedGroups({})
+        for round_ in range(ROUNDS):
+            open_ = claimed.unanswered(requests)
+            if not open_:
+                break
+            if not round_:
+                # A queued row was not granted: a relay may have taken this worker for lost, and removed it.
+                await self._workers.hold(connection, now)
+                # Before the first job is locked, and for all rounds: a group that is found later comes again.
+                groups = await self._lock_groups(connection, open_, now)
+            await self._judge(connection, open_, groups, now, claimed)
+        for request in claimed.unanswered(requests):
+            claimed.answers[request.run_token] = Claim(Verdict.HOLD, look_again=COME_AGAIN)
+        await self._rows.write(connection, groups, now)
+        return claimed
+
+    async def _find_granted(
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], claimed: Claimed
+    ) -> None:
+        # By its token alone: what was granted may be another job than that of the delivery.
+        batch = {"batch": encode_rows([{"run_token": request.run_token} for request in requests])}
+        own = {request.run_token: request.job_id for request in requests}
+        rows = (await connection.execute(self._granted_statement, {**batch, "me": self._workers.my_id})).all()
+        bodies = await self._bodies.of(connection, [row.id for row in rows if row.id != own[row.run_token]])
+        for row in rows:
+            instead = next_job(row, bodies[row.id]) if row.id in bodies else None
+            claimed.grant(row, instead)
+
+    async def _grant(
+        self, connection: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
+    ) -> None:
+        first = first_of_each(requests)
+        if first:
+            rows = [{"id": r.job_id, "dispatch": r.dispatch, "run_token": r.run_token} for r in first]
+            parameters = {"batch": encode_rows(rows), "me": self._workers.my_id, "now": now}
+            for row in await connection.execute(self._grant_statement, parameters):
+                claimed.grant(row)
+
+    async def _lock_groups(
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime
+    ) -> LockedGroups:
+        """Lock the groups in which more than a plain grant is wanted."""
+        rows = await self._seen(connection, requests)
+        todo, _ = await self._verdicts(connection, requests, rows, now)
+        return await self._rows.lock(connection, todo.groups(rows), now)
+
+    async def _judge(
+        self,
+        connection: AsyncConnection,
+        requests: Sequence[ClaimRequest],
+        groups: LockedGroups,
+        now: datetime,
+        claimed: Claimed,
+    ) -> None:
+        rows = await self._seen(connection, requests)
+        todo, answers = await self._verdicts(connection, requests, rows, now)
+        claimed.answers |= answers
+        adopted = [r for r in todo.adopt.values() if r.adopt and (r.adopt.group is None or r.adopt.group in groups)]
+        if adopted:
+            granted = await self._inserts.adopt(connection, adopted, groups, self._workers.my_id, now)
+            claimed.answers |= granted
+        runs = {job_id: (rows[job_id], request) for job_id, request in todo.take_over.items()}
+        await self._take_overs.write(connection, runs, groups, now, claimed)
+        await self._grant(connection, todo.grant, now, claimed)
+
+    async def _seen(self, connection: AsyncConnection, requests: Sequence[ClaimRequest]) -> dict[str, Row]:
+        """The rows of the requests' jobs, and of those that run in the chains that redelivered ones began."""
+        batch = encode_rows([{"id": job_id} for job_id in {request.job_id for request in requests}])
+        rows = {row.id: row for row in await connection.execute(self._look_statement, {"batch": batch})}
+        began = {
+            row.group_key
+            for request in requests
+            if request.redelivered and (row := rows.get(request.job_id)) is not None and _is_over(row, request)
+        }
+        return rows | await self._chains.running(connection, began) if began else rows
+
+    async def _verdicts(
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], rows: Mapping[str, Row], now: datetime
+    ) -> tuple[ToDo, dict[int, Claim]]:
+        dead = await _dead_owners(rows.values())
+        todo, answers = ToDo(), dict[int, Claim]()
+        for request in requests:
+            row = rows.get(request.job_id)
+            if row is not None and row.state == JobState.RUNNING and self._workers.is_me(row.worker_id):
+                answers[request.run_token] = self._own(row, request)
+                continue
+            view = None if row is None else self._view(row, dead)
+            verdict = judge(view, request.dispatch, now, promised=request.promised)
+            if row is not None and request.redelivered and _is_over(row, request):
+                answer = self._of_chain(request, row, rows, dead, now, todo)
+            else:
+                answer = todo.answer(verdict, request, view, now)
+            if answer is not None:
+                answers[request.run_token] = answer
+        return todo, answers
+
+    def _of_chain(
+        self,
+        request: ClaimRequest,
+        row: Row,
+        rows: Mapping[str, Row],
+        dead: frozenset[str],
+        now: datetime,
+        todo: ToDo,
+    ) -> Claim | None:
+        """Its job has ended, and perhaps began a chain: what runs of its group is taken over, or watched."""
+        answer = Claim(Verdict.DROP_FINAL)
+        for other in rows.values():
+            # Only of the worker that had the delivery: what others run of the group is theirs to bring to its end.
+            if other.state != JobState.RUNNING or other.group_key != row.group_key or other.worker_id != row.worker_id:
+                continue
+            view = self._view(other, dead)
+            verdict = judge(view, other.dispatch, now, promised=True)
+            if verdict is Verdict.TAKE_OVER and other.id not in todo.take_over:
+                todo.take_over[other.id] = request
+                return None
+            if verdict is Verdict.HOLD and not self._workers.is_me(other.worker_id):
+                answer = Claim(Verdict.HOLD, look_again=COME_AGAIN, group=row.group_key)
+        return answer
+
+    def _view(self, row: Row, dead: frozenset[str]) -> RowView:
+        owner = None
+        if row.state == JobState.RUNNING and row.lease_until is not None:
+            lease_until = self._workers.lease_end(row.lease_until)
+            owner = Owner(row.worker_id, lease_until, known_dead=row.worker_id in dead)
+        return RowView(JobState(row.state), row.dispatch, owner)
+
+    def _own(self, row: Row, request: ClaimRequest) -> Claim:
+        if row.run_token == request.run_token:  # granted by a try whose answer was lost
+            return Claim(Verdict.GRANT, row.attempt, row.crashes, group=row.group_key)
+        # Another delivery of the job runs in this very process, whatever became of its lease; who asks knows.
+        return Claim(Verdict.HOLD, look_again=self._leases.worker, own_token=row.run_token, group=row.group_key)
+
+
+def _is_over(row: Row, request: ClaimRequest) -> bool:
+    """Whether the delivery, of a job in a group, brings no run of its own: then it may have begun a chain."""
+    is_current = row.dispatch == request.dispatch and row.state in (JobState.QUEUED, JobState.RUNNING)
+    return row.group_key is not None and not is_current
+
+
+def _look(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
+    jobs, workers = tables.jobs, tables.workers
+    batch = dialect.rows({"id": JOB_ID})
+    return (
+        sa.select(*run_columns(tables))
+        .select_from(batch)
+        .join(jobs, jobs.c.id == batch.c.id)
+        .outerjoin(workers, workers.c.id == jobs.c.worker_id)
+    )
+
+
+def _granted(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
+    c, b = tables.jobs.c, dialect.rows({"run_token": BIGINT}).c
+    # By the index of unfinished rows: an answer is lost seldom.
+    mine = (c.state == JobState.RUNNING.value, c.worker_id == sa.bindparam("me", type_=sa.Text))
+    return sa.select(*granted_columns(tables)).where(
+        c.final_state.is_(None), *mine, c.run_token.in_(sa.select(b.run_token))
+    )
+
+
+async def _dead_owners(rows: Iterable[Row]) -> frozenset[str]:
+    owners = {
+        row.worker_id: (row.host, row.pid, row.process_started)
+        for row in rows
+        if row.state == JobState.RUNNING and row.host is not None
+    }
+    return await known_dead(owners)

@@ -1,0 +1,262 @@
+"""The statement that settles runs of groups and gives their turns on, for PostgreSQL: its parts, in their order.
+
+It sees jobs as they were when it began, before it had its locks. So it works only in groups whose row, once locked, is
+of the version that it saw, which means that nothing of theirs has changed since; and only where plain jobs come next.
+Of the other groups it settles nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from jq_actors.model.job import JobState
+from jq_actors.store.database.dialect import Dialect
+from jq_actors.store.rows.grants import running
+from jq_actors.store.rows.settle_rows import changes, columns
+from jq_actors.store.rows.workers import held_worker
+from jq_actors.store.tables import BIGINT, NO_PLACE, Tables, UtcDateTime, group_order
+
+from .rows import moved
+
+CHAIN_COLUMNS = ("chain_token", "slot")
+
+Effects = Callable[[Tables, Dialect, sa.CTE, sa.CTE], list[sa.CTE]]
+
+_NOW = sa.bindparam("now", type_=UtcDateTime)
+_LEASE = sa.bindparam("lease", type_=UtcDateTime)
+
+
+def chained_settlements(tables: Tables, dialect: Dialect, effects: Effects) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+    """The statement. Its rows: ``settled``, the token of a run that is settled; or, with ``id`` and the rest, a job
+    that was released, and ``settled``, the run that it follows here, if so.
+
+    ``effects``: what is written besides, of what is given and what is settled.
+    """
+    given = _given(dialect)
+    me = held_worker(tables).cte("me")
+    locked = _locked(tables, dialect, me)
+    heads = _heads(tables, locked)
+    open_ = _open(tables, given, locked, heads)
+    settled = _settled(tables, given, open_)
+    freed = _freed(given, settled)
+    picked = _picked(tables, dialect, locked, heads, freed, given, settled, me)
+    released = _released(tables, picked, me)
+    counted = _counted(tables, freed, released)
+    r, p = released.c, tables.payloads.c
+    follows = sa.case((r.state == JobState.RUNNING.value, picked.c.follows))
+    given_on = sa.select(follows.label("settled"), *r, p.body).select_from(
+        released.join(picked, picked.c.id == r.id).outerjoin(tables.payloads, p.job_id == r.id)
+    )
+    nothing = [sa.cast(sa.null(), column.type).label(column.name) for column in (*r, p.body)]
+    both = sa.union_all(sa.select(settled.c.run_token.label("settled"), *nothing), given_on)
+    return both.add_cte(*effects(tables, dialect, given, settled), counted)
+
+
+def _given(dialect: Dialect) -> sa.CTE:
+    chain: dict[str, sa.types.TypeEngine[Any]] = dict(zip(CHAIN_COLUMNS, (BIGINT, sa.Text()), strict=True))
+    kept = {f"kept_{name}": sa.Text() for name in ("result", "error", "traceback")}
+    return sa.select(*dialect.rows({**columns(), **chain, **kept}).c).cte("given")
+
+
+def _locked(tables: Tables, dialect: Dialect, me: sa.CTE) -> sa.CTE:
+    """The groups, locked in the order of their names, with the version that they had before."""
+    groups, before = tables.groups, tables.groups.alias("before")
+    asked = dialect.rows(
+        {"name": sa.Text(), "places": sa.Integer(), "overtake": sa.Boolean()}, sa.bindparam("groups", type_=sa.Text)
+    )
+    g = groups.c
+    # First the worker's row, which whoever gives back a lost worker's jobs locks first, too.
+    worker_first = sa.select(sa.func.count()).select_from(me).scalar_subquery() >= 0
+    return (
+        sa.select(
+            g.name,
+            g.held,
+            g.paused_at,
+            g.next_position,
+            g.version,
+            asked.c.places,
+            asked.c.overtake,
+            before.c.version.label("seen"),
+        )
+        .select_from(groups.join(asked, asked.c.name == g.name).join(before, before.c.name == g.name))
+        .where(worker_first)
+        .order_by(g.name)
+        .with_for_update(of=groups, key_share=True)
+        .cte("locked")
+    )
+
+
+def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
+    """Of each group the first jobs that hold no place, in order."""
+    job = tables.jobs.alias("head")
+    order = group_order(job)
+    passed = sa.and_(locked.c.overtake, job.c.state == JobState.RETRYING.value)
+    first = (
+        sa.select(
+            job.c.id,
+            job.c.state,
+            job.c.queue,
+            job.c.actor,
+            order.label("place"),
+            sa.func.row_number().over(order_by=order).label("n"),
+        )
+        .where(job.c.group_key == locked.c.name, job.c.final_state.is_(None), order < NO_PLACE)
+        .where(~job.c.has_place, ~passed)
+        .order_by(order)
+        .limit(sa.bindparam("most", type_=sa.Integer))
+        .correlate(locked)
+        .lateral("first")
+    )
+    return sa.select(locked.c.name, *first.c).select_from(locked.join(first, sa.true())).cte("heads")
+
+
+def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CTE:
+    """As an array, which is whole before the first job is touched: all groups are locked before all jobs."""
+    job = tables.jobs.alias("keeping")
+    keeping = (
+        sa.select(given.c.group_key.label("name"), sa.func.max(group_order(job)).label("place"))
+        .where(job.c.id == given.c.id, ~given.c.frees)
+        .group_by(given.c.group_key)
+        .subquery("keeping")
+    )
+    # Where one that was sent or moved before a run waits, that run must not keep its place.
+    comes_first = heads.c.place < keeping.c.place
+    stuck = (
+        sa.select(heads.c.name)
+        .select_from(heads.outerjoin(keeping, keeping.c.name == heads.c.name))
+        .where(sa.or_(heads.c.state != JobState.WAITING.value, comes_first))
+    )
+    names = sa.func.array_agg(locked.c.name, type_=postgresql.ARRAY(sa.Text))
+    is_open = _likely(locked.c.seen == locked.c.version, locked.c.next_position.is_(None))
+    return sa.select(names.label("names")).where(is_open, locked.c.name.not_in(stuck)).cte("open")
+
+
+def _settled(tables: Tables, given: sa.CTE, open_: sa.CTE) -> sa.CTE:
+    jobs = tables.jobs
+    # In a function: ANY of a bare subquery would mean its rows.
+    in_open = sa.func.coalesce(sa.select(open_.c.names).scalar_subquery(), sa.cast([], postgresql.ARRAY(sa.Text)))
+    is_free_to_end = sa.or_(
+        sa.and_(given.c.group_key.is_(None), jobs.c.group_key.is_(None)),
+        sa.and_(jobs.c.group_key == given.c.group_key, given.c.group_key == sa.any_(in_open)),
+    )
+    return (
+        sa.update(jobs)
+        .where(jobs.c.id == given.c.id)
+        .where(_likely(jobs.c.run_token == given.c.run_token, jobs.c.state == JobState.RUNNING.value, is_free_to_end))
+        .values(changes(jobs, given, _NOW))
+        .returning(jobs.c.id, jobs.c.run_token, jobs.c.group_key, jobs.c.attempt, jobs.c.worker_id)
+        .cte("settled")
+    )
+
+
+def _freed(given: sa.CTE, settled: sa.CTE) -> sa.CTE:
+    """How many places of each group are free now that were not."""
+    return (
+        sa.select(settled.c.group_key.label("name"), sa.func.count().label("count"))
+        .where(settled.c.run_token == given.c.run_token, given.c.frees)
+        .group_by(settled.c.group_key)
+        .cte("freed")
+    )
+
+
+def _picked(
+    tables: Tables,
+    dialect: Dialect,
+    locked: sa.CTE,
+    heads: sa.CTE,
+    freed: sa.CTE,
+    given: sa.CTE,
+    settled: sa.CTE,
+    me: sa.CTE,
+) -> sa.CTE:
+    """The heads that get the free places, each with the run that it follows here, if it may."""
+    ended = (
+        sa.select(
+            settled.c.group_key.label("name"),
+            settled.c.run_token,
+            given.c.chain_token,
+            given.c.slot,
+            sa.func.row_number().over(partition_by=settled.c.group_key, order_by=settled.c.run_token).label("n"),
+        )
+        .where(settled.c.run_token == given.c.run_token, given.c.chain_token.is_not(None), given.c.frees)
+        .subquery("ended")
+    )
+    fits = dialect.rows(
+        {"slot": sa.Text(), "queue": sa.Text(), "actor": sa.Text()}, sa.bindparam("fits", type_=sa.Text)
+    )
+    fitting = sa.exists().where(
+        fits.c.slot == ended.c.slot, fits.c.queue == heads.c.queue, fits.c.actor == heads.c.actor
+    )
+    goes_on = sa.and_(ended.c.name == heads.c.name, ended.c.n == heads.c.n, fitting, sa.exists(sa.select(me.c.id)))
+    return (
+        sa.select(heads.c.id, ended.c.run_token.label("follows"), ended.c.chain_token)
+        .select_from(
+            heads.join(locked, locked.c.name == heads.c.name)
+            .join(freed, freed.c.name == heads.c.name)
+            .outerjoin(ended, goes_on)
+        )
+        .where(_likely(locked.c.paused_at.is_(None), heads.c.n <= locked.c.places - locked.c.held + freed.c.count))
+        .cte("picked")
+    )
+
+
+def _released(tables: Tables, picked: sa.CTE, me: sa.CTE) -> sa.CTE:
+    """Those picked: running, or queued under our publish lease."""
+    jobs = tables.jobs
+    c = jobs.c
+    here = picked.c.chain_token.is_not(None)
+    worker = sa.select(me.c.id).scalar_subquery()
+    runs = {
+        name: sa.case((here, value), else_=c[name])
+        for name, value in running(tables, picked.c.chain_token, worker).items()
+    }
+    values = runs | {
+        "state": sa.case((here, JobState.RUNNING.value), else_=JobState.QUEUED.value),
+        "publish_at": sa.case((here, c.publish_at), else_=_LEASE),
+        "dispatch": c.dispatch + 1,
+        "redispatches": 0,
+        "reason": None,
+        "parked_at": None,
+        "has_place": True,
+    }
+    return (
+        sa.update(jobs)
+        .where(c.id == picked.c.id, _likely(c.state == JobState.WAITING.value))
+        .values(values)
+        .returning(c.id, c.state, c.dispatch, c.run_token, c.attempt, c.crashes, c.queue, c.group_key, c.priority)
+        .cte("released")
+    )
+
+
+def _counted(tables: Tables, freed: sa.CTE, released: sa.CTE) -> sa.CTE:
+    g = tables.groups.c
+    new = (
+        sa.select(released.c.group_key.label("name"), sa.func.count().label("count"))
+        .group_by(released.c.group_key)
+        .subquery("new")
+    )
+    change = (
+        sa.select(freed.c.name, freed.c.count, sa.func.coalesce(new.c.count, 0).label("new"))
+        .select_from(freed.outerjoin(new, new.c.name == freed.c.name))
+        .subquery("change")
+    )
+    values = {"held": g.held - change.c.count + change.c.new, "waiting": g.waiting - change.c.new}
+    return (
+        sa.update(tables.groups)
+        .where(g.name == change.c.name)
+        .values(values | moved(tables.groups))
+        .returning(g.name)
+        .cte("counted")
+    )
+
+
+def _likely(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """All of them, in a form of which the planner takes for granted that half of the rows fulfil it.
+
+    Else it expects a single row, and joins the parts of a large batch row by row.
+    """
+    return sa.case((sa.and_(*conditions), sa.true()), else_=sa.false())

@@ -1,0 +1,277 @@
+"""THE life of one job in a worker. Start reading here.
+
+    receive → decode → claim → (drop | hold | park) → run the chain → outcome → settle → ack, or the group's next job
+
+Each verb is a small method. None of them knows RabbitMQ or SQL: a delivery is a `transport.port.Delivery`, claims and
+outcomes are written by a `Ledger`, the actor runs on the other side of the `Bridge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, assert_never
+
+from jq_actors.clock import Clock
+from jq_actors.errors import DecodeError, StoreError, StoreUnavailableError
+from jq_actors.events import (
+    DeliveryAckedEarly,
+    DeliveryDropped,
+    Events,
+    JobFailed,
+    JobFinished,
+    JobHeld,
+    JobInterrupted,
+    JobParked,
+    JobRetryScheduled,
+    JobStarted,
+    JobUnhandled,
+    OutcomeLost,
+)
+from jq_actors.model.claim_rules import Verdict, state_after
+from jq_actors.model.command import JobCommand, decode_command, job_id_in
+from jq_actors.model.group_rules import GroupRules
+from jq_actors.model.outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
+from jq_actors.model.running_job import RunningJob
+from jq_actors.model.turn_rules import may_chain
+from jq_actors.store.records import Chain, Claim, NextJob
+from jq_actors.transport.port import Delivery
+
+from .bridge import Bridge, Crossing
+from .ledger import Claimed, Ledger, Turn, bury
+from .slot import Slot
+
+if TYPE_CHECKING:
+    from jq_actors.actors.actor import JobActor
+
+LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
+LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
+"""A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
+
+
+class Executor:
+    """Leads deliveries through their life; everything here runs on the I/O loop."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        bridge: Bridge,
+        actors: Mapping[str, JobActor[..., Any]],
+        rules: GroupRules,
+        clock: Clock,
+        events: Events,
+    ) -> None:
+        self._ledger, self._bridge, self._actors, self._rules = ledger, bridge, actors, rules
+        self._clock, self._events = clock, events
+        self._running: dict[Claimed, Crossing] = {}
+        self._is_stopping = False
+
+    @property
+    def running(self) -> int:
+        """How many attempts are in progress."""
+        return len(self._running)
+
+    def receive(self, delivery: Delivery) -> JobCommand[Any] | DecodeError:
+        """Decode a delivery; what is no command is for `refuse`."""
+        try:
+            return _decode(delivery.body, delivery.queue)
+        except DecodeError as error:
+            return error
+
+    async def refuse(self, delivery: Delivery, error: DecodeError) -> None:
+        """What cannot be decoded is said in its job's row, if it has one; else the dead queue keeps it, and why."""
+        job_id, reason = job_id_in(delivery.body), str(error)
+        try:
+            is_said = job_id is not None and await self._ledger.set_aside(job_id, delivery.dispatch, reason)
+        except StoreUnavailableError:
+            await self._clock.sleep(LOOK_AGAIN_AT_MOST.total_seconds())
+            delivery.requeue()
+            return
+        except StoreError as refused:
+            is_said, reason = False, f"{reason}; nor can its row say so: {refused}"
+        if job_id is not None and is_said:
+            delivery.ack()
+            self._events.emit(DeliveryDropped(job_id, delivery.queue, "undecodable"))
+        else:
+            bury(delivery, reason, self._events)
+
+    async def live(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
+        """Lead one delivery from its claim to its end, and in a group those who follow it in the same slot.
+
+        The slot is freed when the actor has ended and nothing follows, before the outcome is written.
+        """
+        claimed = await self._claim(delivery, command, slot)
+        while claimed is not None:
+            claimed = await self._lead(claimed, slot)
+        slot.free()
+
+    async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> Claimed | None:
+        run_token = self._clock.random_bits(63)
+        try:
+            claim = await self._ledger.claim(delivery, command, run_token, slot.name)
+        except StoreUnavailableError:  # closed; as long as it is open, the store itself waits for its database
+            slot.hold(LOOK_AGAIN_AT_MOST)
+            return None
+        except StoreError as error:
+            if command.promised:
+                raise
+            # A message of somebody else, of which the database can never make a row.
+            bury(delivery, str(error), self._events)
+            return None
+        if claim.verdict is not Verdict.GRANT:
+            self._turn_away(delivery, command, claim, slot)
+            return None
+        turn = Turn(delivery, self._ledger.now(), self._clock.monotonic())
+        if claim.instead is not None:
+            return await self._follow(turn, claim.instead)
+        return Claimed(turn, command, claim, run_token, turn.began_at)
+
+    def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, slot: Slot) -> None:
+        """What becomes of a delivery that is not run."""
+        match claim.verdict:
+            case Verdict.HOLD if self._ledger.has_rows and not slot.may_hold:
+                # Its row brings the job back, should its worker be lost; until then the copy fills the prefetch.
+                delivery.ack()
+                self._events.emit(DeliveryDropped(command.job_id, delivery.queue, "runs_elsewhere"))
+            case Verdict.HOLD:
+                again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
+                if slot.hold(again):  # told once, not at each look
+                    self._events.emit(JobHeld(command.job_id, again.total_seconds()))
+            case Verdict.DROP_FINAL | Verdict.DROP_STALE:
+                delivery.ack()
+                reason = claim.verdict.value.removeprefix("drop_")
+                self._events.emit(DeliveryDropped(command.job_id, delivery.queue, reason))
+            case Verdict.PARK:
+                delivery.ack()
+                self._events.emit(JobParked(command.job_id, claim.group or "", claim.reason))
+            case Verdict.GRANT | Verdict.TAKE_OVER | Verdict.ADOPT:
+                raise AssertionError(f"a ledger carries out {claim.verdict} itself")
+            case _:
+                assert_never(claim.verdict)
+
+    async def _lead(self, claimed: Claimed, slot: Slot) -> Claimed | None:
+        """From the run to the outcome; returns the run that follows, if one does."""
+        try:
+            outcome = await self._run(claimed)
+            claimed.turn.done += 1
+            chain = self._chain(claimed, slot)
+            if chain is None:
+                slot.free()
+            following = await self._settle(claimed, outcome, chain)
+        finally:
+            self._ledger.forget(claimed.run_token)
+        if claimed.again_in is not None:
+            slot.hold(claimed.again_in)
+        return None if following is None else await self._follow(claimed.turn, following)
+
+    def _chain(self, claimed: Claimed, slot: Slot) -> Chain | None:
+        """The wish that the group's next job follows here; ``None``: its turn is over."""
+        group, turn = claimed.claim.group, claimed.turn
+        if group is None or not self._ledger.has_rows or not turn.is_safe or not slot.is_open or self._is_stopping:
+            return None
+        seconds, weight = self._clock.monotonic() - turn.since, self._rules.rule_of(group).weight
+        goes_on = may_chain(turn.done, seconds, self._rules.fairness, weight, others_wait=slot.others_wait)
+        return Chain(self._clock.random_bits(63), slot.name) if goes_on else None
+
+    async def _follow(self, turn: Turn, job: NextJob) -> Claimed | None:
+        """The run of ``job``, which is claimed already. One that cannot be decoded blocks its group, and says why."""
+        try:
+            command = _decode(job.body, job.queue)
+        except DecodeError as error:
+            try:
+                await self._ledger.give_up(job, str(error))
+            finally:
+                self._ledger.forget(job.run_token)
+            turn.finish()
+            self._events.emit(JobUnhandled(job.job_id, "", job.queue, str(error)))
+            return None
+        claim = Claim(Verdict.GRANT, job.attempt, job.crashes, group=job.group)
+        return Claimed(turn, command, claim, job.run_token, self._ledger.now(), is_own=False)
+
+    async def _run(self, claimed: Claimed) -> Outcome:
+        if self._is_stopping:
+            return Interrupted()
+        command = claimed.command
+        group = claimed.claim.group or command.group
+        actor = self._actors.get(command.actor_name)
+        job = RunningJob(command.job_id, claimed.claim.attempt, command, actor, group, command.position)
+        waited = claimed.started_at.timestamp() - (
+            command.due_at.timestamp() if command.due_at else command.message_timestamp / 1000
+        )
+        started = JobStarted(job.id, command.actor_name, command.queue_name, job.attempt, max(waited, 0.0))
+        self._events.emit(started)
+        crossing = self._bridge.run(job)
+        self._running[claimed] = crossing
+        try:
+            return await crossing.outcome
+        finally:
+            claimed.ended_at = self._ledger.now()
+            del self._running[claimed]
+
+    async def _settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> NextJob | None:
+        try:
+            settled = await self._ledger.settle(claimed, outcome, chain)
+        except StoreUnavailableError:  # closed before the database came back
+            command = claimed.command
+            self._events.emit(OutcomeLost(command.job_id, command.actor_name, state_after(outcome).value))
+            claimed.turn.give_back()
+            return None
+        if settled.outcome is not None:
+            self._tell(claimed, settled.outcome)
+        return settled.next
+
+    def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
+        command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.command.queue_name
+        job_id, actor = command.job_id, command.actor_name
+        match outcome:
+            case Failed(failure):
+                self._events.emit(JobFailed(job_id, actor, queue, attempt, failure.error, failure.traceback))
+            case Retrying(failure, delay):
+                seconds = delay.total_seconds()
+                self._events.emit(
+                    JobRetryScheduled(job_id, actor, queue, attempt, seconds, failure.error, failure.traceback)
+                )
+            case Unhandled(reason):
+                self._events.emit(JobUnhandled(job_id, actor, queue, reason))
+            case Interrupted():
+                self._events.emit(JobInterrupted(job_id, actor, queue))
+            case Succeeded() | Snoozed() | Cancelled():
+                pass
+            case _:
+                assert_never(outcome)
+        seconds = ((claimed.ended_at or claimed.started_at) - claimed.started_at).total_seconds()
+        self._events.emit(JobFinished(job_id, actor, queue, attempt, state_after(outcome).value, seconds))
+
+    # -- long jobs, and the end of the process
+
+    def ack_early(self, older_than: timedelta) -> None:
+        """Ack the deliveries that have been in hand for so long that the broker would soon take them away.
+
+        Only with rows: from then on the lease in the row is the job's safety copy (DESIGN §8, A1).
+        """
+        limit = self._ledger.now() - older_than
+        for claimed in self._running:
+            if not claimed.turn.acked and claimed.turn.began_at <= limit:
+                claimed.turn.let_go_early()
+                self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
+
+    def interrupt_all(self) -> int:
+        """Stop every run, because the process has to end; returns how many there were.
+
+        What is granted a claim from now on does not begin: it is settled as interrupted.
+        """
+        self._is_stopping = True
+        for crossing in self._running.values():
+            self._bridge.interrupt(crossing)
+        return len(self._running)
+
+
+def _decode(body: bytes, queue: str) -> JobCommand[Any]:
+    """The command, as one that came by ``queue``.
+
+    Raises:
+      DecodeError: it is none.
+    """
+    command = decode_command(body)
+    # It runs where it came from, and comes back there; one that was moved here may still name its old queue.
+    return command if command.queue_name == queue else command.copy(queue_name=queue)

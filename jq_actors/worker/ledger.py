@@ -1,0 +1,281 @@
+"""Where claims and outcomes are written: into rows (`persistence`), or nowhere but the broker.
+
+The executor asks a :class:`Ledger` and does not know which. Both make a delivery an attempt, and an outcome durable
+*before* the delivery is acknowledged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from jq_actors.errors import StoreError, StoreUnavailableError
+from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded, TaskFailed, escape
+from jq_actors.model.claim_rules import Verdict, state_after
+from jq_actors.model.command import JobCommand
+from jq_actors.model.job import JobId
+from jq_actors.model.outcome import Failed, Failure, Interrupted, Outcome, Unhandled, failure_of
+from jq_actors.store.port import JobStore
+from jq_actors.store.records import Chain, Claim, ClaimRequest, NewJob, NextJob, Settled, Settlement
+from jq_actors.transport.port import Delivery
+
+
+@dataclass(slots=True, eq=False)
+class Turn:
+    """A delivery in hand, and what it led to: the run of its job, and in a group those that followed it here."""
+
+    delivery: Delivery
+    began_at: datetime
+    """By the ledger's time."""
+    since: float
+    """The same, by the monotonic clock."""
+    done: int = 0
+    """Runs that have ended."""
+    acked: bool = False
+    """The delivery was let go early: the lease of the row that runs is the safety copy."""
+
+    @property
+    def is_safe(self) -> bool:
+        """Whether what runs comes back to somebody when this process dies: at once, or when its lease is over."""
+        return self.acked or self.delivery.is_open
+
+    def finish(self) -> None:
+        """Acknowledge the delivery, unless it was let go early."""
+        if not self.acked:
+            self.delivery.ack()
+
+    def give_back(self) -> None:
+        """Give the delivery back, unless it was let go early."""
+        if not self.acked:
+            self.delivery.requeue()
+
+    def let_go_early(self) -> None:
+        """Acknowledge the delivery while a job runs."""
+        self.finish()
+        self.acked = True
+
+
+@dataclass(slots=True, eq=False)
+class Claimed:
+    """A granted claim: what settling it needs."""
+
+    turn: Turn
+    command: JobCommand[Any]
+    claim: Claim
+    run_token: int
+    started_at: datetime
+    is_own: bool = True
+    """It is the job of the delivery in hand, not one that follows it in its group."""
+    ended_at: datetime | None = None
+    again_in: timedelta | None = None
+    """Set when it is settled and the delivery is not ended: ask about it again after that time."""
+
+    @property
+    def delivery(self) -> Delivery:
+        """The one in hand."""
+        return self.turn.delivery
+
+
+@dataclass(frozen=True, slots=True)
+class SettledRun:
+    """What became of a run."""
+
+    outcome: Outcome | None
+    """What is written; ``None``: the claim was lost, and nothing is."""
+    next: NextJob | None = None
+    """What runs from now on in its slot: then the delivery is still in hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What runs by a claim."""
+
+    job_id: JobId
+    group: str | None
+
+
+class Ledger(Protocol):
+    """Makes deliveries attempts, and outcomes durable."""
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether rows lead the jobs, which can do without a delivery."""
+        ...
+
+    def now(self) -> datetime:
+        """The time that is written."""
+        ...
+
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
+        """Decide over a delivery, whose job would run in ``slot``."""
+        ...
+
+    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+        """Write the outcome, then end the delivery, unless by ``chain`` another job of the group follows it here."""
+        ...
+
+    def forget(self, run_token: int) -> None:
+        """The life of that run here is over, whether it was settled or an error of ours ended it."""
+        ...
+
+    async def give_back_forgotten(self) -> None:
+        """Give back the jobs whose life here an error of ours has ended."""
+        ...
+
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        """Nobody can run this dispatch, since it cannot be decoded. ``False``: nothing is known of such a job."""
+        ...
+
+    async def give_up(self, job: NextJob, reason: str) -> None:
+        """The same of a job that was granted already."""
+        ...
+
+
+class RowLedger:
+    """With persistence: rows are the truth, deliveries only carry the news."""
+
+    has_rows = True
+
+    def __init__(self, store: JobStore, events: Events) -> None:
+        self._store, self._events = store, events
+        self._alive: dict[int, _Run | None] = {}
+        """By token: the claims that are being made, run or settled here; ``None``: not granted yet, or settled."""
+        self._forgotten: dict[int, _Run] = {}
+        """By token: runs that were never settled. Their rows say that they run here."""
+
+    def now(self) -> datetime:
+        """Database time."""
+        return self._store.now()
+
+    async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
+        """The row's compare-and-set."""
+        now = self._store.now()
+        adopt = None if command.promised else new_row(command, delivery.queue, now)
+        request = ClaimRequest(
+            command.job_id,
+            delivery.dispatch,
+            run_token,
+            command.promised,
+            adopt,
+            delivery.redelivered,
+            slot,
+        )
+        self._alive[run_token] = None  # before it may be granted: no other copy must take it for forgotten
+        claim = None
+        try:
+            claim = await self._store.claim(request)
+            if claim.own_token is not None and claim.own_token not in self._alive:
+                # Published again: this delivery may be an older copy of it, which cannot claim it any more.
+                await self._give_back(_Run(command.job_id, claim.group), claim.own_token, republish=True)
+                claim = await self._store.claim(request)
+        finally:
+            if claim is None or claim.verdict is not Verdict.GRANT:
+                del self._alive[run_token]
+            else:
+                job_id = command.job_id if claim.instead is None else claim.instead.job_id
+                self._alive[run_token] = _Run(job_id, claim.group)
+        return claim
+
+    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+        """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
+        if chain is not None:
+            self._alive[chain.run_token] = None
+        settled = Settled(written=False)
+        try:
+            settled, outcome = await self._write(claimed, outcome, chain)
+            self._alive[claimed.run_token] = None
+        finally:
+            if settled.next is not None:
+                self._alive[settled.next.run_token] = _Run(settled.next.job_id, settled.next.group)
+            elif chain is not None:
+                del self._alive[chain.run_token]
+        if not settled.written:
+            state = state_after(outcome).value
+            self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
+        if settled.written and isinstance(outcome, Interrupted) and claimed.is_own:
+            claimed.turn.give_back()
+        elif settled.next is None:
+            claimed.turn.finish()
+        return SettledRun(outcome if settled.written else None, settled.next)
+
+    def forget(self, run_token: int) -> None:
+        """See `Ledger.forget`."""
+        run = self._alive.pop(run_token, None)
+        if run is not None:
+            self._forgotten[run_token] = run
+
+    async def give_back_forgotten(self) -> None:
+        """See `Ledger.give_back_forgotten`. One that cannot be given back is told, and comes again."""
+        for token, run in tuple(self._forgotten.items()):
+            try:
+                # What is left of the delivery, if anything is, may be another job's, or in another worker's hand.
+                await self._give_back(run, token, republish=True)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the others are given back, too
+                failure = failure_of(error)
+                self._events.emit(TaskFailed(f"the return of job {run.job_id}", failure.error, failure.traceback))
+
+    async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
+        """See `Ledger.set_aside`: its row becomes unhandled."""
+        return await self._store.set_aside(job_id, dispatch, reason)
+
+    async def give_up(self, job: NextJob, reason: str) -> None:
+        """See `Ledger.give_up`: its row becomes unhandled."""
+        now = self._store.now()
+        await self._store.settle(Settlement(job.job_id, job.run_token, Unhandled(reason), now, now, group=job.group))
+        self._alive[job.run_token] = None
+
+    async def _give_back(self, run: _Run, token: int, *, republish: bool) -> None:
+        """Queue a job again that is claimed here, but that nobody here leads any more.
+
+        Nobody else would ever do it, as long as this worker lives.
+        """
+        now = self._store.now()
+        interrupted = Settlement(run.job_id, token, Interrupted(), now, now, republish=republish, group=run.group)
+        await self._store.settle(interrupted)
+        self._forgotten.pop(token, None)
+
+    async def _write(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> tuple[Settled, Outcome]:
+        settlement = Settlement(
+            claimed.command.job_id,
+            claimed.run_token,
+            outcome,
+            claimed.started_at,
+            claimed.ended_at or self._store.now(),
+            # A delivery in hand is the broker's copy of its own job alone. Of one that was lost, the copy may have been
+            # dropped by who saw that the job ran here.
+            republish=isinstance(outcome, Interrupted) and not (claimed.is_own and claimed.turn.delivery.is_open),
+            group=claimed.claim.group,
+            chain=chain,
+        )
+        try:
+            return await self._store.settle(settlement), outcome
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:
+            # The database refuses this very outcome (a value that it cannot hold). Left alone, the job would look
+            # as if it ran for ever: its outcome becomes that it could not be stored.
+            refused = Failed(Failure(error, f"its outcome could not be stored: {escape(str(error))[:500]}"))
+            return await self._store.settle(replace(settlement, outcome=refused)), refused
+
+
+def bury(delivery: Delivery, reason: str, events: Events) -> None:
+    """Move a delivery to the dead queue, and tell of it."""
+    delivery.bury(reason)
+    events.emit(DeliveryBuried(delivery.queue, reason))
+
+
+def new_row(command: JobCommand[Any], queue: str, now: datetime) -> NewJob:
+    """The row that stands for ``command``."""
+    return NewJob(
+        id=command.job_id,
+        actor=command.actor_name,
+        queue=queue,
+        body=command.encode(),
+        due_at=command.due_at or now,
+        enqueued_at=now,
+        group=command.group,
+        position=command.position,
+        priority=command.priority,
+        tags=command.tags,
+    )
