@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from jq_actors.model.job import JobId
+from jq_actors.model.printable import escape
 
 _log = logging.getLogger("jq_actors")
 
@@ -68,13 +69,6 @@ def _told(event: Event) -> tuple[str, dict[str, Any]]:
 
 _MULTILINE = frozenset({"stack", "traceback"})
 """Fields whose own line breaks are wanted in the log."""
-
-
-def escape(value: Any) -> Any:
-    """Text with its control characters made visible, so that no value can forge a log line (A81)."""
-    if not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
 
 
 # -- the life of a job ------------------------------------------------------------------------------------

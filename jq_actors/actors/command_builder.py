@@ -18,9 +18,8 @@ from .options import ACTOR_ONLY, check_known, check_queue_has_priorities, checke
 from .plain_json import MisfitError, check_plain
 
 if TYPE_CHECKING:
-    from jq_actors.process.broker import JobBroker
-
     from .actor import JobActor
+    from .sending_broker import SendingBroker
 
 R = TypeVar("R")
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -67,7 +66,7 @@ def build_commands(
     ]
 
 
-def as_command(message: dramatiq.Message[R], delay: int | None, broker: JobBroker) -> JobCommand[R]:
+def as_command(message: dramatiq.Message[R], delay: int | None, broker: SendingBroker) -> JobCommand[R]:
     """The command for a message that comes by Dramatiq's way: of a composition, or of a third party.
 
     Parameters:
@@ -141,7 +140,7 @@ def _options(
     return options, meta
 
 
-def _new_meta(broker: JobBroker, *, to_send: bool) -> dict[str, Any]:
+def _new_meta(broker: SendingBroker, *, to_send: bool) -> dict[str, Any]:
     # "row" promises the worker that the sending makes a row, so that a missing one means an ended job.
     return {"v": SCHEMA_VERSION, "row": True} if to_send and broker.stores_rows else {"v": SCHEMA_VERSION}
 
@@ -171,7 +170,7 @@ def _delay(delay: int | timedelta | None) -> timedelta | None:
     return None if not delay else delay if isinstance(delay, timedelta) else timedelta(milliseconds=delay)
 
 
-def _due(owner: str, delay: int | None, eta: datetime | None, broker: JobBroker) -> datetime | None:
+def _due(owner: str, delay: int | None, eta: datetime | None, broker: SendingBroker) -> datetime | None:
     """When it may run; ``None``: now. By this machine's clock: with rows, `JobCommand.count_from` has the last word."""
     if not delay and eta is None:
         return None

@@ -7,7 +7,7 @@ import inspect
 import types
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import dramatiq
 from dramatiq.logging import get_logger
@@ -20,9 +20,7 @@ from .arguments import Arguments
 from .command_builder import Call, build_commands
 from .group_naming import OF_ACTOR, GroupNaming, OfActor, check_no_priority
 from .options import check_identity, checked_options
-
-if TYPE_CHECKING:
-    from jq_actors.process.broker import JobBroker
+from .sending_broker import SendingBroker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -46,7 +44,7 @@ class JobActor(dramatiq.Actor[P, R]):
     """What it takes and returns, and how that becomes JSON."""
     group_of: GroupNaming
     """Names the group of a job by its arguments."""
-    broker: JobBroker
+    broker: SendingBroker
 
     # Dramatiq's own constructor would hide a coroutine function behind `async_to_sync`. Its few assignments
     # are made here instead; a test compares them.
@@ -64,7 +62,7 @@ class JobActor(dramatiq.Actor[P, R]):
         check_identity(actor_name, queue_name, priority)
         self.logger = get_logger(fn.__module__ or "_", actor_name)  # type: ignore[no-untyped-call]  # Dramatiq's is untyped
         self.fn = fn
-        self.broker = _job_broker(broker, actor_name)
+        self.broker = _sending_broker(broker, actor_name)
         self.actor_name = actor_name
         self.queue_name = queue_name
         self.priority = priority
@@ -75,7 +73,6 @@ class JobActor(dramatiq.Actor[P, R]):
         self.arguments = Arguments(actor_name, body, local_names)
         self.options = {}
         self.set_options(f"Actor {actor_name!r}", options)
-        self.broker.check_options(self)
         self.broker.declare_actor(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -96,6 +93,22 @@ class JobActor(dramatiq.Actor[P, R]):
         if group_of.names_groups:
             check_no_priority(owner, self.priority)
         self.options, self.group_of = checked, group_of
+
+    def bind(self, command: JobCommand[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of ``command``, converted to what the function declares.
+
+        Raises:
+          ArgumentError: they do not fit the signature.
+        """
+        return self.arguments.from_json(command.args, command.kwargs)
+
+    def result_to_json(self, value: Any) -> Any:
+        """The function's return value in plain JSON types.
+
+        Raises:
+          ArgumentError: it has no JSON form.
+        """
+        return self.arguments.result_to_json(value)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
         """A command that is not sent, for Dramatiq's compositions (``|``, ``pipeline``, ``group``).
@@ -234,10 +247,8 @@ def body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
     return types.MethodType(type(fn).__call__, fn)
 
 
-def _job_broker(broker: dramatiq.Broker, actor_name: str) -> JobBroker:
-    from jq_actors.process.broker import JobBroker  # here: that module imports this one
-
-    if not isinstance(broker, JobBroker):
+def _sending_broker(broker: dramatiq.Broker, actor_name: str) -> SendingBroker:
+    if not isinstance(broker, SendingBroker):
         raise ActorOptionError(
             f"Actor {actor_name!r} needs the JobBroker of jq_actors, not a {type(broker).__name__}; "
             "`import jq_actors` installs one."

@@ -11,7 +11,7 @@ import asyncio
 import importlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import dramatiq
 
@@ -19,15 +19,41 @@ from jq_actors.model.command import JobCommand
 from jq_actors.model.outcome import Outcome, outcome_of
 
 if TYPE_CHECKING:
+    from jq_actors.clock import Clock
+    from jq_actors.config.settings import Config
+    from jq_actors.events import Events
     from jq_actors.model.group_rules import GroupRules
     from jq_actors.model.running_job import RunningJob
-    from jq_actors.process.runtime import Runtime
     from jq_actors.store.port import JobStore
 
 ENTRY_POINT_GROUP = "jq_actors.middleware"
 
 EnqueueNext = Callable[[Sequence[JobCommand[Any]]], Coroutine[Any, Any, None]]
 RunNext = Callable[["RunningJob"], Coroutine[Any, Any, Outcome]]
+
+
+class Process(Protocol):
+    """What a middleware may touch of the process that it runs in."""
+
+    @property
+    def config(self) -> Config:
+        """The checked configuration."""
+        ...
+
+    @property
+    def clock(self) -> Clock:
+        """Time, and chance."""
+        ...
+
+    @property
+    def events(self) -> Events:
+        """Where to report what happened, and to hear of it."""
+        ...
+
+    @property
+    def store(self) -> JobStore | None:
+        """The rows; ``None`` without persistence."""
+        ...
 
 
 class JobMiddleware(dramatiq.Middleware):
@@ -58,15 +84,15 @@ class JobMiddleware(dramatiq.Middleware):
         """
         return await call_next(job)
 
-    def open_store(self, runtime: Runtime) -> JobStore | None:
+    def open_store(self, process: Process) -> JobStore | None:
         """The store that this middleware brings, not yet opened. Only `persistence` does. On no loop."""
         return None
 
-    async def on_start(self, runtime: Runtime) -> None:
-        """The runtime has started, as producer or worker. On the I/O loop."""
+    async def on_start(self, process: Process) -> None:
+        """The process has started, as producer or worker. On the I/O loop."""
 
-    async def on_stop(self, runtime: Runtime) -> None:
-        """The runtime stops. On the I/O loop."""
+    async def on_stop(self, process: Process) -> None:
+        """The process stops. On the I/O loop."""
 
 
 def compose_run(chain: Sequence[dramatiq.Middleware], innermost: RunNext) -> RunNext:

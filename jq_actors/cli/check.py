@@ -10,7 +10,7 @@ from enum import Enum
 
 import typer
 
-from jq_actors.chain.loading import build_middleware
+from jq_actors.chain.loading import build_middleware, find_problems
 from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.config.loading import Config, find_config, format_duration, load_config
 from jq_actors.config.problems import did_you_mean
@@ -58,7 +58,7 @@ def check(modules: ModulesArgument = None, path: PathOption = None, config_path:
 def _findings(modules: Sequence[str]) -> Iterator[Finding]:
     source = str(find_config() or "built-in defaults")
     try:
-        config = load_config()
+        config = load_config(find_problems=find_problems)
     except ConfigError as error:
         yield from (Finding("configuration", Kind.PROBLEM, f"{source}: {found}") for found in error.problems)
         return

@@ -6,7 +6,7 @@ import inspect
 
 import typer
 
-from jq_actors.chain.loading import build_middleware
+from jq_actors.chain.loading import build_middleware, find_problems
 from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.config.loading import load_config, mask_url
 from jq_actors.errors import RequiresPersistenceError
@@ -48,7 +48,7 @@ def current(config_path: ConfigOption = None) -> None:
 
 def _persistence() -> tuple[str, str]:
     """URL and table of the middleware that brings the store."""
-    config = load_config()
+    config = load_config(find_problems=find_problems)
     for spec, layer in zip(config.middleware, build_middleware(config), strict=True):
         if isinstance(layer, JobMiddleware) and layer.brings_store:
             default = inspect.signature(type(layer)).parameters["jobs_table"].default

@@ -21,8 +21,9 @@ from rich.table import Table
 
 from jq_actors.clock import SystemClock
 from jq_actors.errors import JobQueueError
-from jq_actors.events import JobFinished, escape
+from jq_actors.events import JobFinished
 from jq_actors.model.job import FINAL_STATES, Job, JobState, new_job_ids
+from jq_actors.model.printable import escape
 from jq_actors.process.installed import configure, installed_broker
 
 THREADS = 4

@@ -9,11 +9,12 @@ from typing import Annotated
 import typer
 
 from jq_actors import jobs
-from jq_actors.events import GroupCancelled, escape
+from jq_actors.events import GroupCancelled
 from jq_actors.jobs.groups import named, reasoned
 from jq_actors.jobs.store_access import call
 from jq_actors.model.group import Group
 from jq_actors.model.job import Job
+from jq_actors.model.printable import escape
 from jq_actors.process.runtime import Runtime
 from jq_actors.store.port import JobStore
 

@@ -9,9 +9,9 @@ import typer
 
 from jq_actors import jobs
 from jq_actors.errors import JobNotFoundError
-from jq_actors.events import escape
 from jq_actors.jobs.store_access import MAX_PAGE
 from jq_actors.model.job import Job, Place
+from jq_actors.model.printable import escape
 
 from .asking import asking
 from .configured import ConfigOption

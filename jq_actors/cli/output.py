@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from jq_actors.errors import ConfigError, JobQueueError, StoreUnavailableError, TransportError
-from jq_actors.events import escape
 from jq_actors.model.group import Group
 from jq_actors.model.job import Job
+from jq_actors.model.printable import escape
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 """The ``--json`` option."""

@@ -15,7 +15,7 @@ from typing import Annotated
 import dramatiq.cli
 import typer
 
-from jq_actors.chain.loading import build_middleware
+from jq_actors.chain.loading import build_middleware, find_problems
 from jq_actors.config.loading import Config, check_name, load_config, parse_size
 from jq_actors.process.runtime import WORKER_ID_VARIABLE
 from jq_actors.worker.limits import BOARD_VARIABLE, Board, Limits
@@ -79,7 +79,7 @@ def worker(
 ) -> None:
     """Run jobs: Dramatiq's worker (`dramatiq jq_actors MODULE…`) that can stop by itself."""
     use_config(config_path)
-    config = load_config()
+    config = load_config(find_problems=find_problems)
     build_middleware(config)  # what is wrong with it is told here once, not by each process
     if not modules and not config.imports:
         raise typer.BadParameter("name a module with actors, or list some under `imports` in the configuration")

@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for: kept running, or carried to their end, and always told of when they fail."""
+"""Tasks that nobody awaits: restarted or completed, and reported when they fail."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from jq_actors.clock import Clock
 from jq_actors.events import Events, TaskFailed
+from jq_actors.model.outcome import failure_of
 
 RESTART_DELAY = 1.0
 """Seconds before a task that failed is started again."""
@@ -19,15 +20,15 @@ class Background:
     def __init__(self, events: Events, clock: Clock) -> None:
         self._events, self._clock = events, clock
         self._kept: list[asyncio.Task[None]] = []
-        self._errands: set[asyncio.Task[None]] = set()
+        self._errands: set[asyncio.Task[bool]] = set()
 
     def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run ``run`` until `stop`; start it again when it raises."""
+        """Run ``run`` until it returns, or until `stop`; start it again when it raises."""
         self._kept.append(asyncio.get_running_loop().create_task(self._supervise(name, run), name=name))
 
     def send(self, name: str, errand: Coroutine[Any, Any, None]) -> None:
         """Carry ``errand`` to its end. It is never cancelled."""
-        task = asyncio.get_running_loop().create_task(self._told(name, errand), name=name)
+        task = asyncio.get_running_loop().create_task(self._completed(name, errand), name=name)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
@@ -45,12 +46,14 @@ class Background:
             await asyncio.wait(kept)
 
     async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await self._told(name, run())
+        while not await self._completed(name, run()):
             await self._clock.sleep(RESTART_DELAY)
 
-    async def _told(self, name: str, work: Awaitable[None]) -> None:
+    async def _completed(self, name: str, work: Awaitable[None]) -> bool:
         try:
             await work
         except Exception as error:  # noqa: BLE001 - a mistake of ours, whatever it is
-            self._events.emit(TaskFailed(name, repr(error)))
+            failure = failure_of(error)
+            self._events.emit(TaskFailed(name, failure.error, failure.traceback))
+            return False
+        return True

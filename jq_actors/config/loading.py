@@ -5,7 +5,7 @@ The settings themselves are defined, and documented, in `settings`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -40,18 +40,23 @@ __all__ = [
 ]
 
 
-def load_config(source: str | Path | Mapping[str, Any] | Config | None = None) -> Config:
+Source = str | Path | Mapping[str, Any] | Config | None
+"""Where a configuration comes from; see `load_config`."""
+FindProblems = Callable[[Mapping[int, MiddlewareSpec]], Iterable[Problem]]
+
+
+def load_config(source: Source = None, find_problems: FindProblems = lambda specs: ()) -> Config:
     """The configuration from ``source``.
 
     Parameters:
       source: path of a YAML file; a mapping of the same shape; a ready `Config`, returned as it is; or
         ``None``: the file of ``$JQ_CONFIG``, else ``config/jq_actors.yaml``, else ``jq_actors.yaml`` in the
         working directory, else built-in defaults (embedded broker, SQLite persistence, retry, time_limit).
+      find_problems: finds the problems of entries of ``middleware``, by their index. It is asked only when
+        something else is wrong, so that one error names everything; else the build of the chain finds them.
 
     Raises:
-      ConfigError: with all problems of the source, each with its key path. Options of middleware are checked
-        when the chain is built (`middleware_loading.build_middleware`), and here too once something else is
-        wrong.
+      ConfigError: lists all problems of the source, each with its key path.
     """
     if isinstance(source, Config):
         return source
@@ -60,7 +65,7 @@ def load_config(source: str | Path | Mapping[str, Any] | Config | None = None) -
     expanded = expand(raw, "", problems)
     config = _validated(expanded, problems)
     if config is None or problems:
-        raise ConfigError([*problems, *_not_among(problems, _middleware_problems(expanded))], name)
+        raise ConfigError([*problems, *_not_among(problems, find_problems(_middleware(expanded)))], name)
     return config
 
 
@@ -84,17 +89,14 @@ def _validated(raw: Any, problems: list[Problem]) -> Config | None:
         return None
 
 
-def _middleware_problems(raw: Any) -> list[Problem]:
-    """What is wrong in ``middleware`` besides its shape, so that one error tells everything."""
-    # Here, not above: it imports the packages that the configuration names.
-    from jq_actors.chain.loading import find_problems
-
+def _middleware(raw: Any) -> dict[int, MiddlewareSpec]:
+    """The entries of ``middleware`` whose shape is right."""
     listed = raw.get("middleware") if isinstance(raw, Mapping) else None
     specs: dict[int, MiddlewareSpec] = {}
     for index, entry in enumerate(listed if isinstance(listed, list) else ()):
         with suppress(ValidationError):  # its shape is wrong, which is among the problems already
             specs[index] = MiddlewareSpec.model_validate(entry)
-    return find_problems(specs)
+    return specs
 
 
 def _not_among(known: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:

@@ -3,24 +3,67 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from jq_actors.errors import RuntimeStateError
-from jq_actors.events import escape
+from jq_actors.model.printable import escape
 
 from .job import JobId
 from .thread_seat import ThreadSeat
 
 if TYPE_CHECKING:
-    from jq_actors.actors.actor import JobActor
-
     from .command import JobCommand
 
 _log = logging.getLogger("jq_actors.job")
+
+
+class RunnableActor(Protocol):
+    """What a worker has to know of an actor to run its jobs; ``JobActor`` is one."""
+
+    @property
+    def actor_name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def queue_name(self) -> str:
+        """The queue of its jobs."""
+        ...
+
+    @property
+    def is_async(self) -> bool:
+        """Whether ``fn`` is a coroutine function."""
+        ...
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What the decorator and the configuration say of its jobs."""
+        ...
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The user's function."""
+        ...
+
+    def bind(self, command: JobCommand[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of ``command``, converted to what the function declares.
+
+        Raises:
+          ArgumentError: they do not fit the function.
+        """
+        ...
+
+    def result_to_json(self, value: Any) -> Any:
+        """The function's return value in plain JSON types.
+
+        Raises:
+          ArgumentError: it has no JSON form.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +74,7 @@ class RunningJob:
     attempt: int
     """The number of this attempt, from 1."""
     command: JobCommand[Any]
-    actor: JobActor[Any, Any] | None
+    actor: RunnableActor | None
     """``None``: this process knows no such actor; the innermost step answers with `Unhandled`."""
     group: str | None = None
     position: int | None = None

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dramatiq
@@ -18,11 +17,12 @@ from dramatiq.middleware import SkipMessage
 from jq_actors.actors.actor import JobActor
 from jq_actors.actors.command_builder import as_command, check_sizes
 from jq_actors.actors.config_check import fit
-from jq_actors.chain.loading import build_middleware
+from jq_actors.actors.sending_broker import SendingBroker
+from jq_actors.chain.loading import build_middleware, find_problems
 from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.clock import Clock, SystemClock
 from jq_actors.concurrency.in_thread import in_thread
-from jq_actors.config.loading import Config, load_config
+from jq_actors.config.loading import Config, Source, load_config
 from jq_actors.errors import ActorOptionError, ConfigError, JobQueueError, RuntimeStateError
 from jq_actors.events import Events
 from jq_actors.model.command import JobCommand
@@ -32,10 +32,8 @@ from .enqueue_hooks import enqueue_hooks
 from .lifetime import close_with_child, leave_uncollected, watch
 from .runtime import Runtime
 
-Source = str | Path | Mapping[str, Any] | Config | None
 
-
-class JobBroker(dramatiq.Broker):
+class JobBroker(SendingBroker):
     """The broker that ``import jq_actors`` installs.
 
     Parameters:
@@ -81,7 +79,7 @@ class JobBroker(dramatiq.Broker):
         """
         with self._lock:
             if self._config is None:
-                config = load_config(self._source)
+                config = load_config(self._source, find_problems)
                 self._build_chain(config)
                 problems = [
                     problem for actor in self._job_actors() for problem in fit(actor, config, self.actor_options)
@@ -90,16 +88,6 @@ class JobBroker(dramatiq.Broker):
                     raise ConfigError(problems)
                 self._config = config
             return self._config
-
-    def check_options(self, actor: JobActor[..., Any]) -> None:
-        """Refuse options that no middleware knows; before the configuration is resolved, that is put off until then.
-
-        Raises:
-          ActorOptionError: names the option and what is allowed.
-        """
-        if self._config is not None:
-            for problem in fit(actor, self._config, self.actor_options):
-                raise ActorOptionError(str(problem))
 
     def _build_chain(self, config: Config) -> None:
         by_hand = [layer for layer in self.middleware if layer not in self._from_config]
@@ -210,6 +198,17 @@ class JobBroker(dramatiq.Broker):
         return command
 
     # -- Dramatiq's contract
+
+    def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
+        """Know an actor. Options that no middleware knows are refused here, or when the configuration is resolved.
+
+        Raises:
+          ActorOptionError: names the option and what is allowed.
+        """
+        if self._config is not None and isinstance(actor, JobActor):
+            for problem in fit(actor, self._config, self.actor_options):
+                raise ActorOptionError(str(problem))
+        super().declare_actor(actor)
 
     def declare_queue(self, queue_name: str) -> None:
         """Know a queue; it is made on the broker when it is first used."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dramatiq
 
+from jq_actors.config.loading import Source
 from jq_actors.errors import RuntimeStateError
 
-from .broker import JobBroker, Source
+from .broker import JobBroker
 
 
 def install() -> JobBroker:

@@ -13,7 +13,7 @@ from concurrent.futures import Future, wait
 from contextlib import AsyncExitStack
 from contextvars import Context
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 
@@ -26,17 +26,16 @@ from jq_actors.events import CloseFailed, Events
 from jq_actors.model.command import JobCommand
 from jq_actors.model.group_rules import GroupRules
 from jq_actors.model.outcome import failure_of
+from jq_actors.model.running_job import RunnableActor
 from jq_actors.model.worker_identity import identify
 from jq_actors.relay.dispatcher import Dispatcher
 from jq_actors.store.port import JobStore
 from jq_actors.transport.adapters import MakeTransport, adapter_for
 from jq_actors.worker.serving import Serving
 
+from .garbage import collect_less_often
 from .job_ends import Ends
 from .sender import Sender
-
-if TYPE_CHECKING:
-    from jq_actors.actors.actor import JobActor
 
 WORKER_ID_VARIABLE = "JQ_WORKER_ID"
 """Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
@@ -84,7 +83,7 @@ class Runtime:
         self._all_sent.set()
 
     @property
-    def actors(self) -> Mapping[str, JobActor[..., Any]]:
+    def actors(self) -> Mapping[str, RunnableActor]:
         """What can run here."""
         return self.broker.actors  # type: ignore[return-value]  # JobBroker declares nothing else
 
@@ -159,7 +158,8 @@ class Runtime:
         self._end_serving()
         self.serving = Serving(self, identify(self.clock, os.environ.get(WORKER_ID_VARIABLE)), threads)
         self.serving.actor_loop.start()
-        Context().run(self.io.call, self.serving.start(queues))
+        collect_less_often()
+        Context().run(self.io.call, self._serve(self.serving, queues))
         return self.serving
 
     def add_queue(self, queue: str) -> None:
@@ -247,6 +247,11 @@ class Runtime:
         for layer in self._layers():
             await layer.on_start(self)
             self._at_close(f"middleware {type(layer).__name__}", partial(layer.on_stop, self))
+
+    async def _serve(self, serving: Serving, queues: Sequence[str]) -> None:
+        self.sender.on_stored = serving.wake_relay
+        await self.sender.connect()
+        await serving.start(queues)
 
     async def _purge(self, queue: str) -> int:
         await self.sender.connect()

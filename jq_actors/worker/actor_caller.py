@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dramatiq
 from dramatiq.middleware import AsyncIO, CurrentMessage, MiddlewareError, ShutdownNotifications, SkipMessage, TimeLimit
@@ -11,12 +11,9 @@ from dramatiq.middleware import AsyncIO, CurrentMessage, MiddlewareError, Shutdo
 from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.errors import ArgumentError, ResultTooLargeError
 from jq_actors.model.outcome import Failed, Failure, Outcome, Succeeded, Unhandled, failure_of, outcome_of
-from jq_actors.model.running_job import RunningJob
+from jq_actors.model.running_job import RunnableActor, RunningJob
 
 from .handoff import Handoff, JobProxy
-
-if TYPE_CHECKING:
-    from jq_actors.actors.actor import JobActor
 
 ACTS_ON_THE_THREAD = (TimeLimit, ShutdownNotifications, CurrentMessage, AsyncIO)
 """Dramatiq's own middleware that works on the current thread: right for sync actors, meaningless on a loop."""
@@ -56,7 +53,7 @@ class Caller:
         if actor is None:
             return Unhandled(f"{NO_ACTOR} {job.command.actor_name!r} in this worker")
         try:
-            args, kwargs = actor.arguments.from_json(job.command.args, job.command.kwargs)
+            args, kwargs = actor.bind(job.command)
         except ArgumentError as error:
             return Unhandled(str(error))
         try:
@@ -70,7 +67,7 @@ class Caller:
         except BaseException as error:  # noqa: BLE001 - whatever the actor raises is its outcome
             return outcome_of(error)
 
-    async def _call_with_hooks(self, job: RunningJob, actor: JobActor[..., Any], proxy: JobProxy) -> Outcome:
+    async def _call_with_hooks(self, job: RunningJob, actor: RunnableActor, proxy: JobProxy) -> Outcome:
         if actor.is_async:
             await self._run_async(actor, proxy)
         else:
@@ -80,9 +77,9 @@ class Caller:
             return Failed(failure, retryable=False)
         return self._succeeded(actor, proxy.result) if proxy.raised is None else outcome_of(proxy.raised)
 
-    def _succeeded(self, actor: JobActor[..., Any], value: Any) -> Outcome:
+    def _succeeded(self, actor: RunnableActor, value: Any) -> Outcome:
         try:
-            succeeded = Succeeded(actor.arguments.result_to_json(value))
+            succeeded = Succeeded(actor.result_to_json(value))
             if value is not None and self._max_result_size is not None:
                 size = len(succeeded.encoded() or "")
                 if size > self._max_result_size:
@@ -92,7 +89,7 @@ class Caller:
             return Failed(failure_of(error), retryable=False)
         return succeeded
 
-    async def _run_async(self, actor: JobActor[..., Any], proxy: JobProxy) -> None:
+    async def _run_async(self, actor: RunnableActor, proxy: JobProxy) -> None:
         try:
             self._before("process_message", proxy)
             if not proxy.failed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import Any, assert_never
 
 from jq_actors.clock import Clock
 from jq_actors.errors import DecodeError, StoreError, StoreUnavailableError
@@ -32,7 +32,7 @@ from jq_actors.model.claim_rules import Verdict, state_after
 from jq_actors.model.command import JobCommand, decode_command, job_id_in
 from jq_actors.model.group_rules import GroupRules
 from jq_actors.model.outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, Unhandled
-from jq_actors.model.running_job import RunningJob
+from jq_actors.model.running_job import RunnableActor, RunningJob
 from jq_actors.model.turn_rules import may_chain
 from jq_actors.store.records import Chain, Claim, NextJob
 from jq_actors.transport.port import Delivery
@@ -40,9 +40,6 @@ from jq_actors.transport.port import Delivery
 from .bridge import Bridge, Crossing
 from .ledger import Claimed, Ledger, Turn, bury
 from .slot import Slot
-
-if TYPE_CHECKING:
-    from jq_actors.actors.actor import JobActor
 
 LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
@@ -56,7 +53,7 @@ class Executor:
         self,
         ledger: Ledger,
         bridge: Bridge,
-        actors: Mapping[str, JobActor[..., Any]],
+        actors: Mapping[str, RunnableActor],
         rules: GroupRules,
         clock: Clock,
         events: Events,

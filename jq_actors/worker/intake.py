@@ -6,20 +6,18 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jq_actors.clock import Clock
 from jq_actors.errors import DecodeError
 from jq_actors.events import Events, TaskFailed
 from jq_actors.model.command import JobCommand
 from jq_actors.model.outcome import failure_of
+from jq_actors.model.running_job import RunnableActor
 from jq_actors.transport.port import Delivery
 
 from .executor import Executor
 from .slots import InHand, Slots
-
-if TYPE_CHECKING:
-    from jq_actors.actors.actor import JobActor
 
 AFTER_AN_ERROR = timedelta(seconds=5)
 """How long a delivery is held whose life ended in an error of ours."""
@@ -44,7 +42,7 @@ class Intake:
     def __init__(
         self,
         executor: Executor,
-        actors: Mapping[str, JobActor[..., Any]],
+        actors: Mapping[str, RunnableActor],
         threads: int,
         clock: Clock,
         events: Events,

@@ -11,11 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 from jq_actors.errors import StoreError, StoreUnavailableError
-from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded, TaskFailed, escape
+from jq_actors.events import DeliveryBuried, Events, OutcomeDiscarded, TaskFailed
 from jq_actors.model.claim_rules import Verdict, state_after
 from jq_actors.model.command import JobCommand
 from jq_actors.model.job import JobId
 from jq_actors.model.outcome import Failed, Failure, Interrupted, Outcome, Unhandled, failure_of
+from jq_actors.model.printable import escape
 from jq_actors.store.port import JobStore
 from jq_actors.store.records import Chain, Claim, ClaimRequest, NewJob, NextJob, Settled, Settlement
 from jq_actors.transport.port import Delivery

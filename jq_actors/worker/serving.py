@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from jq_actors.chain.middleware import compose_run
+import dramatiq
+
+from jq_actors.chain.middleware import Process, compose_run
+from jq_actors.concurrency.background import RESTART_DELAY, Background
 from jq_actors.concurrency.loops import LoopThread
 from jq_actors.config.loading import QueueConfig
 from jq_actors.errors import StoreUnavailableError
-from jq_actors.events import DrainFinished, DrainStarted, JobsReleased, RuntimeStarted, TaskFailed
-from jq_actors.model.outcome import failure_of
+from jq_actors.events import DrainFinished, DrainStarted, JobsReleased, RuntimeStarted
+from jq_actors.model.group_rules import GroupRules
+from jq_actors.model.running_job import RunnableActor
 from jq_actors.model.worker_identity import WorkerIdentity
-from jq_actors.process.garbage import collect_less_often
 from jq_actors.relay.dispatcher import Dispatcher
 from jq_actors.relay.relay import Relay
 from jq_actors.store.port import JobStore
+from jq_actors.transport.port import Transport
 
 from .actor_caller import NO_ACTOR, Caller
 from .bridge import Bridge
@@ -31,9 +36,6 @@ from .limits import BOARD_VARIABLE, LimitReporter
 from .renewal import Renewal
 from .watchdog import Watchdog
 
-if TYPE_CHECKING:
-    from jq_actors.process.runtime import Runtime
-
 INTERRUPT_GRACE = 10.0
 """Seconds that interrupted jobs have for their ``finally`` blocks at the end of a drain."""
 LEAVE_GRACE = 1.0
@@ -44,26 +46,55 @@ MAX_PREFETCH = 65535
 """AMQP counts it in 16 bits."""
 OFFER_EVERY = 60.0
 """Seconds between two looks for jobs that some worker did not know, and this one does."""
-RESTART_DELAY = 1.0
-"""Seconds before a background task that failed is started again."""
+
+
+class WorkerProcess(Process, Protocol):
+    """What a worker needs of its process, besides what a middleware does."""
+
+    broker: dramatiq.Broker
+    chain: tuple[dramatiq.Middleware, ...]
+    io: LoopThread
+    transport: Transport
+    dispatcher: Dispatcher | None
+    """Publishes rows; ``None`` without persistence."""
+
+    @property
+    def actors(self) -> Mapping[str, RunnableActor]:
+        """The actors of this process, by name."""
+        ...
+
+    @property
+    def persistence(self) -> Any | None:
+        """The middleware that brought the store, with its options."""
+        ...
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether a middleware says what holds for groups; without one, this worker serves no lanes."""
+        ...
+
+    @property
+    def groups(self) -> GroupRules:
+        """What holds for groups."""
+        ...
 
 
 class Serving:
     """A worker. All methods but the constructor run on the I/O loop."""
 
-    def __init__(self, runtime: Runtime, identity: WorkerIdentity, threads: int) -> None:
+    def __init__(self, process: WorkerProcess, identity: WorkerIdentity, threads: int) -> None:
         self.identity = identity
-        self._runtime, self._threads = runtime, threads
-        self._config, self._clock, self._events = runtime.config, runtime.clock, runtime.events
-        self._store, self._transport = runtime.store, runtime.transport
+        self._process, self._threads = process, threads
+        self._config, self._clock, self._events = process.config, process.clock, process.events
+        self._store, self._transport = process.store, process.transport
         self.actor_loop = LoopThread("jq-actors")
         self.handoff = Handoff()
-        max_result_size = None if runtime.persistence is None else runtime.persistence.max_result_size
-        caller = Caller(runtime.broker, self.handoff, max_result_size)
-        bridge = Bridge(runtime.io, self.actor_loop, compose_run(runtime.chain, caller))
+        max_result_size = None if process.persistence is None else process.persistence.max_result_size
+        caller = Caller(process.broker, self.handoff, max_result_size)
+        bridge = Bridge(process.io, self.actor_loop, compose_run(process.chain, caller))
         self._ledger = self._make_ledger()
-        self.executor = Executor(self._ledger, bridge, runtime.actors, runtime.groups, self._clock, self._events)
-        self.intake = Intake(self.executor, runtime.actors, threads, self._clock, self._events)
+        self.executor = Executor(self._ledger, bridge, process.actors, process.groups, self._clock, self._events)
+        self.intake = Intake(self.executor, process.actors, threads, self._clock, self._events)
         self.watchdog = Watchdog(
             self.actor_loop, self._config.worker.block_warning.total_seconds(), self._clock, self._events
         )
@@ -71,21 +102,20 @@ class Serving:
         self._reporter: LimitReporter | None = None
         self._queues: list[str] = []
         self._taken: set[str] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background = Background(self._events, self._clock)
+        self._relay: Relay | None = None
         self._registered = self._is_ending = False
 
     async def start(self, queues: Sequence[str]) -> None:
         """Start everything; jobs of ``queues`` come as soon as broker and database are there. Never waits for them."""
-        collect_less_often()
-        await self._runtime.sender.connect()
         for queue in queues:
             self.add_queue(queue)
-        self._keep("watchdog", self.watchdog.run)
-        self._keep("sweeper", self._sweep)
+        self._background.keep("watchdog", self.watchdog.run)
+        self._background.keep("sweeper", self._sweep)
         board = os.environ.get(BOARD_VARIABLE)
         if board is not None:
             self._report_limits(LimitReporter(self._events, Path(board), self._clock))
-        self._keep("registration", self._begin)
+        self._background.keep("registration", self._begin)
 
     def add_queue(self, queue: str) -> None:
         """Serve a queue; one more than those of the start, or none if it is served already."""
@@ -93,6 +123,11 @@ class Serving:
             self._queues.append(queue)
             if self._registered:
                 self._take(queue)
+
+    def wake_relay(self) -> None:
+        """Have the relay, if one runs yet, look at the rows now."""
+        if self._relay is not None:
+            self._relay.wake()
 
     async def drain(self, timeout: float) -> int:
         """Stop taking jobs, let those that run come to their end, interrupt what still runs after ``timeout`` seconds.
@@ -116,9 +151,7 @@ class Serving:
         if self.intake.busy:
             await self._interrupt_all(LEAVE_GRACE)
         self._unsubscribe()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.stop()
         if self._reporter is not None:
             self._reporter.close()
         if self._store is not None and self._registered and self.intake.busy == 0:
@@ -139,19 +172,7 @@ class Serving:
     def _make_ledger(self) -> Ledger:
         if self._store is not None:
             return RowLedger(self._store, self._events)
-        return BrokerLedger(self._transport.publish, self._runtime.groups, self._clock, self._events)
-
-    def _keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(self._supervise(name, run)))
-
-    async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            try:
-                return await run()
-            except Exception as error:  # noqa: BLE001 - no background task may end a worker
-                failure = failure_of(error)
-                self._events.emit(TaskFailed(name, failure.error, failure.traceback))
-                await self._clock.sleep(RESTART_DELAY)
+        return BrokerLedger(self._transport.publish, self._process.groups, self._clock, self._events)
 
     async def _begin(self) -> None:
         # Claims point to this worker's row: it has to be there before the first delivery.
@@ -166,23 +187,22 @@ class Serving:
         while True:
             try:
                 await store.register(self.identity, self._queues, self._config.worker.lease)
-                await store.offer_unhandled(list(self._runtime.actors))
+                await store.offer_unhandled(list(self._process.actors))
                 break
             except StoreUnavailableError:
                 await self._clock.sleep(RESTART_DELAY)
-        self._keep("heartbeat", self._heartbeat)
-        dispatcher = self._runtime.dispatcher
+        self._background.keep("heartbeat", partial(self._heartbeat, store))
+        dispatcher = self._process.dispatcher
         assert dispatcher is not None, "where rows are, they are dispatched"
-        relay = self._make_relay(store, dispatcher)
-        self._runtime.sender.on_stored = relay.wake
+        self._relay = relay = self._make_relay(store, dispatcher)
         dispatcher.notes.on_released = relay.wake
         self._transport.on_room = relay.wake
         store.on_due = relay.expect
         self._unsubscribe = self._events.subscribe(JobsReleased, lambda _: relay.wake())
-        self._keep("relay", relay.run)
+        self._background.keep("relay", relay.run)
 
     def _make_relay(self, store: JobStore, dispatcher: Dispatcher) -> Relay:
-        persistence = self._runtime.persistence
+        persistence = self._process.persistence
         assert persistence is not None
         return Relay(
             store,
@@ -200,7 +220,7 @@ class Serving:
     def _report_limits(self, reporter: LimitReporter) -> None:
         self._reporter = reporter
         if reporter.watches_empty:
-            self._keep(
+            self._background.keep(
                 "empty watch",
                 lambda: reporter.watch_empty(
                     self._queues, store=self._store, transport=self._transport, in_hand=lambda: self.intake.in_hand
@@ -217,14 +237,14 @@ class Serving:
         self._transport.want(queue, min(at_once + max(1, at_once // 2), MAX_PREFETCH), self.intake.deliver)
         if self._store is not None:
             self._store.fits = {**self._store.fits, **self._fits(queue)}
-        elif self._runtime.has_groups:
+        elif self._process.has_groups:
             slots = min(at_once, MAX_PREFETCH)
-            self._transport.serve_lanes(queue, slots, self._runtime.groups.fairness, self.intake.deliver)
+            self._transport.serve_lanes(queue, slots, self._process.groups.fairness, self.intake.deliver)
         self._taken.add(queue)
 
     def _fits(self, queue: str) -> dict[str, frozenset[tuple[str, str]]]:
         """What of ``queue`` can follow another job of its group, in the slots of this process."""
-        actors = [actor for actor in self._runtime.actors.values() if actor.queue_name == queue]
+        actors = [actor for actor in self._process.actors.values() if actor.queue_name == queue]
         threads = frozenset((queue, actor.actor_name) for actor in actors if not actor.is_async)
         assert self._store is not None
         return {
@@ -234,11 +254,11 @@ class Serving:
 
     def _at_once(self, queue: str, limits: QueueConfig) -> int:
         """How many jobs of a queue can run at once."""
-        kinds = {actor.is_async for actor in self._runtime.actors.values() if actor.queue_name == queue}
+        kinds = {actor.is_async for actor in self._process.actors.values() if actor.queue_name == queue}
         return (limits.concurrency if True in kinds or not kinds else 0) + (self._threads if False in kinds else 0)
 
-    async def _heartbeat(self) -> None:
-        store, interval = self._runtime.require_store("a worker"), self._config.worker.lease.total_seconds() / 3
+    async def _heartbeat(self, store: JobStore) -> None:
+        interval = self._config.worker.lease.total_seconds() / 3
         offer_at = self._clock.monotonic() + OFFER_EVERY
         while True:
             try:
@@ -246,7 +266,7 @@ class Serving:
                 await self._ledger.give_back_forgotten()
                 if self._clock.monotonic() >= offer_at:
                     # What a worker of an older release did not know while this one was here already.
-                    await store.offer_unhandled(list(self._runtime.actors), NO_ACTOR)
+                    await store.offer_unhandled(list(self._process.actors), NO_ACTOR)
                     offer_at = self._clock.monotonic() + OFFER_EVERY
                 await self._clock.sleep(interval)
             except StoreUnavailableError:  # the store itself tells of it (`StoreLost`)

@@ -19,7 +19,7 @@ from jq_actors.store.records import Leases, Retention
 from .options import duration, one_of, size, switch, whole_number
 
 if TYPE_CHECKING:
-    from jq_actors.process.runtime import Runtime
+    from jq_actors.chain.middleware import Process
 
 DRIVERS = ("sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg")
 """The databases and drivers that the store is tested with."""
@@ -82,17 +82,17 @@ class Persistence(JobMiddleware):
         )
         """The times of the protocol; the worker's lease is the configuration's from `open_store` on."""
 
-    def open_store(self, runtime: Runtime) -> JobStore:
+    def open_store(self, process: Process) -> JobStore:
         """The store, not yet opened."""
         from jq_actors.store.sql import SqlStore
 
-        self.leases = replace(self.leases, worker=runtime.config.worker.lease)
+        self.leases = replace(self.leases, worker=process.config.worker.lease)
         return SqlStore(
             self.url,
             jobs_table=self.jobs_table,
             leases=self.leases,
-            clock=runtime.clock,
-            events=runtime.events,
+            clock=process.clock,
+            events=process.events,
             auto_migrate=self.auto_migrate,
             pool_size=self.pool_size,
         )

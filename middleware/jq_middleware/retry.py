@@ -15,9 +15,8 @@ from jq_actors.model.outcome import Failed, Outcome, Retrying
 from .options import duration, one_of, whole_number
 
 if TYPE_CHECKING:
-    from jq_actors.chain.middleware import RunNext
+    from jq_actors.chain.middleware import Process, RunNext
     from jq_actors.model.running_job import RunningJob
-    from jq_actors.process.runtime import Runtime
 
 RetryWhen = Callable[[int, BaseException], bool]
 """Takes the number of retries so far and the exception; whether to try again."""
@@ -61,9 +60,9 @@ class Retry(JobMiddleware):
         """What an actor may set."""
         return {"max_retries", "min_backoff", "max_backoff", "throws", "retry_when"}
 
-    async def on_start(self, runtime: Runtime) -> None:
-        """Draw from the runtime's chance."""
-        self._clock = runtime.clock
+    async def on_start(self, process: Process) -> None:
+        """Draw from the process's clock."""
+        self._clock = process.clock
 
     async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
         """Decide about a failure; any other outcome stays what it is."""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from jq_actors import events as module
-from jq_actors.events import AckLost, ConsumerLost, Event, Events, JobFinished, LoopBlocked, escape
+from jq_actors.events import AckLost, ConsumerLost, Event, Events, JobFinished, LoopBlocked
+from jq_actors.model.printable import escape
 
 KINDS = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Event)]
 KINDS.remove(Event)

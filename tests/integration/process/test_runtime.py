@@ -21,10 +21,10 @@ import pytest
 
 from jq_actors import JobBroker, JobMiddleware, actor, jobs
 from jq_actors.actors.actor import JobActor
+from jq_actors.chain.middleware import Process
 from jq_actors.errors import NotMigratedError, RuntimeStateError, SendError, StoreUnavailableError
 from jq_actors.events import CloseFailed, DrainFinished, DrainStarted, JobFinished, JobStarted, TaskFailed
 from jq_actors.model.worker_identity import WorkerIdentity
-from jq_actors.process.runtime import Runtime
 from jq_actors.store.port import JobStore
 from jq_actors.worker import serving
 from jq_actors.worker.limits import BOARD_VARIABLE, Board, Limits
@@ -54,13 +54,13 @@ def _no_thread_is_left() -> Iterator[None]:
 class Hook(JobMiddleware):
     """Does what the test says when the runtime starts, stops or sends."""
 
-    async def on_start(self, runtime: Runtime) -> None:
-        await self.start(runtime)
+    async def on_start(self, process: Process) -> None:
+        await self.start(process)
 
-    async def on_stop(self, runtime: Runtime) -> None:
+    async def on_stop(self, process: Process) -> None:
         await self.stop()
 
-    async def start(self, runtime: Runtime) -> None: ...
+    async def start(self, process: Process) -> None: ...
 
     async def stop(self) -> None: ...
 
@@ -88,7 +88,7 @@ def test_a_start_that_fails_leaves_nothing_running_and_the_next_one_is_a_new_one
     class Moody(Hook):
         starts, stops = 0, 0
 
-        async def start(self, runtime: Runtime) -> None:
+        async def start(self, process: Process) -> None:
             self.starts += 1
             if self.starts < 3:
                 raise OSError("port 9191 is taken")
@@ -114,7 +114,7 @@ def test_everybody_who_waits_for_a_start_learns_that_it_failed(embedded_memory: 
     entered, go_on, errors = threading.Event(), threading.Event(), list[Exception]()
 
     class Broken(Hook):
-        async def start(self, runtime: Runtime) -> None:
+        async def start(self, process: Process) -> None:
             entered.set()
             await asyncio.to_thread(go_on.wait, WAIT)
             raise OSError("broken")
@@ -162,7 +162,7 @@ def test_tables_that_are_not_migrated_end_a_worker_with_a_sentence_and_2(
 
 def test_a_middleware_may_send_when_the_runtime_starts(embedded_rows: Place) -> None:
     class Greeter(Hook):
-        async def start(self, runtime: Runtime) -> None:
+        async def start(self, process: Process) -> None:
             async with asyncio.timeout(WAIT):
                 await note.send_async("hello")
 
@@ -179,7 +179,7 @@ async def test_the_async_twins_leave_the_loop_of_their_caller_alone_while_the_ru
     answered: Future[None] = Future()
 
     class AsksTheCaller(Hook):
-        async def start(self, runtime: Runtime) -> None:
+        async def start(self, process: Process) -> None:
             async with asyncio.timeout(WAIT):
                 await asyncio.wrap_future(answered)
 
@@ -199,7 +199,7 @@ def test_background_tasks_do_not_carry_the_context_of_whoever_was_first(embedded
     seen: list[str] = []
 
     class Looks(Hook):
-        async def start(self, runtime: Runtime) -> None:
+        async def start(self, process: Process) -> None:
             seen.append(request.get())
 
         async def enqueue(self, commands: Sequence[Any], call_next: Any) -> None:
@@ -335,7 +335,7 @@ def test_a_forked_child_sends_although_a_thread_of_its_parent_was_in_the_middle_
     entered, go_on = threading.Event(), threading.Event()
 
     class Slow(Hook):
-        async def start(self, runtime: Runtime) -> None:
+        async def start(self, process: Process) -> None:
             entered.set()
             await asyncio.to_thread(go_on.wait, WAIT)
 
@@ -527,8 +527,8 @@ class _Unregistered(Persistence):
 
     registers = threading.Event()
 
-    def open_store(self, runtime: Runtime) -> JobStore:
-        store: Any = super().open_store(runtime)
+    def open_store(self, process: Process) -> JobStore:
+        store: Any = super().open_store(process)
         register = store.register
 
         async def later(worker: WorkerIdentity, *arguments: Any) -> None:

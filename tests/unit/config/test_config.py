@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from jq_actors.chain.loading import find_problems
 from jq_actors.config.loading import BrokerConfig, Config, MiddlewareSpec, QueueConfig, WorkerConfig, load_config
 from jq_actors.errors import ConfigError
 
@@ -20,7 +21,7 @@ from jq_actors.errors import ConfigError
 def problems_of(source: Any) -> dict[str, str]:
     """The problems that `source` has, by path; every path once."""
     with pytest.raises(ConfigError) as error:
-        load_config(source)
+        load_config(source, find_problems)
     found = {problem.path: problem.message for problem in error.value.problems}
     assert len(found) == len(error.value.problems), error.value
     for problem in error.value.problems:

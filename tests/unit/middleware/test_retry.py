@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jq_actors.actors.actor import JobActor, actor
+from jq_actors.chain.middleware import Process
 from jq_actors.config.durations import LONGEST_DELAY
 from jq_actors.errors import Fail
 from jq_actors.errors import Retry as RetryError
@@ -20,7 +21,6 @@ from jq_actors.model.job import JobId
 from jq_actors.model.outcome import Cancelled, Failed, Interrupted, Outcome, Retrying, Snoozed, Succeeded, outcome_of
 from jq_actors.model.running_job import RunningJob
 from jq_actors.process.broker import JobBroker
-from jq_actors.process.runtime import Runtime
 from jq_middleware.retry import Retry
 from tests.support.clock import FakeClock
 
@@ -77,7 +77,7 @@ class Chance(FakeClock):
 
 
 async def with_chance(policy: Retry, share: float) -> Retry:
-    await policy.on_start(cast("Runtime", SimpleNamespace(clock=Chance(share))))
+    await policy.on_start(cast("Process", SimpleNamespace(clock=Chance(share))))
     return policy
 
 
