@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from aiormq.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel
 
 from jq_actors.config.loading import BrokerConfig
 from jq_actors.events import BrokerDisconnected, Events
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import Outgoing, Published
-from jq_actors.transport.rabbitmq.amqp import frames
 from jq_actors.transport.rabbitmq.amqp.channel_numbers import ChannelsExhaustedError
-from jq_actors.transport.rabbitmq.amqp.consuming import ConsumingChannel, Held, RabbitDelivery, Taker
-from jq_actors.transport.rabbitmq.amqp.link import Link, ask, open_link
+from jq_actors.transport.rabbitmq.amqp.client import ask
+from jq_actors.transport.rabbitmq.amqp.consuming import ConsumingChannel, DeliveryWithHeader, RabbitDelivery, Subscriber
+from jq_actors.transport.rabbitmq.amqp.link import Link, open_link
 from jq_actors.transport.rabbitmq.lanes import lane_channel
 from jq_actors.transport.rabbitmq.lanes.lane_channel import LaneChannel
 from jq_actors.transport.rabbitmq.topology import Queue, declare
@@ -107,13 +107,13 @@ async def test_where_few_channels_are_allowed_queues_and_lanes_share_them(
 class Untold:
     """Nothing happens to its channels but what the test does."""
 
-    def on_cancelled(self, taker: Taker) -> None:
-        raise AssertionError(taker)
+    def on_cancelled(self, subscriber: Subscriber) -> None:
+        raise AssertionError(subscriber)
 
-    def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
+    def on_channel_lost(self, channel: ConsumingChannel, subscribers: Collection[Subscriber], reason: str) -> None:
         pass
 
-    def bury(self, delivery: Held, reason: str) -> None:
+    def bury(self, delivery: DeliveryWithHeader, reason: str) -> None:
         raise AssertionError(reason)
 
 
@@ -144,7 +144,7 @@ async def test_who_opens_a_channel_with_a_number_that_was_just_freed_is_heard(
     async with opened(few_channels.url, amqp_namespace) as other:
         await other.transport.publish([job("x", "q")])
     [*_, last] = [await link.open_channel() for _ in range(CHANNELS - 1)]
-    before, taker = LaneChannel(link, last, Untold(), Events()), OneByOne()
+    before, subscriber = LaneChannel(link, last, Untold(), Events()), OneByOne()
     monkeypatch.setattr(lane_channel, "ask", notice_late)
     closing = asyncio.create_task(before.close())
 
@@ -153,8 +153,8 @@ async def test_who_opens_a_channel_with_a_number_that_was_just_freed_is_heard(
     await closing
 
     async with asyncio.timeout(10):
-        assert (await after.attach(name, taker, "tag", {})).consumers == 1
-        await taker.came.wait()
+        assert (await after.attach(name, subscriber, "tag", {})).consumers == 1
+        await subscriber.came.wait()
 
 
 async def _as_soon_as_possible(link: Link) -> AbstractChannel:
@@ -168,13 +168,10 @@ async def _as_soon_as_possible(link: Link) -> AbstractChannel:
 # -- frames -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reader", ["ours", "aiormq's"])
 async def test_without_a_largest_frame_bodies_arrive_whole(
-    private_rabbitmq: PrivateRabbitMQ, amqp_namespace: str, monkeypatch: pytest.MonkeyPatch, reader: str
+    private_rabbitmq: PrivateRabbitMQ, amqp_namespace: str
 ) -> None:
     """AMQP writes 0 for «no limit»."""
-    if reader == "aiormq's":
-        monkeypatch.setattr(frames, "INSTALLED_AIORMQ", "99.0.0")
     bodies = [b"", b"small", bytes(n % 251 for n in range(700_000)), b"after"]
     with allowing(private_rabbitmq, "frame_max", 0, 131_072):
         async with opened(private_rabbitmq.url, amqp_namespace) as broker:

@@ -12,17 +12,20 @@ from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from jq_actors.transport.rabbitmq.amqp import wire
+from jq_actors.transport.rabbitmq.amqp import frames, wire
 from jq_actors.transport.rabbitmq.amqp.frames import FrameTap
 
 
-class Sink:
+class Sink(frames.Sink):
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
 
     def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
         tag, number, _ = wire.read_deliver(method)
         self.seen.append(("deliver", tag.decode(), number, wire.read_message_id(header), body))
+
+    def on_consumer_cancelled(self, consumer: bytes) -> None:
+        self.seen.append(("cancelled", consumer.decode()))
 
     def on_return(self, method: bytes, header: bytes) -> None:
         self.seen.append(("return", wire.read_reply_text(method), wire.read_message_id(header)))
@@ -114,6 +117,17 @@ async def test_the_answer_to_a_declare_is_for_the_sink_of_its_channel() -> None:
 
     assert sink.seen == [("declared", 7, 5)]
     assert await wired.passed() == foreign
+
+
+async def test_a_consumer_that_the_broker_ends_is_reported_to_its_sink_and_to_aiormq() -> None:
+    wired, sink = Wire(), Sink()
+    wired.tap.attach(1, sink)
+    cancels = [frame.marshal(commands.Basic.Cancel("c", True), channel) for channel in (1, 2)]
+
+    wired.tap.data_received(b"".join(cancels))
+
+    assert sink.seen == [("cancelled", "c")]
+    assert await wired.passed() == b"".join(cancels)
 
 
 async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:

@@ -1,4 +1,4 @@
-"""What the service of a lane asks of the place where it is served."""
+"""What the service of a lane asks of the lobby that it runs in."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from jq_actors.model.lane import Fairness
 from jq_actors.transport.port import Deliver, QueueDepth
 
 if TYPE_CHECKING:
-    from .service import Service
+    from .service import LaneService
 
 
-class Room(Protocol):
-    """Where a lane is served: the lobby of its queue, in this worker."""
+class ServiceHost(Protocol):
+    """The lobby of the lane's queue, in this worker."""
 
     @property
     def fairness(self) -> Fairness:
@@ -25,13 +25,13 @@ class Room(Protocol):
         ...
 
     @property
-    def has_free(self) -> bool:
+    def has_free_slot(self) -> bool:
         """Whether this worker could serve one more lane."""
         ...
 
     @property
     def is_stopped(self) -> bool:
-        """Whether this worker serves no more."""
+        """Whether this worker serves no more lanes."""
         ...
 
     @property
@@ -39,18 +39,18 @@ class Room(Protocol):
         """How many lanes it serves."""
         ...
 
-    def others_serving(self, service: Service) -> int:
-        """How many other services here are for the same lane."""
+    def others_serving(self, service: LaneService) -> int:
+        """How many other services in this worker are for the same lane."""
         ...
 
-    def fell_quiet(self, service: Service) -> None:
-        """Its lane has no work at the moment."""
+    def fell_quiet(self, service: LaneService) -> None:
+        """The lane of ``service`` has no work at the moment."""
         ...
 
     def recent_depth(self) -> QueueDepth | None:
-        """The last look at the lobby, if it is new enough to decide by."""
+        """The last look at the lobby, if it is recent enough to decide by."""
         ...
 
     async def depth(self) -> QueueDepth | None:
-        """A look at the lobby that is new enough. Raises TransportError, TimeoutError."""
+        """Look at the lobby, unless the last look is recent enough. Raises TransportError, TimeoutError."""
         ...
