@@ -26,7 +26,6 @@ from jq_actors.transport.rabbitmq.amqp.connection import Connection
 from jq_actors.transport.rabbitmq.amqp.consuming import (
     Bury,
     ConsumingChannel,
-    DeliveryWithHeader,
     RabbitDelivery,
     Subscriber,
 )
@@ -82,11 +81,10 @@ class Consumer:
         """Called when the connection is lost, for others that consume over it."""
         self._config, self._topology = config, topology
         self._clock, self._events = clock, events
-        self._bury = bury
         self._wanted: dict[str, _Wanted] = {}
         self._missing: dict[str, _Wanted] = {}
         self._broken: dict[str, str] = {}
-        self._channels = Channels(ConsumingChannel, CHANNELS, self, events)
+        self._channels = Channels(ConsumingChannel, CHANNELS, self, bury, events)
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._background = Background(events, clock)
         self._bell = Doorbell(clock)
@@ -269,10 +267,6 @@ class Consumer:
             wanted = self._wanted.get(subscriber.queue)
             if wanted is subscriber and wanted.channel is channel:
                 self._lose(wanted, reason)
-
-    def bury(self, delivery: DeliveryWithHeader, reason: str) -> None:
-        """Move ``delivery`` to the dead queue."""
-        self._bury(delivery, reason)
 
     def _lose(self, wanted: _Wanted, reason: str) -> None:
         wanted.channel = None

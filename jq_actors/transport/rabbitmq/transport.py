@@ -23,7 +23,7 @@ from jq_actors.transport.port import (
     TransportHealth,
     TransportReport,
 )
-from jq_actors.transport.rabbitmq.amqp.consuming import DeliveryWithHeader
+from jq_actors.transport.rabbitmq.amqp.consuming import RabbitDelivery
 from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.amqp.versions import check_versions
 from jq_actors.transport.rabbitmq.lanes.access import Access
@@ -187,13 +187,13 @@ class RabbitTransport:
         except TimeoutError as error:
             raise TransportError(f"Cannot {what} {name!r}: no answer within {self._timeout:g} s.") from error
 
-    def _bury(self, delivery: DeliveryWithHeader, reason: str) -> None:
+    def _bury(self, delivery: RabbitDelivery, reason: str) -> None:
         if delivery.is_open:
             self._burials.send("burying a delivery", self._bury_or_requeue(delivery, reason))
         else:
             delivery.requeue()  # counts it as lost; it is buried when the broker delivers it again
 
-    async def _bury_or_requeue(self, delivery: DeliveryWithHeader, reason: str) -> None:
+    async def _bury_or_requeue(self, delivery: RabbitDelivery, reason: str) -> None:
         [result] = await self._publisher.publish([self._routes.to_dead(delivery, reason)])
         if isinstance(result, Published):
             delivery.ack()

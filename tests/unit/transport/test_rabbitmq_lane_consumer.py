@@ -11,7 +11,7 @@ from jq_actors.events import AckLost, Events
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import Delivery
 from jq_actors.transport.rabbitmq.amqp.acks import Acks
-from jq_actors.transport.rabbitmq.amqp.consuming import DeliveryWithHeader, RabbitDelivery
+from jq_actors.transport.rabbitmq.amqp.consuming import RabbitDelivery
 from jq_actors.transport.rabbitmq.lanes.lane_consumer import End, LaneConsumer
 from tests.support.recorder import EventRecorder
 
@@ -53,7 +53,7 @@ class Hand:
             await asyncio.sleep(0)
 
 
-def never(held: DeliveryWithHeader, reason: str) -> None:
+def never(held: RabbitDelivery, reason: str) -> None:
     raise AssertionError(reason)
 
 

@@ -76,8 +76,8 @@ def deliver(channel: LaneChannel, tag: int) -> None:
 
 
 def opened(link: Link, events: Events) -> LaneChannel:
-    told: Any = SimpleNamespace(bury=None, on_channel_lost=None)
-    return LaneChannel(link, Channel(), told, events)  # type: ignore[arg-type]  # the parts that are used
+    listener: Any = SimpleNamespace(on_channel_lost=None)
+    return LaneChannel(link, Channel(), listener, lambda delivery, reason: None, events)  # type: ignore[arg-type]  # the parts that are used
 
 
 async def test_a_consumer_begins_and_ends_in_one_write_each_that_ends_with_the_look() -> None:
@@ -155,7 +155,9 @@ async def test_what_crosses_the_cancel_is_given_back_by_us_or_by_the_end_of_the_
             await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=False)
         assert len(link.written) == 2, "what attached it, and the cancel"
     else:
-        assert await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=False) == QueueDepth(3, 1)
+        assert await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=False) == QueueDepth(
+            3, 1
+        )
         assert link.written[2] == wire.requeue(1, 1) + wire.look(1, LANE), "what came meanwhile"
     assert lost.of(AckLost) == []
 

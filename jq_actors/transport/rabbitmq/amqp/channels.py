@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from jq_actors.events import Events
 
-from .consuming import ConsumerListener, ConsumingChannel
+from .consuming import Bury, ConsumerListener, ConsumingChannel
 from .link import Link
 
 C = TypeVar("C", bound=ConsumingChannel)
@@ -19,8 +19,8 @@ class Channels(Generic[C]):
     Where the server allows fewer, more consumers share them.
     """
 
-    def __init__(self, kind: type[C], most: int, listener: ConsumerListener, events: Events) -> None:
-        self._kind, self._most, self._listener, self._events = kind, most, listener, events
+    def __init__(self, kind: type[C], most: int, listener: ConsumerListener, bury: Bury, events: Events) -> None:
+        self._kind, self._most, self._listener, self._bury, self._events = kind, most, listener, bury, events
         self._open: list[C] = []
         self._opening = asyncio.Lock()
 
@@ -36,9 +36,9 @@ class Channels(Generic[C]):
             if (
                 channel is None
                 or alone
-                or (channel.consumers > 0 and len(alive) < self._most and link.has_spare_channels)
+                or (channel.consumers > 0 and len(alive) < self._most and link.numbers.have_spare)
             ):
-                channel = self._kind(link, await link.open_channel(), self._listener, self._events)
+                channel = self._kind(link, await link.open_channel(), self._listener, self._bury, self._events)
                 self._open.append(channel)
             channel.consumers += 1
             return channel

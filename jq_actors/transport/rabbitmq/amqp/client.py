@@ -84,6 +84,20 @@ async def ask(request: Awaitable[T]) -> T:
         raise TransportError(str(error) or repr(error)) from error
 
 
+async def unless_missing(request: Awaitable[T]) -> T | None:
+    """Await ``request``; ``None`` when the broker says that there is no such queue or exchange.
+
+    Raises:
+      RefusedError: any other refusal.
+    """
+    try:
+        return await request
+    except RefusedError as error:
+        if error.is_missing:
+            return None
+        raise
+
+
 def number_of(channel: AbstractChannel) -> int:
     """The number of ``channel``, which is open."""
     assert channel.number is not None

@@ -10,7 +10,6 @@ from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from jq_actors.events import Events
 from jq_actors.model.lane import Lane
-from jq_actors.transport.port import Delivery
 
 from . import wire
 from .acks import Acks
@@ -18,19 +17,6 @@ from .client import ask
 from .client_logging import aloud
 from .frames import Sink
 from .link import Link
-
-
-class DeliveryWithHeader(Delivery, Protocol):
-    """A delivery with its content header, which is buried with it."""
-
-    @property
-    def header(self) -> bytes:
-        """The payload of the content header, for its properties."""
-        ...
-
-
-Bury = Callable[[DeliveryWithHeader, str], None]
-"""Moves a delivery to the dead queue, with the reason."""
 
 
 class RabbitDelivery:
@@ -77,22 +63,20 @@ class RabbitDelivery:
         self._bury(self, reason)
 
 
+Bury = Callable[[RabbitDelivery, str], None]
+"""Moves a delivery to the dead queue, with the reason."""
+
+
 class Subscriber(Protocol):
     """Receives the deliveries of one queue."""
 
-    @property
-    def queue(self) -> str:
-        """The user's name of the queue."""
-        ...
+    queue: str
+    """The user's name of the queue."""
+    prefetch: int
+    """How many deliveries may be unacked."""
 
-    @property
-    def prefetch(self) -> int:
-        """How many deliveries may be unacked."""
-        ...
-
-    @property
-    def deliver(self) -> Callable[[RabbitDelivery], None]:
-        """Takes each delivery; called on the I/O loop, must return at once and not raise."""
+    def deliver(self, delivery: RabbitDelivery, /) -> None:
+        """Take a delivery. Called on the I/O loop; must return at once and not raise."""
         ...
 
 
@@ -107,10 +91,6 @@ class ConsumerListener(Protocol):
         """The channel is gone, and with it the consumers of ``subscribers``. The connection still stands."""
         ...
 
-    def bury(self, delivery: DeliveryWithHeader, reason: str) -> None:
-        """Carry out `RabbitDelivery.bury`."""
-        ...
-
 
 class ConsumingChannel(Sink):
     """A channel of several consumers, each with its own prefetch.
@@ -119,11 +99,13 @@ class ConsumingChannel(Sink):
     is open on it (A12).
     """
 
-    def __init__(self, link: Link, channel: AbstractChannel, listener: ConsumerListener, events: Events) -> None:
+    def __init__(
+        self, link: Link, channel: AbstractChannel, listener: ConsumerListener, bury: Bury, events: Events
+    ) -> None:
         self.is_alive = True
         self.consumers = 0
         """How many consumers are on it, or will be. Whoever starts one counts it beforehand."""
-        self._link, self._channel, self._listener = link, channel, listener
+        self._link, self._channel, self._listener, self._bury = link, channel, listener, bury
         self._number = link.attach(channel, self)
         self._acks = Acks(self._number, link.write, events)
         self._subscribers: dict[bytes, Subscriber] = {}
@@ -187,7 +169,7 @@ class ConsumingChannel(Sink):
         if subscriber is None:
             self._acks.requeue(tag)
             return
-        delivery = RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._listener.bury)
+        delivery = RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._bury)
         self._context.run(subscriber.deliver, delivery)
 
     def on_consumer_cancelled(self, consumer: bytes) -> None:

@@ -41,7 +41,10 @@ class Link:
         """Asks for queue counts, many at a time."""
         self._connection = connection
         self._closing = connection.underlay.closing
-        self._numbers = ChannelNumbers(connection.channel_max, connection.numbers_in_use)
+        self.numbers = ChannelNumbers(connection.channel_max, connection.numbers_in_use)
+        """The numbers of its channels."""
+        self.frame_max = connection.frame_max
+        """The largest frame that both sides accept, in bytes."""
         self._spare: list[AbstractChannel] = []
         self._throw_away = asyncio.Semaphore(THROW_AWAY_CHANNELS)
         self._why_aborted = ""
@@ -57,11 +60,6 @@ class Link:
         """Product, version and address, for people."""
         address = mask_url(str(self._connection.url.with_query(None)))
         return f"{self._about('product')} {self._about('version')} at {address}"
-
-    @property
-    def frame_max(self) -> int:
-        """The largest frame that both sides accept, in bytes."""
-        return self._connection.frame_max
 
     @property
     def is_lost(self) -> bool:
@@ -86,11 +84,6 @@ class Link:
         self.tap.abort()  # whatever aiormq may still wait for ends with the socket
         return self.tap.close_text or self._why_aborted or self._connection.why_closed or "the connection was lost"
 
-    @property
-    def has_spare_channels(self) -> bool:
-        """Whether the server allows one more channel to those who could also share one."""
-        return self._numbers.have_spare
-
     async def open_channel(self, *, confirms: bool = False) -> AbstractChannel:
         """Open a channel for the caller alone.
 
@@ -98,10 +91,8 @@ class Link:
           ChannelsExhaustedError: the server allows no more of them.
           TransportError: any other reason, also no answer within `REQUEST_TIMEOUT`.
         """
-        with self._numbers.next() as number:
-            channel = self._connection.channel(number, publisher_confirms=confirms)
-            await ask(asyncio.wait_for(channel.initialize(), REQUEST_TIMEOUT))
-            return channel
+        with self.numbers.next() as number:
+            return await ask(asyncio.wait_for(self._open_channel(number, confirms), REQUEST_TIMEOUT))
 
     def attach(self, channel: AbstractChannel, sink: Sink) -> int:
         """Give the hot frames of ``channel``, which was just opened, to ``sink``; returns the channel's number."""
@@ -124,6 +115,11 @@ class Link:
     def write(self, frames: bytes) -> None:
         """Send ready ``frames``, in the order of the calls; only for channels that are open."""
         self.tap.write(frames)
+
+    async def _open_channel(self, number: int, confirms: bool) -> AbstractChannel:
+        channel = self._connection.channel(number, publisher_confirms=confirms)
+        await channel.initialize()
+        return channel
 
     def _about(self, what: str) -> object:
         return self._connection.underlay.server_properties.get(what)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from pamqp import encode
+from pamqp import commands, encode, frame
 from pamqp.exceptions import PAMQPException
 from pamqp.header import ContentHeader
 
@@ -42,11 +42,6 @@ UNBLOCKED = struct.pack(">HH", 10, 61)
 _MAX_SHORT = 255
 _END = bytes([FRAME_END])
 _SETTLE = struct.Struct(">BHIHHQBB")
-_QOS = struct.pack(">HHI", 60, 10, 0)
-_CONSUME = struct.pack(">HHH", 60, 20, 0)
-_CANCEL = struct.pack(">HH", 60, 30)
-_NO_WAIT = b"\x01"
-_ONLY_NO_WAIT = b"\x08"
 _DECLARE = struct.pack(">HHH", 50, 10, 0)
 _PASSIVE, _NO_ARGUMENTS = b"\x01", bytes(4)
 _DEPTH = struct.Struct(">II")
@@ -80,20 +75,18 @@ def requeue(channel: int, tag: int) -> bytes:
 
 def prefetch(channel: int, count: int) -> bytes:
     """``basic.qos``: at most ``count`` unacked messages for each consumer that is started later. It has an answer."""
-    method = _QOS + count.to_bytes(2, "big") + b"\x00"
-    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+    return frame.marshal(commands.Basic.Qos(prefetch_count=count), channel)
 
 
 def consume(channel: int, queue: str, consumer: str, arguments: Mapping[str, Any]) -> bytes:
     """``basic.consume`` of ``queue`` with the tag ``consumer``, without an answer."""
-    method = _CONSUME + _short(queue) + _short(consumer) + _ONLY_NO_WAIT + table(arguments)
-    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+    request = commands.Basic.Consume(queue=queue, consumer_tag=consumer, nowait=True, arguments=dict(arguments))
+    return frame.marshal(request, channel)
 
 
 def cancel(channel: int, consumer: str) -> bytes:
     """``basic.cancel`` of ``consumer`` without an answer."""
-    method = _CANCEL + _short(consumer) + _NO_WAIT
-    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+    return frame.marshal(commands.Basic.Cancel(consumer, nowait=True), channel)
 
 
 def look(channel: int, queue: str) -> bytes:

@@ -15,10 +15,10 @@ from jq_actors.events import Events
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.rabbitmq.amqp.channels import Channels
-from jq_actors.transport.rabbitmq.amqp.consuming import Bury, ConsumingChannel, DeliveryWithHeader, Subscriber
+from jq_actors.transport.rabbitmq.amqp.consuming import Bury, ConsumingChannel, Subscriber
 from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.consumer import Consumer, consumer_arguments
-from jq_actors.transport.rabbitmq.lane_names import Why, lane_name
+from jq_actors.transport.rabbitmq.lane_names import lane_name
 from jq_actors.transport.rabbitmq.topology import Topology, delete_if_unused, look
 
 from .lane_channel import LaneChannel
@@ -65,8 +65,9 @@ class Access:
         self.is_quorum = topology.is_quorum
         """Whether lanes are quorum queues."""
         self._config, self._topology = config, topology
-        self._connection, self._offering, self._bury = consumer.connection, offering, bury
-        self._channels = Channels(LaneChannel, CHANNELS_OF_QUORUM if self.is_quorum else CHANNELS, self, events)
+        self.bury, self.put_token = bury, offering.put_token
+        self._connection, self._offering = consumer.connection, offering
+        self.channels = Channels(LaneChannel, CHANNELS_OF_QUORUM if self.is_quorum else CHANNELS, self, bury, events)
         self._reliefs = Reliefs()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tags = itertools.count(1)
@@ -110,7 +111,7 @@ class Access:
         """
         async with self._at_once:
             link = self._link()
-            channel = await self._channels.take(link)
+            channel = await self.channels.take(link)
             tag, name = f"lane.{next(self._tags)}", self.name(consumer.lane)
             seen = await channel.attach(name, consumer, tag, consumer_arguments(self._config, link))
             return Attachment(channel, tag, seen)
@@ -166,10 +167,6 @@ class Access:
         """A relief on ``lane``; see the module `relief`. Raises TransportError."""
         return self._reliefs.of(self._link(), self.name(lane))
 
-    async def put_token(self, lane: Lane, why: Why | None = None) -> bool:
-        """Put a fresh token for ``lane`` at the tail of its lobby. Returns whether the broker has confirmed it."""
-        return await self._offering.put_token(lane, why)
-
     async def delete(self, lane: Lane) -> bool:
         """Delete ``lane`` unless it has consumers or messages. Returns whether it is gone.
 
@@ -180,19 +177,7 @@ class Access:
             self._offering.forget(lane)
         return gone
 
-    def flush(self) -> None:
-        """Send the acks that are due."""
-        self._channels.flush()
-
-    def lose(self) -> None:
-        """The connection is gone."""
-        self._channels.lose()
-
     # -- ConsumerListener
-
-    def bury(self, delivery: DeliveryWithHeader, reason: str) -> None:
-        """Move ``delivery`` to the dead queue."""
-        self._bury(delivery, reason)
 
     def on_cancelled(self, subscriber: Subscriber) -> None:
         """The lane was deleted."""
@@ -201,7 +186,7 @@ class Access:
 
     def on_channel_lost(self, channel: ConsumingChannel, subscribers: Collection[Subscriber], reason: str) -> None:
         """The broker takes back what was in hand. The tokens are still ours."""
-        self._channels.remove(channel)
+        self.channels.remove(channel)
         for subscriber in subscribers:
             self.on_cancelled(subscriber)
 

@@ -20,6 +20,7 @@ from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.rabbitmq.amqp import wire
 from jq_actors.transport.rabbitmq.amqp.client import ask
 from jq_actors.transport.rabbitmq.amqp.consuming import (
+    Bury,
     ConsumerListener,
     ConsumingChannel,
     RabbitDelivery,
@@ -31,8 +32,10 @@ from jq_actors.transport.rabbitmq.amqp.link import Link
 class LaneChannel(ConsumingChannel):
     """A consuming channel whose consumers begin and end with a look."""
 
-    def __init__(self, link: Link, channel: AbstractChannel, listener: ConsumerListener, events: Events) -> None:
-        super().__init__(link, channel, listener, events)
+    def __init__(
+        self, link: Link, channel: AbstractChannel, listener: ConsumerListener, bury: Bury, events: Events
+    ) -> None:
+        super().__init__(link, channel, listener, bury, events)
         self._looks: deque[asyncio.Future[QueueDepth]] = deque()
 
     async def attach(self, source: str, subscriber: Subscriber, tag: str, arguments: dict[str, Any]) -> QueueDepth:

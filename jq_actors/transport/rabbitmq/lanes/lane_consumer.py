@@ -82,7 +82,7 @@ class LaneConsumer:
         bury: Bury,
         after_job: Callable[[LaneConsumer], bool],
     ) -> None:
-        self.lane, self.prefetch, self.bury = lane, prefetch, bury
+        self.lane, self.queue, self.prefetch, self.bury = lane, lane.queue, prefetch, bury
         self.received = 0
         """How many messages the broker has delivered."""
         self.jobs = 0
@@ -91,7 +91,7 @@ class LaneConsumer:
         """Once it is set, nothing more is handed over."""
         self.woken = asyncio.Event()
         """Set when nothing is in hand, and the service has to end the consumer or to decide whether it goes on."""
-        self._deliver, self._after_job = deliver, after_job
+        self._hand_to_worker, self._after_job = deliver, after_job
         self._waiting: deque[RabbitDelivery] = deque()
         self._in_hand: dict[LaneDelivery, bytes] = {}
         self._returned: list[RabbitDelivery] = []
@@ -100,16 +100,6 @@ class LaneConsumer:
         self._acked_at_once = max(0, turn - prefetch)
         self._keeps_acks, self._have_aged = turn > 0, False
         self._is_due, self._is_held = False, True
-
-    @property
-    def queue(self) -> str:
-        """The user's name of the queue."""
-        return self.lane.queue
-
-    @property
-    def deliver(self) -> Callable[[RabbitDelivery], None]:
-        """Takes the deliveries of the channel."""
-        return self._receive
 
     @property
     def is_hand_empty(self) -> bool:
@@ -208,7 +198,8 @@ class LaneConsumer:
 
     # -- from one message to the next
 
-    def _receive(self, delivery: RabbitDelivery) -> None:
+    def deliver(self, delivery: RabbitDelivery, /) -> None:
+        """The broker has delivered a message."""
         self.received += 1
         self._waiting.append(delivery)
         self._hand_over()
@@ -232,7 +223,7 @@ class LaneConsumer:
         while self.end is None and not self._is_held and (held := self._next()) is not None:
             delivery = LaneDelivery(held, self)
             self._in_hand[delivery] = self._group_of(held)
-            self._deliver(delivery)
+            self._hand_to_worker(delivery)
 
     def _next(self) -> RabbitDelivery | None:
         if not self._waiting:

@@ -55,7 +55,7 @@ class Lanes:
         """Send the acks that are due. The end of the connection returns the rest."""
         await self._background.stop()
         self._is_ticking = False
-        self._access.flush()
+        self._access.channels.flush()
 
     async def closed(self, timeout: float) -> None:
         """Wait for the services to notice that the connection is gone."""
@@ -70,6 +70,6 @@ class Lanes:
             await clock.sleep(max(TICK, TICK_REST * (clock.monotonic() - began)))
 
     def _lose(self) -> None:
-        self._access.lose()
+        self._access.channels.lose()
         for lobby in self._lobbies.values():
             lobby.lose()

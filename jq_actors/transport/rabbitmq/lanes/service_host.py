@@ -14,29 +14,18 @@ if TYPE_CHECKING:
 class ServiceHost(Protocol):
     """The lobby of the lane's queue, in this worker."""
 
-    @property
-    def fairness(self) -> Fairness:
-        """How long a lane is served while others wait."""
-        ...
-
-    @property
-    def deliver(self) -> Deliver:
-        """Takes deliveries."""
-        ...
+    fairness: Fairness
+    """How long a lane is served while others wait."""
+    deliver: Deliver
+    """Takes deliveries."""
+    is_stopped: bool
+    """Whether this worker serves no more lanes."""
+    served: int
+    """How many lanes it serves."""
 
     @property
     def has_free_slot(self) -> bool:
         """Whether this worker could serve one more lane."""
-        ...
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether this worker serves no more lanes."""
-        ...
-
-    @property
-    def served(self) -> int:
-        """How many lanes it serves."""
         ...
 
     def others_serving(self, service: LaneService) -> int:

@@ -21,7 +21,9 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from jq_actors.transport.rabbitmq.amqp.client import RefusedError, ask
+from aio_pika.abc import AbstractExchange
+
+from jq_actors.transport.rabbitmq.amqp.client import ask, unless_missing
 from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.topology import Topology, declare
 
@@ -58,11 +60,7 @@ class Delays:
                     await self._build(link)
                 self._link, self._is_doubted = link, False
         # Each time: a binding goes with its queue, and another process may have declared the queue again.
-        try:
-            await self._bind(link, queue)
-        except RefusedError as error:
-            if not error.is_missing:
-                raise
+        if await unless_missing(self._bind(link, queue)) is None:
             await self.rebuild(link, queue)
 
     def doubt(self) -> None:
@@ -87,14 +85,11 @@ class Delays:
         return f"{self._topology.namespace}.delay@{name}"
 
     async def _is_complete(self, link: Link) -> bool:
-        try:
-            async with link.throw_away_channel() as channel:
-                await ask(channel.get_exchange(self._own("complete")))
-        except RefusedError as error:
-            if not error.is_missing:
-                raise
-            return False
-        return True
+        return await unless_missing(self._complete(link)) is not None
+
+    async def _complete(self, link: Link) -> AbstractExchange:
+        async with link.throw_away_channel() as channel:
+            return await ask(channel.get_exchange(self._own("complete")))
 
     async def _build(self, link: Link) -> None:
         await self._build_due(link)
@@ -126,12 +121,14 @@ class Delays:
             await ask(queue.bind(name, f"{before}1.#"))
             await ask(below.bind(name, f"{before}0.#"))
 
-    async def _bind(self, link: Link, queue: str) -> None:
+    async def _bind(self, link: Link, queue: str) -> bool:
+        """Bind the queue; returns True, as opposed to `unless_missing`."""
         jobs = self._topology.jobs(queue)
         await self._topology.declare(link, jobs)
         async with link.throw_away_channel() as channel:
             bound = await ask(channel.get_queue(jobs.name, ensure=False))
             await ask(bound.bind(self._due, f"#.{_word(queue)}"))
+        return True
 
 
 def _word(queue: str) -> str:

@@ -10,7 +10,7 @@ from jq_actors.errors import TransportError
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import Outgoing
 from jq_actors.transport.rabbitmq.amqp import wire
-from jq_actors.transport.rabbitmq.amqp.consuming import DeliveryWithHeader
+from jq_actors.transport.rabbitmq.amqp.consuming import RabbitDelivery
 from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.lane_names import Why, token_of
 from jq_actors.transport.rabbitmq.topology import Queue, Topology
@@ -61,7 +61,7 @@ class Routes:
         lobby = self._topology.lobby(lane.queue)
         return OutgoingMessage(lane.queue, "", lobby.name, "token", 0, {}, token_of(lane, why), home=lobby)
 
-    def to_dead(self, delivery: DeliveryWithHeader, reason: str) -> OutgoingMessage:
+    def to_dead(self, delivery: RabbitDelivery, reason: str) -> OutgoingMessage:
         """The message that buries ``delivery``, with the headers of the delivery and our two."""
         ours = {"jq-reason": reason[:MAX_REASON], "jq-queue": delivery.queue}
         headers = wire.read_headers(delivery.header, MAX_HEADERS) | ours
