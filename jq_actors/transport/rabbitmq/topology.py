@@ -13,7 +13,7 @@ from typing import Any
 from jq_actors.config.loading import BrokerConfig
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import QueueDepth
-from jq_actors.transport.rabbitmq.amqp.client import RefusedError, ask, says_missing, unless_missing
+from jq_actors.transport.rabbitmq.amqp.client import RefusedError, ask, unless_missing
 from jq_actors.transport.rabbitmq.amqp.link import REQUEST_TIMEOUT, Link
 
 from .lane_names import lane_name
@@ -141,13 +141,7 @@ async def look(link: Link, name: str) -> QueueDepth | None:
       TransportError, TimeoutError: no answer, or one that does not say whether the queue exists.
     """
     async with asyncio.timeout(REQUEST_TIMEOUT):
-        seen = await link.counts.of(name)
-    if isinstance(seen, QueueDepth):
-        return seen
-    if says_missing(seen):
-        return None
-    # The tap passes on only the text of a refusal: ask once more, for its code.
-    return await unless_missing(_look_by_declare(link, name))
+        return await unless_missing(link.counts.of(name))
 
 
 async def delete_if_unused(link: Link, name: str) -> bool:
@@ -165,12 +159,6 @@ async def delete_if_unused(link: Link, name: str) -> bool:
 async def purge(link: Link, name: str) -> int:
     """Throw away the ready messages of the queue ``name``. Returns how many; 0 if there is no such queue."""
     return await unless_missing(_purge(link, name)) or 0
-
-
-async def _look_by_declare(link: Link, name: str) -> QueueDepth:
-    async with link.throw_away_channel() as channel:
-        found = (await ask(channel.declare_queue(name, passive=True))).declaration_result
-    return QueueDepth(found.message_count or 0, found.consumer_count or 0)
 
 
 async def _purge(link: Link, name: str) -> int | None:

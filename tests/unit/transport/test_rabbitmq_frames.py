@@ -40,8 +40,8 @@ class Sink(frames.Sink):
         self.seen.append(("prefetch set",))
         return True
 
-    def on_closing(self, reason: str) -> None:
-        self.seen.append(("closing", reason))
+    def on_closing(self, reason: str, code: int = 0) -> None:
+        self.seen.append(("closing", reason, code))
 
 
 class Wire:
@@ -138,7 +138,7 @@ async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:
 
     wired.tap.data_received(deliver(1, 1, b"x") + close + late)
 
-    assert sink.seen == [("deliver", "c", 1, b"m1", b"x"), ("closing", "PRECONDITION_FAILED")]
+    assert sink.seen == [("deliver", "c", 1, b"m1", b"x"), ("closing", "PRECONDITION_FAILED", 406)]
     assert await wired.passed() == close + late
 
 
@@ -151,7 +151,7 @@ async def test_a_channel_that_we_have_closed_is_tapped_until_the_broker_confirms
     wired.tap.attach(1, next_sink)
     wired.tap.data_received(deliver(1, 1, b"of the next channel with this number"))
 
-    assert sink.seen == [("deliver", "c", 1, b"m1", b"sent before it was closed"), ("closing", "closed by us")]
+    assert sink.seen == [("deliver", "c", 1, b"m1", b"sent before it was closed"), ("closing", "closed by us", 0)]
     assert next_sink.seen == [("deliver", "c", 1, b"m1", b"of the next channel with this number")]
     assert await wired.passed() == closed
 
@@ -173,7 +173,7 @@ async def test_the_lost_connection_is_told_to_all_sinks() -> None:
 
     wired.tap.connection_lost(None)
 
-    assert [sink.seen for sink in sinks] == [[("closing", "the connection was lost")]] * 2
+    assert [sink.seen for sink in sinks] == [[("closing", "the connection was lost", 0)]] * 2
     assert wired.tap.lost.done()
 
 

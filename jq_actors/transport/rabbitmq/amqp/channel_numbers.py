@@ -12,7 +12,7 @@ from .client import NumbersInUse
 MOST = 65_535
 """AMQP's own bound."""
 RESERVED = 8
-"""Numbers for channels that cannot be shared: those for declares, queue counts and placeholders."""
+"""Numbers for channels that cannot be shared: those for declares, queue counts and reliefs."""
 
 
 class ChannelsExhaustedError(TransportError):

@@ -78,10 +78,13 @@ async def ask(request: Awaitable[T]) -> T:
             raise
         # aiormq ends its pending requests this way when a connection is closed. Nobody has cancelled us.
         raise TransportError("The connection was closed meanwhile.") from None
-    except tuple(_REFUSALS) as error:
-        raise RefusedError(_REFUSALS[type(error)], str(error)) from error
     except Exception as error:  # the client raises its own errors, OSError, RuntimeError and a bare Exception
-        raise TransportError(str(error) or repr(error)) from error
+        raise refusal(_REFUSALS.get(type(error), 0), str(error) or repr(error)) from error
+
+
+def refusal(code: int, text: str) -> TransportError:
+    """The error for a channel that the broker has closed with ``code``, or that is gone for another reason."""
+    return RefusedError(code, text) if code in _REFUSALS.values() else TransportError(text)
 
 
 async def unless_missing(request: Awaitable[T]) -> T | None:
@@ -131,6 +134,11 @@ class TappedConnection(aio_pika.Connection):
         self._factory = _TapFactory()
         self.kwargs["transport_factory"] = self._factory
 
+    def __del__(self) -> None:
+        # aio-pika would start a task that closes the connection, on whatever loop is there: after a fork that of the
+        # child, which must not touch the connection of its parent.
+        return
+
     async def connect(self, timeout: TimeoutType = None) -> None:
         """Connect as aio-pika does, but on a connection of aiormq's that is set up for us."""
         self.transport = await _OurUnderlay.connect(self.url, self._on_connection_close, timeout=timeout, **self.kwargs)
@@ -175,7 +183,7 @@ class TappedConnection(aio_pika.Connection):
 
 
 class _OurUnderlay(UnderlayConnection):
-    """Makes the connection of aiormq's that aio-pika is put upon."""
+    """Makes the connection of aiormq's that aio-pika's is built on."""
 
     @classmethod
     async def make_connection(

@@ -178,7 +178,7 @@ class ConsumingChannel(Sink):
         if subscriber is not None:
             self._listener.on_cancelled(subscriber)
 
-    def on_closing(self, reason: str) -> None:
+    def on_closing(self, reason: str, code: int = 0) -> None:
         """Report it to the listener, unless the whole connection is gone."""
         self.die(reason)
         if not self._link.is_lost:  # that is reported once, for all channels

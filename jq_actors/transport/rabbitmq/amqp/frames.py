@@ -49,10 +49,11 @@ class Sink:
         """The answer to a ``basic.qos``; returns whether the sink itself has asked, and not aio-pika."""
         return False
 
-    def on_closing(self, reason: str) -> None:
+    def on_closing(self, reason: str, code: int = 0) -> None:
         """The channel is gone: nothing may be written to it any more. aiormq gets to know it later.
 
-        Also called when the broker confirms that we have closed the channel.
+        ``code`` is AMQP's reply code if the broker has closed the channel. This is also called when the broker confirms
+        that we have closed it.
         """
         raise NotImplementedError
 
@@ -164,7 +165,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
     def _notice(self, channel: int, method: bytes, arguments: bytes) -> None:
         """Act on a method that aiormq handles too, but later than we have to know of it, or without reporting it."""
         if method == wire.CHANNEL_CLOSE:
-            self._end(channel, wire.read_reply_text(arguments))
+            self._end(channel, wire.read_reply_text(arguments), wire.read_reply_code(arguments))
         elif method == wire.CHANNEL_CLOSED:
             self._end(channel, "closed by us")
         elif method == wire.CONSUMER_CANCELLED and channel in self._channels:
@@ -174,10 +175,10 @@ class FrameTap(asyncio.StreamReaderProtocol):
         elif channel == 0 and method in (wire.BLOCKED, wire.UNBLOCKED):
             self.on_blocked(method == wire.BLOCKED)
 
-    def _end(self, channel: int, reason: str) -> None:
+    def _end(self, channel: int, reason: str, code: int = 0) -> None:
         content = self._channels.pop(channel, None)
         if content is not None:
-            content.sink.on_closing(reason)
+            content.sink.on_closing(reason, code)
 
 
 class _Content:

@@ -144,7 +144,4 @@ async def open_link(config: BrokerConfig, role: str) -> Link:
     except TransportError as error:
         # After the login, aiormq names only the kind of the frame that refuses us, for a missing vhost for example.
         raise TransportError(connection.close_text or str(error)) from error
-    finally:
-        if not connection.connected.is_set():
-            await connection.close()  # it would start a task for that when it is collected
     return Link(connection)

@@ -18,7 +18,7 @@ from jq_actors.errors import TransportError
 from jq_actors.transport.port import QueueDepth
 
 from . import wire
-from .client import number_of
+from .client import number_of, refusal
 from .frames import FrameTap, Sink
 
 MOST_UNANSWERED = 64
@@ -28,7 +28,7 @@ MOST_UNANSWERED = 64
 @dataclass(frozen=True, slots=True, eq=False)
 class _Question:
     queue: str
-    answer: asyncio.Future[QueueDepth | str]
+    answer: asyncio.Future[QueueDepth]
 
 
 class QueueCounts(Sink):
@@ -43,10 +43,11 @@ class QueueCounts(Sink):
         self._most = MOST_UNANSWERED
         self._is_due = False
 
-    async def of(self, queue: str) -> QueueDepth | str:
-        """The counts of the broker's queue ``queue``, or the broker's words when it refuses.
+    async def of(self, queue: str) -> QueueDepth:
+        """The counts of the broker's queue ``queue``.
 
         Raises:
+          RefusedError: the broker refuses, for example because there is no such queue.
           TransportError: the connection is gone.
         """
         question = _Question(queue, asyncio.get_running_loop().create_future())
@@ -81,8 +82,7 @@ class QueueCounts(Sink):
         except TransportError as error:
             waiting, self._waiting = self._waiting, deque()
             for question in waiting:
-                if not question.answer.done():
-                    question.answer.set_exception(TransportError(str(error)))
+                _refuse(question, TransportError(str(error)))
         else:
             self._channel = number_of(channel)
             self._tap.attach(self._channel, self)
@@ -101,14 +101,17 @@ class QueueCounts(Sink):
         if self._waiting:
             self._ask_soon()
 
-    def on_closing(self, reason: str) -> None:
+    def on_closing(self, reason: str, code: int = 0) -> None:
         """The broker refuses the oldest question, and does not answer those behind it: they are asked again."""
         self._channel = None
         if self._asked:
-            refused = self._asked.popleft()
-            if not refused.answer.done():
-                refused.answer.set_result(reason)
+            _refuse(self._asked.popleft(), refusal(code, reason))
             self._most = 1  # where one queue is missing others are, too, and each costs all that was asked behind it
         self._waiting.extendleft(reversed(self._asked))
         self._asked.clear()
         self._ask_soon()
+
+
+def _refuse(question: _Question, error: TransportError) -> None:
+    if not question.answer.done():
+        question.answer.set_exception(error)

@@ -173,6 +173,11 @@ def read_declared(method: bytes) -> tuple[int, int]:
     return ready, consumers
 
 
+def read_reply_code(method: bytes) -> int:
+    """The code in the close of a channel, given without class and method."""
+    return int.from_bytes(method[:2], "big")
+
+
 def read_reply_text(method: bytes) -> str:
     """The reason in a return or in the close of a channel or connection, given without class and method."""
     return method[3 : 3 + method[2]].decode(errors="replace")

@@ -120,6 +120,6 @@ class PublishingChannel(Sink):
         """Report it by its number."""
         self._listener.on_confirm(self._offset + tag, multiple=multiple, taken=taken)
 
-    def on_closing(self, reason: str) -> None:
+    def on_closing(self, reason: str, code: int = 0) -> None:
         """Report it."""
         self._listener.on_channel_lost(self, reason)
