@@ -92,7 +92,7 @@ class Link:
           TransportError: any other reason, also no answer within `REQUEST_TIMEOUT`.
         """
         with self.numbers.next() as number:
-            return await ask(asyncio.wait_for(self._open_channel(number, confirms), REQUEST_TIMEOUT))
+            return await ask(self._open_channel(number, confirms))
 
     def attach(self, channel: AbstractChannel, sink: Sink) -> int:
         """Give the hot frames of ``channel``, which was just opened, to ``sink``; returns the channel's number."""
@@ -117,9 +117,10 @@ class Link:
         self.tap.write(frames)
 
     async def _open_channel(self, number: int, confirms: bool) -> AbstractChannel:
-        channel = self._connection.channel(number, publisher_confirms=confirms)
-        await channel.initialize()
-        return channel
+        async with asyncio.timeout(REQUEST_TIMEOUT):  # aio-pika's own timeout has no effect
+            channel = self._connection.channel(number, publisher_confirms=confirms)
+            await channel.initialize()
+            return channel
 
     def _about(self, what: str) -> object:
         return self._connection.underlay.server_properties.get(what)
