@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import tomllib
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from jq_actors.transport.rabbitmq import RabbitTransport
 from jq_actors.transport.rabbitmq.amqp import versions
 from jq_actors.transport.rabbitmq.amqp.versions import SUPPORTED, ClientVersionError, check_versions
 
-PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
+ROOT = Path(__file__).parents[3]
+PYPROJECT, SOURCES = ROOT / "pyproject.toml", ROOT / "jq_actors"
 
 
 def install(monkeypatch: pytest.MonkeyPatch, name: str, installed: str) -> None:
@@ -70,3 +72,17 @@ async def test_check_reports_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
     [problem] = report.problems
     assert "pamqp 5.0.0" in problem
+
+
+def test_only_one_folder_imports_what_is_below_aio_pika() -> None:
+    imported = {
+        path.relative_to(SOURCES)
+        for path in SOURCES.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+        if name.partition(".")[0] in ("aiormq", "pamqp")
+    }
+
+    assert {path.parent for path in imported} == {Path("transport/rabbitmq/amqp")}
+    assert {path.name for path in imported} == {"client.py", "wire.py"}
