@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from jq_actors.errors import TransportError
-
-from .client import NumbersInUse
 
 MOST = 65_535
 """AMQP's own bound."""
@@ -29,7 +27,7 @@ class ChannelNumbers:
       in_use: kept by aiormq, which frees a number when the broker confirms the end of its channel.
     """
 
-    def __init__(self, channel_max: int, in_use: NumbersInUse) -> None:
+    def __init__(self, channel_max: int, in_use: Collection[int]) -> None:
         self.most = channel_max or MOST
         self._in_use, self._opening, self._last = in_use, set[int](), 0
 

@@ -12,9 +12,9 @@ This is the only module that knows what of aiormq, the library below aio-pika, w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Container, Sized
+from collections.abc import Awaitable, Collection
 from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import aio_pika
 import aiormq
@@ -107,10 +107,6 @@ def number_of(channel: AbstractChannel) -> int:
     return channel.number
 
 
-class NumbersInUse(Sized, Container[int], Protocol):
-    """The numbers of the channels that are open, or whose end the broker has not confirmed yet."""
-
-
 class _Channel(aio_pika.Channel):
     async def _on_close(self, closing: asyncio.Future[Any]) -> BaseException | None:
         # aio-pika leaves its callback on the connection when the broker has closed the channel: a kilobyte each time
@@ -168,8 +164,8 @@ class TappedConnection(aio_pika.Connection):
         return self.underlay.connection_tune.frame_max
 
     @property
-    def numbers_in_use(self) -> NumbersInUse:
-        """aiormq's own table, which it keeps up to date."""
+    def numbers_in_use(self) -> Collection[int]:
+        """The numbers of channels that are open, or whose end the broker has not confirmed: aiormq's own table."""
         return self.underlay.channels
 
     @property
