@@ -1,5 +1,7 @@
-"""What ``jq-actors check`` asks of a broker: is it there, which is it, and are its queues ours? Changes
-nothing."""
+"""What ``jq-actors check`` asks a broker: can it be reached, what is it, and are its queues as ours have to be?
+
+Nothing is changed.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +11,21 @@ from datetime import timedelta
 from jq_actors.config.loading import BrokerConfig, format_duration, mask_url
 from jq_actors.errors import TransportError
 from jq_actors.transport.port import TransportReport
-from jq_actors.transport.rabbitmq.amqp.frames import why_not_tapped
-from jq_actors.transport.rabbitmq.amqp.link import Link, RefusedError, open_link
+from jq_actors.transport.rabbitmq.amqp.client import RefusedError
+from jq_actors.transport.rabbitmq.amqp.link import Link, open_link
 
 from .topology import Queue, Topology, declare, look
 
 SERVERS_TIMEOUT = timedelta(minutes=30)
-"""RabbitMQ's own ``consumer_timeout``, unless it is configured."""
+"""The default of RabbitMQ's ``consumer_timeout``."""
 OLDEST = (3, 10)
-"""First version whose quorum queues know what our topology asks of them (TTL, at-least-once dead letters)."""
+"""First version whose quorum queues support what our topology needs (TTL, at-least-once dead letters)."""
 DEADLOCKING_SAC = (4, 3, 0), (4, 3, 6)
-"""Quorum queues with a single active consumer can lock up for ever (rabbitmq-server#17317)."""
+"""Versions whose quorum queues with a single active consumer can lock up for ever (rabbitmq-server#17317)."""
 
 
 async def check(config: BrokerConfig, topology: Topology, queues: Sequence[str]) -> TransportReport:
-    """Look at the broker of ``config`` over a connection of its own."""
+    """Check the broker of ``config`` over a separate connection."""
     try:
         link = await open_link(config, "check")
     except TransportError as error:
@@ -37,7 +39,7 @@ async def check(config: BrokerConfig, topology: Topology, queues: Sequence[str])
 
 
 def warnings_for(config: BrokerConfig, version: tuple[int, ...]) -> list[str]:
-    """What may become wrong with a server of ``version``."""
+    """What may go wrong with a server of ``version``."""
     warnings = []
     timeout = config.delivery_timeout
     if timeout > SERVERS_TIMEOUT and (3, 8, 15) <= version < (4, 3):
@@ -53,9 +55,6 @@ def warnings_for(config: BrokerConfig, version: tuple[int, ...]) -> list[str]:
             "quorum queues with a single active consumer can lock up on RabbitMQ "
             f"{_dotted(first)} to {_dotted(last)} (rabbitmq-server#17317); this is {_dotted(version)}"
         )
-    reason = why_not_tapped()
-    if reason is not None:
-        warnings.append(f"the fast frame reader is off: {reason}")
     return warnings
 
 

@@ -1,4 +1,4 @@
-"""What a lane is called on the broker, and how a token names it."""
+"""The name of a lane's queue on the broker, and the body of a token, which names the lane."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from urllib.parse import quote
 from jq_actors.model.lane import Lane
 
 MAX_NAME = 255
-"""Bytes of a queue's name."""
+"""Bytes that the name of a queue may have."""
 NAMES_REMEMBERED = 16384
 
 
@@ -21,14 +21,14 @@ class Why(StrEnum):
     """Why a token was put into the lobby, if not because its lane has work."""
 
     DOUBTED = "doubted"
-    """Its first holder is gone, perhaps with a consumer that is still counted (`tokens.looks_again`)."""
+    """Its first holder is gone, and may have left a consumer that is still counted (`tokens.looks_again`)."""
     IDLE = "idle"
-    """The lane was idle for long: whoever takes it finds it empty, and deletes it."""
+    """The lane was idle for long: the worker that gets the token deletes it, if it is still empty."""
 
 
 @lru_cache(NAMES_REMEMBERED)
 def lane_name(namespace: str, lane: Lane) -> str:
-    """The name of the broker's queue for ``lane``; how many it seats is part of it, for that is an argument."""
+    """The name of the broker's queue for ``lane``. It depends on ``seats``, which decides an argument of the queue."""
     kind, after = "g" if lane.seats == 1 else "n", ""
     if lane.partition is not None:
         number, count = lane.partition
@@ -38,7 +38,7 @@ def lane_name(namespace: str, lane: Lane) -> str:
 
 
 def token_of(lane: Lane, why: Why | None = None) -> bytes:
-    """The body of a token: all that a worker has to know that has never heard of the lane."""
+    """The body of a token: all that a worker has to know about a lane that it has never seen."""
     fields: dict[str, Any] = {
         "queue": lane.queue,
         "key": lane.key,
@@ -52,20 +52,20 @@ def token_of(lane: Lane, why: Why | None = None) -> bytes:
 
 
 def why_of(token: bytes) -> Why | None:
-    """The ``why`` of `token_of`; ``None`` also for one of a later version. Raises ValueError as `lane_of` does."""
+    """The ``why`` of `token_of`; ``None`` also for a value of a later version. Raises ValueError as `lane_of` does."""
     return _read(token)[1]
 
 
 def lane_of(token: bytes) -> Lane:
-    """The lane that a token's body names.
+    """The lane that the body of a token names.
 
     Raises:
-      ValueError: it names none.
+      ValueError: the body names no lane.
     """
     return _read(token)[0]
 
 
-@lru_cache(maxsize=1024)  # the tokens of a lane are equal, and each is asked twice
+@lru_cache(maxsize=1024)  # the tokens of a lane are equal, and each is read twice
 def _read(token: bytes) -> tuple[Lane, Why | None]:
     fields = json.loads(token)
     if not isinstance(fields, dict):
@@ -81,13 +81,13 @@ def _read(token: bytes) -> tuple[Lane, Why | None]:
     return lane, Why(why) if why in tuple(Why) else None
 
 
-def _encoded(key: str, room: int) -> str:
-    # aiormq allows neither "%" nor "~" in a name. A dot would end the name of the queue, "#" begins a hash.
+def _encoded(key: str, most: int) -> str:
+    # aiormq allows neither "%" nor "~" in a name. A dot would end the user's queue, "#" begins a hash.
     encoded = quote(key, safe="").replace("%", "@").replace(".", "@2E").replace("~", "@7E")
-    if len(encoded) <= room:
+    if len(encoded) <= most:
         return encoded
     digest = "#" + urlsafe_b64encode(sha256(key.encode()).digest()).decode().rstrip("=")
-    return (encoded[: max(0, room - len(digest))] + digest)[:room]
+    return (encoded[: max(0, most - len(digest))] + digest)[:most]
 
 
 def _partition(value: Any) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""The queues of one namespace on the broker: their names, their arguments, and how they are declared.
+"""The queues of one namespace on the broker: their names and arguments, and what is asked about them.
 
-Arguments of a queue that exists cannot be changed (406): nothing here depends on the server's version, and
-every change is a migration (A54).
+The arguments of an existing queue cannot be changed (406). So nothing here depends on the server's version, and every
+change needs a migration (A54).
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from typing import Any
 from jq_actors.config.loading import BrokerConfig
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import QueueDepth
-from jq_actors.transport.rabbitmq.amqp.link import REQUEST_TIMEOUT, Link, RefusedError, ask, says_missing
+from jq_actors.transport.rabbitmq.amqp.client import RefusedError, ask, unless_missing
+from jq_actors.transport.rabbitmq.amqp.link import REQUEST_TIMEOUT, Link
 
 from .lane_names import lane_name
 
 MAX_PRIORITY = 10
 """``x-max-priority`` of the classic queues in ``broker.priority_queues``; quorum queues need no argument.
 
-It costs RabbitMQ 3.10 about 30 µs more for a message and 140 KiB for a queue, and cannot be added later (406).
+It costs RabbitMQ 3.10 about 30 µs for each message and 140 KiB for each queue, and cannot be added later (406).
 """
 NEVER = 1_000_000
-"""Delivery limit of the dead queue and of lobbies: without one, RabbitMQ 4 drops what came back 20 times."""
+"""Delivery limit of the dead queue and of lobbies: without one, RabbitMQ 4 drops what was returned 20 times."""
 
 NOT_FOUND = 404
 PRECONDITION_FAILED = 406
 
 TYPE = "x-queue-type"
 CLASSIC = {TYPE: "classic"}
-"""Always said: left out, the type is that of the virtual host's default, which others may change."""
+"""Always given: otherwise the virtual host's default decides, which others may change."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class Topology:
 
     @property
     def dead(self) -> Queue:
-        """The queue of what was buried, and of quorum queues' dead letters. Nobody of ours consumes it."""
+        """The queue of buried deliveries and of quorum queues' dead letters. We never consume it."""
         name = f"{self.namespace}.dead"
         return Queue(name, self._unlimited())
 
@@ -65,7 +66,7 @@ class Topology:
         return Queue(f"{self.namespace}.{queue}", arguments)
 
     def lane(self, lane: Lane) -> Queue:
-        """The broker's queue for ``lane``; it is as durable as that of the user's queue."""
+        """The broker's queue for ``lane``, as durable as that for the user's queue."""
         name = lane_name(self.namespace, lane)
         arguments: dict[str, Any] = {"x-single-active-consumer": True} if lane.seats == 1 else {}
         return Queue(name, arguments | self._durability())
@@ -75,7 +76,7 @@ class Topology:
         return Queue(f"{self.namespace}.{lobby_label(queue)}", self._unlimited())
 
     def timer(self, name: str, milliseconds: int, then: str) -> Queue:
-        """A queue that holds each message for ``milliseconds``, then gives it to the exchange ``then``."""
+        """A queue that holds each message for ``milliseconds``, then passes it to the exchange ``then``."""
         return Queue(name, {"x-message-ttl": milliseconds} | self._dead_letters(then) | self._unlimited())
 
     async def declare(self, link: Link, queue: Queue) -> None:
@@ -103,20 +104,20 @@ class Topology:
         if routing_key is not None:
             arguments["x-dead-letter-routing-key"] = routing_key
         if self.is_quorum:
-            # Only so is a dead letter kept until its new queue has confirmed it; it demands this overflow.
+            # This strategy alone keeps a dead letter until its new queue has confirmed it. It demands this overflow.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         return arguments
 
 
 def lobby_label(queue: str) -> str:
-    """What the lobby of ``queue`` is called among the user's queues, in events and in readiness."""
+    """The name of the lobby of ``queue`` among the user's queues, in events and in readiness."""
     return f"lobby.{queue}"
 
 
 async def declare(link: Link, queue: Queue) -> None:
-    """Declare ``queue``, which does nothing when it exists with equal arguments.
+    """Declare ``queue``, unless it exists with equal arguments.
 
-    Nor when it was declared without a type, and got another one from its virtual host: then it stays so.
+    A queue that was declared without a type, and got another type from its virtual host, is left as it is.
 
     Raises:
       RefusedError: it exists with other arguments, or we may not.
@@ -134,51 +135,38 @@ async def declare(link: Link, queue: Queue) -> None:
 
 
 async def look(link: Link, name: str) -> QueueDepth | None:
-    """What is in the queue ``name``; ``None``: there is none. Declares nothing."""
-    if link.looks is not None:
-        async with asyncio.timeout(REQUEST_TIMEOUT):
-            seen = await link.looks.at(name)
-        if isinstance(seen, QueueDepth):
-            return seen
-        if says_missing(seen):
-            return None
-        # Any other reason is asked for in full.
-    try:
-        async with link.throw_away_channel() as channel:
-            found = await ask(channel.queue_declare(name, passive=True))
-    except RefusedError as error:
-        if not error.is_missing:
-            raise
-        return None
-    return QueueDepth(found.message_count or 0, found.consumer_count or 0)
+    """How many messages and consumers the queue ``name`` has; ``None``: it does not exist. Declares nothing.
+
+    Raises:
+      TransportError, TimeoutError: no answer, or one that does not say whether the queue exists.
+    """
+    async with asyncio.timeout(REQUEST_TIMEOUT):
+        return await unless_missing(link.counts.of(name))
 
 
 async def delete_if_unused(link: Link, name: str) -> bool:
-    """Delete the queue ``name`` unless it is consumed or a message waits in it; whether it is gone."""
+    """Delete the queue ``name`` unless it has consumers or messages. Returns whether it is gone."""
     try:
         async with link.throw_away_channel() as channel:
             await ask(channel.queue_delete(name, if_unused=True, if_empty=True))
     except RefusedError as error:
-        if error.is_missing:
-            return True
-        if error.code != PRECONDITION_FAILED:
+        if not error.is_missing and error.code != PRECONDITION_FAILED:
             raise
-        return False
+        return error.is_missing
     return True
+
+
+async def purge(link: Link, name: str) -> int:
+    """Throw away the ready messages of the queue ``name``. Returns how many; 0 if there is no such queue."""
+    return await unless_missing(_purge(link, name)) or 0
+
+
+async def _purge(link: Link, name: str) -> int | None:
+    async with link.throw_away_channel() as channel:
+        queue = await ask(channel.get_queue(name, ensure=False))
+        return (await ask(queue.purge())).message_count
 
 
 async def _declare(link: Link, name: str, arguments: dict[str, Any]) -> None:
     async with link.throw_away_channel() as channel:
-        await ask(channel.queue_declare(name, durable=True, arguments=arguments))
-
-
-async def purge(link: Link, name: str) -> int:
-    """Throw away what waits in the queue ``name``; how many that were. No queue: none."""
-    try:
-        async with link.throw_away_channel() as channel:
-            answer = await ask(channel.queue_purge(name))
-    except RefusedError as error:
-        if not error.is_missing:
-            raise
-        return 0
-    return answer.message_count or 0
+        await ask(channel.declare_queue(name, durable=True, arguments=arguments))

@@ -21,7 +21,6 @@ from jq_actors.events import (
     LaneOpened,
     PublisherBlocked,
     QueueBroken,
-    StockFrameReader,
     TaskFailed,
 )
 from jq_actors.transport.rabbitmq import RabbitTransport
@@ -68,7 +67,6 @@ async def opened(url: str, namespace: str, **settings: Any) -> AsyncIterator[Ope
         LaneOpened,
         PublisherBlocked,
         QueueBroken,
-        StockFrameReader,
         TaskFailed,
     )
     settings.setdefault("confirm_timeout", timedelta(seconds=5))

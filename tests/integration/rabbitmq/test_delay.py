@@ -9,7 +9,7 @@ import pytest
 
 from jq_actors.clock import SystemClock
 from jq_actors.transport.port import Delivery, NotPublished, Outgoing, Published, PublishUnknown
-from jq_actors.transport.rabbitmq.amqp.link import ask
+from jq_actors.transport.rabbitmq.amqp.client import ask
 from tests.conformance.transport.transports import AckingHand, job, jobs
 from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
 from tests.support.waiting import eventually

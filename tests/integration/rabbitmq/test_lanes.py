@@ -11,7 +11,6 @@ import pytest
 from jq_actors.events import BrokerDisconnected, LaneClosed, LaneOpened
 from jq_actors.model.lane import Fairness, Lane
 from jq_actors.transport.port import Outgoing, Published
-from jq_actors.transport.rabbitmq.amqp import frames
 from jq_actors.transport.rabbitmq.lane_names import token_of
 from tests.conformance.transport.lanes import WorkingHand, eventually_empty, grouped, serve
 from tests.conformance.transport.transports import Hand
@@ -67,21 +66,6 @@ async def test_the_order_of_each_group_survives_the_death_of_a_worker(
         await eventually(all_came, 60, "all jobs")
         assert first_times(hand) == {group: list(range(jobs)) for group in groups}
         assert dies.told.of(BrokerDisconnected)
-
-
-async def test_with_the_stock_reader_of_aiormq_the_order_is_the_same(
-    rabbitmq: Server, amqp_namespace: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(frames, "INSTALLED_AIORMQ", "99.0.0")
-    lanes, hand = [Lane("mail", group) for group in GROUPS[:5]], WorkingHand(0)
-    async with opened(rabbitmq.url, amqp_namespace) as one, opened(rabbitmq.url, amqp_namespace) as other:
-        for worker in (one, other):
-            serve(worker.transport, "mail", hand, slots=5, fairness=Fairness(quantum=3))
-        await one.transport.publish([message for lane in lanes for message in numbered(lane, *range(40))])
-
-        await hand.has(200, 30)
-        assert hand.numbers() == {lane.key: list(range(40)) for lane in lanes}
-        assert set(hand.most_of_group.values()) == {1}
 
 
 async def test_seats_are_counted_over_all_workers(rabbitmq: Server, amqp_namespace: str) -> None:

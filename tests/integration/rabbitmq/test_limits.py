@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
+import gc
+from collections.abc import AsyncIterator, Awaitable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from aiormq.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel
+from aio_pika.tools import OneShotCallback
 
 from jq_actors.config.loading import BrokerConfig
 from jq_actors.events import BrokerDisconnected, Events
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import Outgoing, Published
-from jq_actors.transport.rabbitmq.amqp import frames
 from jq_actors.transport.rabbitmq.amqp.channel_numbers import ChannelsExhaustedError
-from jq_actors.transport.rabbitmq.amqp.consuming import ConsumingChannel, Held, RabbitDelivery, Taker
-from jq_actors.transport.rabbitmq.amqp.link import Link, ask, open_link
+from jq_actors.transport.rabbitmq.amqp.client import RefusedError, ask
+from jq_actors.transport.rabbitmq.amqp.consuming import ConsumingChannel, RabbitDelivery, Subscriber
+from jq_actors.transport.rabbitmq.amqp.link import Link, open_link
 from jq_actors.transport.rabbitmq.lanes import lane_channel
 from jq_actors.transport.rabbitmq.lanes.lane_channel import LaneChannel
 from jq_actors.transport.rabbitmq.topology import Queue, declare
 from tests.conformance.transport.lanes import WorkingHand, grouped, serve
 from tests.conformance.transport.transports import AckingHand, Hand, job
 from tests.support.rabbitmq import GivenRabbitMQ, PrivateRabbitMQ
+from tests.support.waiting import eventually
 
 from .rabbit import opened
 
@@ -101,20 +104,37 @@ async def test_where_few_channels_are_allowed_queues_and_lanes_share_them(
         assert broker.told.of(BrokerDisconnected) == []
 
 
+async def test_a_refused_request_leaves_nothing_behind_on_the_connection(link: Link) -> None:
+    """aio-pika would keep a callback for each channel that the broker has closed, as long as the connection."""
+    before = _callbacks()
+    for _ in range(20):
+        with pytest.raises(RefusedError):
+            async with link.throw_away_channel() as channel:
+                await ask(channel.declare_queue("nowhere", passive=True))
+
+    await eventually(lambda: _callbacks() <= before + 1, why="the callbacks to go")
+
+
+def _callbacks() -> int:
+    gc.collect()
+    return sum(isinstance(found, OneShotCallback) for found in gc.get_objects())
+
+
 # -- a number that is used again --------------------------------------------------------------------------
 
 
 class Untold:
     """Nothing happens to its channels but what the test does."""
 
-    def on_cancelled(self, taker: Taker) -> None:
-        raise AssertionError(taker)
+    def on_cancelled(self, subscriber: Subscriber) -> None:
+        raise AssertionError(subscriber)
 
-    def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
+    def on_channel_lost(self, channel: ConsumingChannel, subscribers: Collection[Subscriber], reason: str) -> None:
         pass
 
-    def bury(self, delivery: Held, reason: str) -> None:
-        raise AssertionError(reason)
+
+def _never(delivery: RabbitDelivery, reason: str) -> None:
+    raise AssertionError(reason)
 
 
 class OneByOne:
@@ -125,9 +145,8 @@ class OneByOne:
     def __init__(self) -> None:
         self.came = asyncio.Event()
 
-    @property
-    def deliver(self) -> Callable[[RabbitDelivery], None]:
-        return lambda delivery: self.came.set()
+    def deliver(self, delivery: RabbitDelivery) -> None:
+        self.came.set()
 
 
 async def test_who_opens_a_channel_with_a_number_that_was_just_freed_is_heard(
@@ -144,17 +163,17 @@ async def test_who_opens_a_channel_with_a_number_that_was_just_freed_is_heard(
     async with opened(few_channels.url, amqp_namespace) as other:
         await other.transport.publish([job("x", "q")])
     [*_, last] = [await link.open_channel() for _ in range(CHANNELS - 1)]
-    before, taker = LaneChannel(link, last, Untold(), Events()), OneByOne()
+    before, subscriber = LaneChannel(link, last, Untold(), _never, Events()), OneByOne()
     monkeypatch.setattr(lane_channel, "ask", notice_late)
     closing = asyncio.create_task(before.close())
 
-    after = LaneChannel(link, await _as_soon_as_possible(link), Untold(), Events())
+    after = LaneChannel(link, await _as_soon_as_possible(link), Untold(), _never, Events())
     notices.set()
     await closing
 
     async with asyncio.timeout(10):
-        assert (await after.attach(name, taker, "tag", {})).consumers == 1
-        await taker.came.wait()
+        assert (await after.attach(name, subscriber, "tag", {})).consumers == 1
+        await subscriber.came.wait()
 
 
 async def _as_soon_as_possible(link: Link) -> AbstractChannel:
@@ -168,13 +187,10 @@ async def _as_soon_as_possible(link: Link) -> AbstractChannel:
 # -- frames -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("reader", ["ours", "aiormq's"])
 async def test_without_a_largest_frame_bodies_arrive_whole(
-    private_rabbitmq: PrivateRabbitMQ, amqp_namespace: str, monkeypatch: pytest.MonkeyPatch, reader: str
+    private_rabbitmq: PrivateRabbitMQ, amqp_namespace: str
 ) -> None:
     """AMQP writes 0 for «no limit»."""
-    if reader == "aiormq's":
-        monkeypatch.setattr(frames, "INSTALLED_AIORMQ", "99.0.0")
     bodies = [b"", b"small", bytes(n % 251 for n in range(700_000)), b"after"]
     with allowing(private_rabbitmq, "frame_max", 0, 131_072):
         async with opened(private_rabbitmq.url, amqp_namespace) as broker:

@@ -10,8 +10,7 @@ import pytest
 from jq_actors.errors import TransportError
 from jq_actors.events import ConsumerConfirmed, ConsumerLost, QueueBroken
 from jq_actors.transport.port import Published, QueueDepth
-from jq_actors.transport.rabbitmq.amqp import frames
-from jq_actors.transport.rabbitmq.amqp.link import says_missing
+from jq_actors.transport.rabbitmq.amqp.client import says_missing
 from tests.conformance.transport.transports import AckingHand, Hand, jobs
 from tests.support.rabbitmq import PrivateRabbitMQ
 
@@ -42,12 +41,7 @@ async def broker(private_rabbitmq: PrivateRabbitMQ) -> AsyncIterator[Opened]:
 
 
 @pytest.mark.broker
-@pytest.mark.parametrize("reader", ["ours", "aiormq's"])
-async def test_what_cannot_answer_is_not_taken_for_missing(
-    broker: Opened, private_rabbitmq: PrivateRabbitMQ, monkeypatch: pytest.MonkeyPatch, reader: str
-) -> None:
-    if reader == "aiormq's":
-        monkeypatch.setattr(frames, "INSTALLED_AIORMQ", "99.0.0")
+async def test_what_cannot_answer_is_not_taken_for_missing(broker: Opened, private_rabbitmq: PrivateRabbitMQ) -> None:
     async with opened(private_rabbitmq.url, "replies") as looking:
         with pytest.raises(TransportError, match="NOT_FOUND"):
             await looking.transport.depth("mail")

@@ -11,7 +11,6 @@ import pytest
 
 from jq_actors.events import BrokerDisconnected
 from jq_actors.transport.port import NotPublished, Published, PublishUnknown
-from jq_actors.transport.rabbitmq.amqp import frames
 from tests.conformance.transport.transports import job, jobs
 from tests.support.rabbitmq import PrivateRabbitMQ
 from tests.support.waiting import eventually
@@ -64,14 +63,11 @@ async def test_a_window_full_of_messages_for_one_queue_leaves_the_others_theirs(
         assert await publish(jobs("again", "stuck")) == [Published()]
 
 
-@pytest.mark.parametrize("reader", ["ours", "aiormq's"])
 @pytest.mark.parametrize("queue_type", ["classic"])
 async def test_a_queue_that_stops_in_full_swing_costs_the_others_at_most_one_connection(
-    private_rabbitmq: PrivateRabbitMQ, queue_type: str, reader: str, monkeypatch: pytest.MonkeyPatch
+    private_rabbitmq: PrivateRabbitMQ, queue_type: str
 ) -> None:
     """It has a large share then, and RabbitMQ may stop reading the connection for its sake: for ever."""
-    if reader == "aiormq's":
-        monkeypatch.setattr(frames, "INSTALLED_AIORMQ", "99.0.0")
     namespace, deadline = f"swing{queue_type}", timedelta(seconds=6)
     async with opened(private_rabbitmq.url, namespace, queue_type=queue_type, confirm_timeout=deadline) as broker:
         publish, rounds = broker.transport.publish, 0

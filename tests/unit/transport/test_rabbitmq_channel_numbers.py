@@ -53,8 +53,8 @@ def test_no_limit_is_that_of_the_protocol() -> None:
 def test_some_are_left_for_what_cannot_be_shared() -> None:
     taken = {*range(1, 12 - RESERVED)}
     numbers = ChannelNumbers(12, taken)
-    assert numbers.have_room
+    assert numbers.have_spare
 
     opened(numbers, taken)
 
-    assert not numbers.have_room
+    assert not numbers.have_spare

@@ -12,17 +12,20 @@ from pamqp import commands, frame
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from jq_actors.transport.rabbitmq.amqp import wire
+from jq_actors.transport.rabbitmq.amqp import frames, wire
 from jq_actors.transport.rabbitmq.amqp.frames import FrameTap
 
 
-class Sink:
+class Sink(frames.Sink):
     def __init__(self) -> None:
         self.seen: list[tuple[Any, ...]] = []
 
     def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
         tag, number, _ = wire.read_deliver(method)
         self.seen.append(("deliver", tag.decode(), number, wire.read_message_id(header), body))
+
+    def on_consumer_cancelled(self, consumer: bytes) -> None:
+        self.seen.append(("cancelled", consumer.decode()))
 
     def on_return(self, method: bytes, header: bytes) -> None:
         self.seen.append(("return", wire.read_reply_text(method), wire.read_message_id(header)))
@@ -37,8 +40,8 @@ class Sink:
         self.seen.append(("prefetch set",))
         return True
 
-    def on_closing(self, reason: str) -> None:
-        self.seen.append(("closing", reason))
+    def on_closing(self, reason: str, code: int = 0) -> None:
+        self.seen.append(("closing", reason, code))
 
 
 class Wire:
@@ -116,6 +119,17 @@ async def test_the_answer_to_a_declare_is_for_the_sink_of_its_channel() -> None:
     assert await wired.passed() == foreign
 
 
+async def test_a_consumer_that_the_broker_ends_is_reported_to_its_sink_and_to_aiormq() -> None:
+    wired, sink = Wire(), Sink()
+    wired.tap.attach(1, sink)
+    cancels = [frame.marshal(commands.Basic.Cancel("c", True), channel) for channel in (1, 2)]
+
+    wired.tap.data_received(b"".join(cancels))
+
+    assert sink.seen == [("cancelled", "c")]
+    assert await wired.passed() == b"".join(cancels)
+
+
 async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:
     wired, sink = Wire(), Sink()
     wired.tap.attach(1, sink)
@@ -124,7 +138,7 @@ async def test_a_channel_that_the_broker_closes_is_tapped_no_more() -> None:
 
     wired.tap.data_received(deliver(1, 1, b"x") + close + late)
 
-    assert sink.seen == [("deliver", "c", 1, b"m1", b"x"), ("closing", "PRECONDITION_FAILED")]
+    assert sink.seen == [("deliver", "c", 1, b"m1", b"x"), ("closing", "PRECONDITION_FAILED", 406)]
     assert await wired.passed() == close + late
 
 
@@ -137,7 +151,7 @@ async def test_a_channel_that_we_have_closed_is_tapped_until_the_broker_confirms
     wired.tap.attach(1, next_sink)
     wired.tap.data_received(deliver(1, 1, b"of the next channel with this number"))
 
-    assert sink.seen == [("deliver", "c", 1, b"m1", b"sent before it was closed"), ("closing", "closed by us")]
+    assert sink.seen == [("deliver", "c", 1, b"m1", b"sent before it was closed"), ("closing", "closed by us", 0)]
     assert next_sink.seen == [("deliver", "c", 1, b"m1", b"of the next channel with this number")]
     assert await wired.passed() == closed
 
@@ -159,7 +173,7 @@ async def test_the_lost_connection_is_told_to_all_sinks() -> None:
 
     wired.tap.connection_lost(None)
 
-    assert [sink.seen for sink in sinks] == [[("closing", "the connection was lost")]] * 2
+    assert [sink.seen for sink in sinks] == [[("closing", "the connection was lost", 0)]] * 2
     assert wired.tap.lost.done()
 
 

@@ -1,4 +1,4 @@
-"""The window of unconfirmed letters: in order for each queue, and no queue holds up the others."""
+"""The window of unconfirmed messages: in order for each queue, and no queue holds up the others."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 
 from jq_actors.transport.port import NotPublished, Published, PublishResult, PublishUnknown
 from jq_actors.transport.rabbitmq.publishing.batch import REFUSED, Batch
-from jq_actors.transport.rabbitmq.publishing.outgoing import Letter
+from jq_actors.transport.rabbitmq.publishing.outgoing import OutgoingMessage
 from jq_actors.transport.rabbitmq.publishing.window import FIRST_SHARE, Window
 
 PUBLISHED = Published()
 
 
 def batch_of(*queues: str) -> Batch:
-    letters = [Letter(queue, "", f"jq.{queue}", f"{number}", 0, {}, b"") for number, queue in enumerate(queues)]
-    return Batch(letters, "no answer", lambda letter: True)
+    messages = [
+        OutgoingMessage(queue, "", f"jq.{queue}", f"{number}", 0, {}, b"") for number, queue in enumerate(queues)
+    ]
+    return Batch(messages, "no answer", lambda message: True)
 
 
 def added(window: Window, *queues: str) -> Batch:
@@ -27,7 +29,7 @@ def added(window: Window, *queues: str) -> Batch:
     return batch
 
 
-def taken_all(window: Window) -> list[tuple[int, Letter]]:
+def taken_all(window: Window) -> list[tuple[int, OutgoingMessage]]:
     """As `Publisher._pump` does."""
     taken = []
     while numbered := window.take(64):
@@ -35,8 +37,8 @@ def taken_all(window: Window) -> list[tuple[int, Letter]]:
     return taken
 
 
-def queues_of(numbered: list[tuple[int, Letter]]) -> list[str | None]:
-    return [letter.queue for _, letter in numbered]
+def queues_of(numbered: list[tuple[int, OutgoingMessage]]) -> list[str | None]:
+    return [message.queue for _, message in numbered]
 
 
 def test_a_queue_that_does_not_answer_holds_up_no_other() -> None:
@@ -129,7 +131,7 @@ async def test_at_the_end_what_waits_is_not_published() -> None:
     taken_all(window)
     window.lose(PublishUnknown("lost"))
 
-    window.give_up("closed")
+    window.reject_waiting("closed")
 
     assert batch.results == [PublishUnknown("lost")] * 2 + [NotPublished("closed")] * 2
     assert taken_all(window) == []
@@ -147,17 +149,17 @@ def test_whatever_the_answers_each_queue_keeps_its_order_and_everything_is_sent_
     open_numbers: dict[int, None] = {}
 
     def send() -> None:
-        for number, letter in taken_all(window):
+        for number, message in taken_all(window):
             assert number == sum(map(len, sent.values())) + 1
             open_numbers[number] = None
-            sent[str(letter.queue)].append((id(letter), letter.label))
+            sent[str(message.queue)].append((id(message), message.label))
         assert len(open_numbers) <= most
 
     for _ in range(data.draw(st.integers(1, 8))):
         queues = data.draw(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
         batches.append(added(window, *queues))
-        for letter in batches[-1].letters:
-            expected[str(letter.queue)].append((id(letter), letter.label))
+        for message in batches[-1].messages:
+            expected[str(message.queue)].append((id(message), message.label))
         send()
         for _ in range(data.draw(st.integers(0, 5))):
             if not open_numbers:

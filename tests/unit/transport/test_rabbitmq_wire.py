@@ -143,6 +143,17 @@ def test_the_reason_of_a_return_and_of_a_close(method: Any, kind: bytes) -> None
     assert wire.read_reply_text(data[4:]) == "NO_ROUTE"
 
 
+def test_the_code_of_a_close() -> None:
+    assert wire.read_reply_code(payload(frame.marshal(commands.Channel.Close(404, "NO_ROUTE", 60, 40), 1))[4:]) == 404
+
+
+def test_the_consumer_that_the_broker_ends() -> None:
+    data = payload(frame.marshal(commands.Basic.Cancel("mail.1", True), 1))
+
+    assert data[:4] == wire.CONSUMER_CANCELLED
+    assert wire.read_consumer(data[4:]) == b"mail.1"
+
+
 def test_blocked_and_unblocked() -> None:
     assert payload(frame.marshal(commands.Connection.Blocked("low on memory"), 0))[:4] == wire.BLOCKED
     assert payload(frame.marshal(commands.Connection.Unblocked(), 0))[:4] == wire.UNBLOCKED

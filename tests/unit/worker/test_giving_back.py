@@ -23,15 +23,9 @@ TAG, LANE = "lane.1", "jq.g.mail.a"
 
 
 class Channel:
-    """The part of aiormq's channel that is used."""
+    """The part of aio-pika's channel that is used."""
 
-    number = 1
     is_closed = False
-
-    def __init__(self) -> None:
-        self.on_consumer_cancel_callbacks: set[Any] = set()
-        self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.consumers: dict[str, Any] = {}
 
 
 class Link:
@@ -40,13 +34,13 @@ class Link:
     is_lost = True
 
     def __init__(self) -> None:
-        self.tap = self
         self.written: list[bytes] = []
         self.before_the_answer: Callable[[], None] = lambda: None
         self._sinks: list[Any] = []
 
-    def attach(self, number: int, sink: Any) -> None:
+    def attach(self, channel: Any, sink: Any) -> int:
         self._sinks.append(sink)
+        return 1
 
     def write(self, frames: bytes) -> None:
         self.written.append(frames)
@@ -59,7 +53,7 @@ class Link:
             self._sinks[0].on_declared(frame.marshal(commands.Queue.DeclareOk(LANE, 3, 1), 1)[11:-1])
 
 
-class Taker:
+class Subscriber:
     """Takes what comes, and has it to give back."""
 
     queue, prefetch = "mail", 1
@@ -70,23 +64,28 @@ class Taker:
     def deliver(self, delivery: Any) -> None:
         self.held.append(delivery)
 
-    def rest(self) -> list[RabbitDelivery]:
+    def take_unfinished(self) -> list[RabbitDelivery]:
         rest = list(self.held)
         self.held.clear()
         return rest
 
 
+def deliver(channel: LaneChannel, tag: int) -> None:
+    method = frame.marshal(commands.Basic.Deliver(TAG, tag, False, "", "q"), 1)[11:-1]
+    channel.on_deliver(method, b"", b"body")
+
+
 def opened(link: Link, events: Events) -> LaneChannel:
-    told: Any = SimpleNamespace(bury=None, on_channel_lost=None)
-    return LaneChannel(link, Channel(), told, events)  # type: ignore[arg-type]  # the parts that are used
+    listener: Any = SimpleNamespace(on_channel_lost=None)
+    return LaneChannel(link, Channel(), listener, lambda delivery, reason: None, events)  # type: ignore[arg-type]  # the parts that are used
 
 
 async def test_a_consumer_begins_and_ends_in_one_write_each_that_ends_with_the_look() -> None:
-    link, taker = Link(), Taker()
+    link, subscriber = Link(), Subscriber()
     channel = opened(link, Events())
 
-    assert await channel.attach(LANE, taker, TAG, {}) == QueueDepth(3, 1)
-    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=True) == QueueDepth(3, 1)
+    assert await channel.attach(LANE, subscriber, TAG, {}) == QueueDepth(3, 1)
+    assert await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=True) == QueueDepth(3, 1)
 
     assert link.written == [
         wire.prefetch(1, 1) + wire.consume(1, LANE, TAG, {}) + wire.look(1, LANE),
@@ -95,19 +94,19 @@ async def test_a_consumer_begins_and_ends_in_one_write_each_that_ends_with_the_l
 
 
 async def test_what_ends_with_the_consumer_is_acked_behind_its_cancel() -> None:
-    link, taker = Link(), Taker()
+    link, subscriber = Link(), Subscriber()
     channel = opened(link, Events())
-    await channel.attach(LANE, taker, TAG, {})
+    await channel.attach(LANE, subscriber, TAG, {})
     for tag in (1, 2):
-        channel._take(TAG.encode(), tag, False, b"", b"body")
-    taker.held.popleft().ack()
+        deliver(channel, tag)
+    subscriber.held.popleft().ack()
 
-    def rest() -> list[RabbitDelivery]:
-        for held in taker.rest():
+    def take_unfinished() -> list[RabbitDelivery]:
+        for held in subscriber.take_unfinished():
             held.ack()
         return []
 
-    await channel.give_back(TAG, LANE, rest, is_clean=True)
+    await channel.cancel_and_return(TAG, LANE, take_unfinished, is_clean=True)
 
     assert link.written[1] == (
         wire.ack(1, 1, multiple=True) + wire.cancel(1, TAG) + wire.ack(1, 2, multiple=True) + wire.look(1, LANE)
@@ -116,19 +115,19 @@ async def test_what_ends_with_the_consumer_is_acked_behind_its_cancel() -> None:
 
 async def test_what_comes_behind_the_first_answer_is_given_back_before_the_look_that_counts() -> None:
     # The queue had sent it before the cancel, but the channel's process had the look in its mailbox before.
-    link, taker = Link(), Taker()
+    link, subscriber = Link(), Subscriber()
     channel = opened(link, Events())
-    await channel.attach(LANE, taker, TAG, {})
+    await channel.attach(LANE, subscriber, TAG, {})
     looks: list[int] = []
 
     def brings() -> None:
         looks.append(1)
         if len(looks) == 2:
-            channel._take(TAG.encode(), 1, False, b"", b"body")
+            deliver(channel, 1)
 
     link.before_the_answer = brings
 
-    assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == QueueDepth(3, 1)
+    assert await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=False) == QueueDepth(3, 1)
 
     assert link.written[1:] == [
         wire.cancel(1, TAG) + wire.look(1, LANE),
@@ -139,36 +138,38 @@ async def test_what_comes_behind_the_first_answer_is_given_back_before_the_look_
 
 @pytest.mark.parametrize("ends", [False, True], ids=["it lives", "its end comes with the answer"])
 async def test_what_crosses_the_cancel_is_given_back_by_us_or_by_the_end_of_the_channel(ends: bool) -> None:
-    events, link, taker = Events(), Link(), Taker()
+    events, link, subscriber = Events(), Link(), Subscriber()
     lost = EventRecorder(events, AckLost)
     channel = opened(link, events)
-    await channel.attach(LANE, taker, TAG, {})
+    await channel.attach(LANE, subscriber, TAG, {})
 
     def crosses() -> None:
         link.before_the_answer = lambda: None
-        channel._take(TAG.encode(), 1, False, b"", b"body")
+        deliver(channel, 1)
         if ends:
             channel.on_closing("closed")
 
     link.before_the_answer = crosses
     if ends:
         with pytest.raises(TransportError):
-            await channel.give_back(TAG, LANE, taker.rest, is_clean=False)
+            await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=False)
         assert len(link.written) == 2, "what attached it, and the cancel"
     else:
-        assert await channel.give_back(TAG, LANE, taker.rest, is_clean=False) == QueueDepth(3, 1)
+        assert await channel.cancel_and_return(TAG, LANE, subscriber.take_unfinished, is_clean=False) == QueueDepth(
+            3, 1
+        )
         assert link.written[2] == wire.requeue(1, 1) + wire.look(1, LANE), "what came meanwhile"
     assert lost.of(AckLost) == []
 
 
 async def test_a_channel_that_goes_answers_no_look() -> None:
-    link, taker = Link(), Taker()
+    link, subscriber = Link(), Subscriber()
     channel = opened(link, Events())
-    channel.seats = 1
+    channel.consumers = 1
     link.before_the_answer = lambda: channel.on_closing("NOT_FOUND - no queue")
 
     with pytest.raises(TransportError, match="NOT_FOUND"):
-        await channel.attach(LANE, taker, TAG, {})
+        await channel.attach(LANE, subscriber, TAG, {})
     with pytest.raises(TransportError, match="gone"):
-        await channel.attach(LANE, taker, TAG, {})
-    assert channel.seats == 0, "its place is given back"
+        await channel.attach(LANE, subscriber, TAG, {})
+    assert channel.consumers == 0, "its place is given back"

@@ -1,4 +1,4 @@
-"""The acks of one consuming channel: gathered in a turn of the loop, and as few as possible."""
+"""The acks of one consuming channel: gathered in a turn of the loop, and sent as few as possible."""
 
 from __future__ import annotations
 
@@ -12,24 +12,23 @@ from . import wire
 
 
 class Acks:
-    """Which deliveries of a channel are open, and which of their endings are still to be sent.
+    """Which deliveries of a channel are open, and which acks and requeues are still to be sent.
 
-    All acks below the oldest open delivery go as one ``multiple`` ack, the others one by one: a job that
-    takes an hour makes those behind it dearer, not later. Once the channel is gone its tags mean nothing any
-    more; they are counted (`AckLost`) and never sent to another channel (A6).
+    All acks below the oldest open delivery go out as one ``multiple`` ack, the others one by one: a job that takes an
+    hour makes those behind it dearer, not later. Once the channel is gone its tags mean nothing any more; they are
+    counted (`AckLost`) and never sent on another channel (A6).
     """
 
     def __init__(self, channel: int, write: Callable[[bytes], None], events: Events) -> None:
         self._channel, self._write, self._events = channel, write, events
-        # In the order of the tags; an OrderedDict finds its oldest entry at once, also after many were
-        # removed.
+        # In the order of the tags. An OrderedDict finds its oldest entry at once, also after many were removed.
         self._open: OrderedDict[int, str] = OrderedDict()
         self._acked: dict[int, str] = {}
         self._requeued: dict[int, str] = {}
         self._flush_is_due = self._is_dead = False
 
     def opened(self, tag: int, queue: str) -> None:
-        """A delivery of ``queue`` came with ``tag``."""
+        """A delivery of ``queue`` arrived with ``tag``."""
         self._open[tag] = queue
 
     def has(self, tag: int) -> bool:
@@ -41,7 +40,7 @@ class Acks:
         self._end(tag, self._acked)
 
     def requeue(self, tag: int) -> None:
-        """Give it back with the next flush, in the order of the calls."""
+        """Return it with the next flush, in the order of the calls."""
         self._end(tag, self._requeued)
 
     def flush(self) -> None:
@@ -52,10 +51,10 @@ class Acks:
             self._write(frames)
 
     def take_due(self) -> bytes:
-        """The frames of what is due, for who sends them among others."""
+        """Take the frames of what is due, to be sent together with others."""
         if self._is_dead:
             return b""
-        # Requeues first: what they end must not be open any more when an ack of several is counted out.
+        # Requeues first: a ``multiple`` ack would otherwise include what is requeued.
         frames = [wire.requeue(self._channel, tag) for tag in self._requeued]
         self._requeued.clear()
         frames += self._ack_frames()
@@ -72,8 +71,7 @@ class Acks:
             self._events.emit(AckLost(queue))
 
     def _end(self, tag: int, ending: dict[int, str]) -> None:
-        # A second ending of one delivery must not reach the broker: it closes the channel, with all that is
-        # on it.
+        # A second ack or requeue of one delivery must not reach the broker: it would close the channel.
         queue = self._open.pop(tag, None)
         if queue is None:
             return

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sized
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from jq_actors.errors import TransportError
 
 MOST = 65_535
 """AMQP's own bound."""
 RESERVED = 8
-"""Numbers for channels that nobody can share: declares, looks, reliefs."""
-
-
-class Taken(Sized, Container[int], Protocol):
-    """The numbers of the channels that are open, or whose end the broker has not confirmed."""
+"""Numbers for channels that cannot be shared: those for declares, queue counts and reliefs."""
 
 
 class ChannelsExhaustedError(TransportError):
@@ -23,27 +18,27 @@ class ChannelsExhaustedError(TransportError):
 
 
 class ChannelNumbers:
-    """Gives numbers in a circle: what was just freed is the last to be used again.
+    """Gives numbers in a circle, so that the one that was freed last is used again last.
 
-    aiormq would take the lowest one above all others, whatever the server allows: one too many ends the connection.
+    aiormq would choose the lowest one above all others, whatever the server allows. One too many ends the connection.
 
     Parameters:
       channel_max: what the connection has agreed on; 0: no limit.
-      taken: kept by aiormq.
+      in_use: kept by aiormq, which frees a number when the broker confirms the end of its channel.
     """
 
-    def __init__(self, channel_max: int, taken: Taken) -> None:
+    def __init__(self, channel_max: int, in_use: Collection[int]) -> None:
         self.most = channel_max or MOST
-        self._taken, self._opening, self._last = taken, set[int](), 0
+        self._in_use, self._opening, self._last = in_use, set[int](), 0
 
     @property
-    def have_room(self) -> bool:
-        """Whether one more channel may be opened for what could also share one."""
-        return len(self._taken) + RESERVED < self.most
+    def have_spare(self) -> bool:
+        """Whether one more channel may be opened for those who could also share one."""
+        return len(self._in_use) + RESERVED < self.most
 
     @contextmanager
     def next(self) -> Iterator[int]:
-        """A free number, nobody else's as long as this lasts.
+        """A free number, which nobody else gets as long as this lasts.
 
         Raises:
           ChannelsExhaustedError: there is none.
@@ -58,7 +53,7 @@ class ChannelNumbers:
     def _free(self) -> int:
         for _ in range(self.most):
             self._last = self._last % self.most + 1
-            if self._last not in self._taken and self._last not in self._opening:
+            if self._last not in self._in_use and self._last not in self._opening:
                 return self._last
         raise ChannelsExhaustedError(
             f"All {self.most} channels of the connection are in use, and the server allows no more (channel_max)."

@@ -1,4 +1,4 @@
-"""The connection of one role: connected again for ever, told of, and closed in order."""
+"""The connection of one role: it reconnects for ever, reports its state, and closes in order."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from jq_actors.events import BrokerConnected, BrokerDisconnected, Events
 from .link import Link, open_link
 
 FIRST_DELAY, LONGEST_DELAY = 0.2, 10.0
-"""Bounds, in seconds, of the pause before the next try; it doubles, and is drawn between zero and there."""
+"""Bounds, in seconds, of the pause before the next attempt. The bound doubles, and the pause is drawn below it."""
 STEADY_AFTER = 10.0
-"""Seconds that a connection has to stand until the pauses begin from the shortest again."""
-TELL_EVERY = 10.0
-"""Seconds in which a lost connection is told at most once (A41)."""
+"""Seconds that a connection has to last until the pauses begin from the shortest again."""
+REPORT_EVERY = 10.0
+"""Seconds in which a lost connection is reported at most once (A41)."""
 
 OnUp = Callable[[Link], None]
 OnDown = Callable[[], None]
@@ -29,7 +29,7 @@ class Connection:
 
     Parameters:
       role: ``publisher`` or ``consumer``, for events and for the connection's name on the server.
-      on_up: called with each new link, before any waiter of `wait_up` goes on.
+      on_up: called with each new link, before `wait_up` returns to anybody.
       on_down: called when that link is lost.
     """
 
@@ -41,16 +41,16 @@ class Connection:
         self.why_down = "not started"
         """Why there is no link, for the results of a publish."""
         self.generation = 0
-        """How many links there were."""
+        """How many links there have been."""
         self._config, self._clock, self._events = config, clock, events
         self._on_up, self._on_down = on_up, on_down
         self._up = asyncio.Event()
         self._background = Background(events, clock)
-        self._news = _News(role, clock, events)
+        self._reports = _Reports(role, clock, events)
         self._failures = 0
 
     def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Begin to connect, and return at once."""
         self.why_down = "not yet connected"
         self._background.keep(f"{self.role} connection", self._run)
 
@@ -59,7 +59,7 @@ class Connection:
         return await happens(self._up, timeout)
 
     async def close(self) -> None:
-        """Close the link in order, after what was written to it, and connect no more."""
+        """Close the link, after what was written to it, and connect no more."""
         await self._background.stop()
         link = self.link
         if link is not None:
@@ -74,24 +74,24 @@ class Connection:
             except TransportError as error:
                 self._failures += 1
                 self.why_down = str(error)
-                self._news.down(str(error))
+                self._reports.down(str(error))
             else:
-                await self._stand(link)
+                await self._until_lost(link)
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 16))
             await self._clock.sleep(ceiling * self._clock.random())
 
-    async def _stand(self, link: Link) -> None:
+    async def _until_lost(self, link: Link) -> None:
         since = self._clock.monotonic()
         self.link = link
         self.generation += 1
         self._on_up(link)
         self._up.set()
-        self._news.up(link.server)
+        self._reports.up(link.server)
         await link.lost()
         self._failures = 0 if self._clock.monotonic() - since >= STEADY_AFTER else self._failures + 1
         self._lose("the connection was lost")
         self.why_down = await link.close()
-        self._news.down(self.why_down)
+        self._reports.down(self.why_down)
 
     def _lose(self, reason: str) -> None:
         self.link, self.why_down = None, reason
@@ -109,24 +109,24 @@ async def happens(event: asyncio.Event, timeout: float) -> bool:
     return True
 
 
-class _News:
-    """Tells of a loss at most once in `TELL_EVERY`, and of each connect after a loss that was told."""
+class _Reports:
+    """Reports a loss at most once in `REPORT_EVERY`, and each connect after a loss that was reported."""
 
     def __init__(self, role: str, clock: Clock, events: Events) -> None:
         self._role, self._clock, self._events = role, clock, events
         self._last_loss: float | None = None
-        self._last_word_was_up = False
+        self._last_was_up = False
 
     def up(self, server: str) -> None:
-        """Connected. Not told when the loss before it was not: the log then already says so."""
-        if not self._last_word_was_up:
-            self._last_word_was_up = True
+        """Connected. Not reported if the loss before it was not: the log already says that it is connected."""
+        if not self._last_was_up:
+            self._last_was_up = True
             self._events.emit(BrokerConnected(self._role, server))
 
     def down(self, reason: str) -> None:
-        """Lost, or not reached again."""
+        """Lost, or still not reached."""
         now = self._clock.monotonic()
-        if self._last_loss is None or now - self._last_loss >= TELL_EVERY:
+        if self._last_loss is None or now - self._last_loss >= REPORT_EVERY:
             self._last_loss = now
-            self._last_word_was_up = False
+            self._last_was_up = False
             self._events.emit(BrokerDisconnected(self._role, reason))

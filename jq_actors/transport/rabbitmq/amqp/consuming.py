@@ -1,4 +1,4 @@
-"""One channel with consumers on it, and the deliveries that come by it."""
+"""One channel with consumers on it, and the deliveries that arrive on it."""
 
 from __future__ import annotations
 
@@ -6,29 +6,17 @@ import asyncio
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
-from pamqp.commands import Basic
+from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
 from jq_actors.events import Events
 from jq_actors.model.lane import Lane
-from jq_actors.transport.port import Delivery
 
 from . import wire
 from .acks import Acks
-from .aiormq_logging import aloud
-from .link import Link, ask, closing_reason
-
-
-class Held(Delivery, Protocol):
-    """A delivery with what the broker keeps of it."""
-
-    @property
-    def header(self) -> bytes:
-        """The payload of the content header, for its properties."""
-        ...
-
-
-Bury = Callable[[Held, str], None]
+from .client import ask
+from .client_logging import aloud
+from .frames import Sink
+from .link import Link
 
 
 class RabbitDelivery:
@@ -47,193 +35,161 @@ class RabbitDelivery:
 
     @property
     def is_open(self) -> bool:
-        """Whether it is in our hand: not ended, and not taken back by the broker."""
+        """Whether this worker still has it: it was not ended, and the broker has not taken it back."""
         return self._acks.has(self.tag)
 
     @property
     def lane(self) -> Lane | None:
-        """None: what comes by a lane has a `seat.LaneDelivery` around it."""
+        """Always None: a message of a lane has a `lane_consumer.LaneDelivery` around it."""
         return None
 
     @property
     def dispatch(self) -> int:
-        """See `Delivery.dispatch`."""
+        """The dispatch number in the message id."""
         if not self._dispatch:
             self._dispatch = wire.dispatch_of(wire.read_message_id(self.header))
         return self._dispatch
 
     def ack(self) -> None:
-        """See `Delivery.ack`."""
+        """Ack it with the next write."""
         self._acks.ack(self.tag)
 
     def requeue(self) -> None:
-        """See `Delivery.requeue`."""
+        """Return it with the next write."""
         self._acks.requeue(self.tag)
 
     def bury(self, reason: str) -> None:
-        """See `Delivery.bury`."""
+        """Move it to the dead queue."""
         self._bury(self, reason)
 
 
-class Taker(Protocol):
-    """Who takes the deliveries of one queue."""
-
-    @property
-    def queue(self) -> str:
-        """The user's name of the queue."""
-        ...
-
-    @property
-    def prefetch(self) -> int:
-        """Most unacked deliveries."""
-        ...
-
-    @property
-    def deliver(self) -> Callable[[RabbitDelivery], None]:
-        """Takes them."""
-        ...
+Bury = Callable[[RabbitDelivery, str], None]
+"""Moves a delivery to the dead queue, with the reason."""
 
 
-class Told(Protocol):
-    """Who is told what the broker does to the consumers of a channel."""
+class Subscriber(Protocol):
+    """Receives the deliveries of one queue."""
 
-    def on_cancelled(self, taker: Taker) -> None:
-        """The broker ended the consumer of ``taker``."""
-        ...
+    queue: str
+    """The user's name of the queue."""
+    prefetch: int
+    """How many deliveries may be unacked."""
 
-    def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
-        """The channel is gone, and with it the consumers of ``takers``."""
-        ...
-
-    def bury(self, delivery: Held, reason: str) -> None:
-        """Carry out `RabbitDelivery.bury`."""
+    def deliver(self, delivery: RabbitDelivery, /) -> None:
+        """Take a delivery. Called on the I/O loop; must return at once and not raise."""
         ...
 
 
-class ConsumingChannel:
+class ConsumerListener(Protocol):
+    """Learns what the broker does to the consumers of a channel."""
+
+    def on_cancelled(self, subscriber: Subscriber) -> None:
+        """The broker ended the consumer of ``subscriber``."""
+        ...
+
+    def on_channel_lost(self, channel: ConsumingChannel, subscribers: Collection[Subscriber], reason: str) -> None:
+        """The channel is gone, and with it the consumers of ``subscribers``. The connection still stands."""
+        ...
+
+
+class ConsumingChannel(Sink):
     """A channel of several consumers, each with its own prefetch.
 
-    Its requests are never cancelled and have no timeout: that would close the channel, and with it every
-    delivery that is open on it (A12).
+    Its requests are never cancelled and have no timeout: that would close the channel, and with it every delivery that
+    is open on it (A12).
     """
 
-    def __init__(self, link: Link, channel: AbstractChannel, told: Told, events: Events) -> None:
+    def __init__(
+        self, link: Link, channel: AbstractChannel, listener: ConsumerListener, bury: Bury, events: Events
+    ) -> None:
         self.is_alive = True
-        self.seats = 0
-        """How many consumers were promised a place on it; who opens consumers counts up."""
-        self._link, self._channel, self._told = link, channel, told
-        self._acks = Acks(channel.number, link.write, events)
-        self._takers: dict[bytes, Taker] = {}
+        self.consumers = 0
+        """How many consumers are on it, or will be. Whoever starts one counts it beforehand."""
+        self._link, self._channel, self._listener, self._bury = link, channel, listener, bury
+        self._number = link.attach(channel, self)
+        self._acks = Acks(self._number, link.write, events)
+        self._subscribers: dict[bytes, Subscriber] = {}
         self._prefetch: int | None = None
         self._lock = asyncio.Lock()
         self._context = aloud()
-        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
-        channel.closing.add_done_callback(self._on_closed)
-        if link.tap is not None:
-            link.tap.attach(channel.number, self)
 
     def has(self, tag: str) -> bool:
-        """Whether the broker serves the consumer ``tag``, as far as aiormq and we know."""
-        return self.is_alive and tag.encode() in self._takers and not self._channel.is_closed
+        """Whether the broker serves the consumer ``tag``, as far as aio-pika and we know."""
+        return self.is_alive and tag.encode() in self._subscribers and not self._channel.is_closed
 
-    async def consume(self, source: str, taker: Taker, tag: str, arguments: dict[str, Any]) -> None:
-        """Consume the broker's queue ``source`` for ``taker``, by the name ``tag``.
+    async def consume(self, source: str, subscriber: Subscriber, tag: str, arguments: dict[str, Any]) -> None:
+        """Consume the broker's queue ``source`` for ``subscriber``, under the consumer tag ``tag``.
 
         Raises:
           RefusedError: the broker refuses; the channel is gone.
           TransportError: the channel or the connection went meanwhile.
         """
         async with self._lock:
-            if taker.prefetch != self._prefetch:
-                # Holds for consumers that are started later on this channel, each for itself.
-                await ask(self._channel.basic_qos(prefetch_count=taker.prefetch))
-                self._prefetch = taker.prefetch
-            self._takers[tag.encode()] = taker
+            if subscriber.prefetch != self._prefetch:
+                # It holds for consumers that are started later on this channel, for each of them.
+                await ask(self._channel.set_qos(prefetch_count=subscriber.prefetch))
+                self._prefetch = subscriber.prefetch
+            self._subscribers[tag.encode()] = subscriber
             try:
-                await ask(self._channel.basic_consume(source, self._on_stock, consumer_tag=tag, arguments=arguments))
+                queue = await ask(self._channel.get_queue(source, ensure=False))
+                await ask(queue.consume(_is_tapped, consumer_tag=tag, arguments=arguments))
             except BaseException:
-                self._leave(tag)
+                self._forget(tag.encode())
                 raise
 
-    async def cancel(self, tag: str) -> None:
-        """End the consumer ``tag``: after this no delivery of it comes. Those in hand stay valid."""
-        await ask(self._channel.basic_cancel(tag))
-        self._leave(tag)
+    async def cancel(self, source: str, tag: str) -> None:
+        """End the consumer ``tag`` of ``source``: it gets no more deliveries. Those that it has stay valid."""
+        queue = await ask(self._channel.get_queue(source, ensure=False))
+        await ask(queue.cancel(tag))
+        self._forget(tag.encode())
 
     def refuse(self) -> None:
-        """From now on give back what comes."""
-        self._takers.clear()
+        """Return what arrives from now on."""
+        self._subscribers.clear()
 
     def flush(self) -> None:
         """Send the acks that are due."""
         self._acks.flush()
 
-    # -- from the tap, or from aiormq
-
-    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
-        """See `Sink`."""
-        name, tag, redelivered = wire.read_deliver(method)
-        self._take(name, tag, redelivered, header, body)
-
-    def on_return(self, method: bytes, header: bytes) -> None:
-        """Not on this channel: nothing is published here."""
-        raise AssertionError("A return on a consumer's channel.")
-
-    def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """Not on this channel: nothing is published here."""
-        raise AssertionError("A confirm on a consumer's channel.")
-
-    def on_declared(self, method: bytes) -> None:
-        """Not on this channel: nothing is declared here."""
-        raise AssertionError("An answer to a declare on a consumer's channel.")
-
-    def on_prefetch_set(self) -> bool:
-        """aiormq's, which has asked."""
-        return False
-
-    def on_closing(self, reason: str) -> None:
-        """See `Sink`."""
+    def die(self, reason: str) -> None:
+        """The channel is of no use any more, because of ``reason``."""
         self.is_alive = False
         self._acks.die()
 
-    async def _on_stock(self, message: DeliveredMessage) -> None:
-        assert isinstance(message.delivery, Basic.Deliver)
-        delivery = message.delivery
-        name = str(delivery.consumer_tag).encode()
-        self._take(
-            name,
-            delivery.delivery_tag or 0,
-            bool(delivery.redelivered),
-            message.header.marshal(),
-            message.body,
-        )
+    # -- from the tap
 
-    def _take(self, name: bytes, tag: int, redelivered: bool, header: bytes, body: bytes) -> None:
+    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
+        """Hand a delivery over to the subscriber of its consumer."""
         if not self.is_alive:
-            return  # it is the broker's again
-        taker = self._takers.get(name)
-        queue = "" if taker is None else taker.queue
+            return  # the broker takes it back
+        consumer, tag, redelivered = wire.read_deliver(method)
+        subscriber = self._subscribers.get(consumer)
+        queue = "" if subscriber is None else subscriber.queue
         self._acks.opened(tag, queue)
-        if taker is None:
+        if subscriber is None:
             self._acks.requeue(tag)
             return
-        delivery = RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._told.bury)
-        self._context.run(taker.deliver, delivery)
+        delivery = RabbitDelivery(queue, body, redelivered, header, tag, self._acks, self._bury)
+        self._context.run(subscriber.deliver, delivery)
 
-    def _on_cancel(self, frame: Basic.Cancel) -> None:
-        taker = self._leave(frame.consumer_tag or "")
-        if taker is not None:
-            self._told.on_cancelled(taker)
+    def on_consumer_cancelled(self, consumer: bytes) -> None:
+        """Report it to the listener."""
+        subscriber = self._forget(consumer)
+        if subscriber is not None:
+            self._listener.on_cancelled(subscriber)
 
-    def _leave(self, tag: str) -> Taker | None:
-        taker = self._takers.pop(tag.encode(), None)
-        if taker is not None:
-            self.seats -= 1
-        return taker
+    def on_closing(self, reason: str, code: int = 0) -> None:
+        """Report it to the listener, unless the whole connection is gone."""
+        self.die(reason)
+        if not self._link.is_lost:  # that is reported once, for all channels
+            self._listener.on_channel_lost(self, tuple(self._subscribers.values()), reason)
 
-    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
-        reason = closing_reason(closing)
-        if self.is_alive:
-            self.on_closing(reason)
-        if not self._link.is_lost:  # that is told once, for all channels
-            self._told.on_channel_lost(self, self._takers.values(), reason)
+    def _forget(self, consumer: bytes) -> Subscriber | None:
+        subscriber = self._subscribers.pop(consumer, None)
+        if subscriber is not None:
+            self.consumers -= 1
+        return subscriber
+
+
+async def _is_tapped(message: AbstractIncomingMessage) -> None:
+    raise AssertionError("The tap takes every delivery of this channel.")

@@ -1,106 +1,76 @@
-"""The seam in aiormq: a tap between the socket and its reader.
+"""The tap between the socket and aiormq's reader.
 
-aiormq awaits three times for each frame and makes a task for each delivery. On channels that register here,
-the frames of the hot path (deliveries, confirms, returns, looks) are taken out of the stream while whole socket
-buffers are parsed, and handed to a `Sink` by a plain call; all other frames reach aiormq's own reader
-untouched. It is put in place by aiormq's public ``transport_factory``; when an aiormq is installed that this
-was not checked with, the tap is left out (`why_not_tapped`), and the same channels are fed by aiormq's own
-callbacks, slower.
+aiormq awaits three times for each frame and makes a task for each delivery. The frames of the hot path (deliveries,
+confirms, returns, queue counts) on channels with a `Sink` are taken out of the stream while whole socket buffers are
+parsed, and reach the sink by a plain call. All other frames go on to aiormq's own reader untouched.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any, Protocol, cast
-
-import aiormq
-from yarl import URL
+from typing import cast
 
 from . import wire
 
-CHECKED_AIORMQ = ("7.2.",)
-"""Beginnings of the versions of aiormq that the tap was checked with."""
-INSTALLED_AIORMQ = version("aiormq")
-
 WRITE_AHEAD = 256 * 1024
-"""Bytes that may wait for the socket before `FrameTap.writable` says no."""
+"""Bytes that may wait for the socket before `FrameTap.writable` turns false."""
 
 _ALIVE_EVERY = 1.0
-"""Seconds between two signs of life to aiormq, which counts the frames that it gets to see."""
+"""Seconds between two signs of life to aiormq, which counts only the frames that it sees."""
 
 
-class Sink(Protocol):
-    """A channel whose hot frames are tapped. Called on the I/O loop, in the order of the frames."""
+class Sink:
+    """Takes the hot frames of one channel, on the I/O loop and in the order of the frames.
+
+    A subclass overrides what can arrive on its channel.
+    """
 
     def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
         """A complete delivery; ``method`` is without its class and method, ``header`` is the payload."""
-        ...
+        raise AssertionError("Nothing is consumed on this channel.")
+
+    def on_consumer_cancelled(self, consumer: bytes) -> None:
+        """The broker ended the consumer with this tag. aiormq sees the frame, too, and answers it."""
 
     def on_return(self, method: bytes, header: bytes) -> None:
         """A message that could not be routed came back; its confirm follows."""
-        ...
+        raise AssertionError("Nothing is published on this channel.")
 
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
         """The broker took (or refused) the publish ``tag``, with ``multiple`` all up to it."""
-        ...
+        raise AssertionError("Nothing is published on this channel.")
 
     def on_declared(self, method: bytes) -> None:
         """The answer to a declare; ``method`` is without its class and method."""
-        ...
+        raise AssertionError("Nothing is declared on this channel.")
 
     def on_prefetch_set(self) -> bool:
-        """The answer to a ``basic.qos``; whether it was the sink's own, and not aiormq's."""
-        ...
+        """The answer to a ``basic.qos``; returns whether the sink itself has asked, and not aio-pika."""
+        return False
 
-    def on_closing(self, reason: str) -> None:
+    def on_closing(self, reason: str, code: int = 0) -> None:
         """The channel is gone: nothing may be written to it any more. aiormq gets to know it later.
 
-        Comes once more, or first, when the broker confirms that we have closed it.
+        ``code`` is AMQP's reply code if the broker has closed the channel. This is also called when the broker confirms
+        that we have closed it.
         """
-        ...
-
-
-def why_not_tapped() -> str | None:
-    """Why the installed aiormq is read with its stock reader; ``None``: the tap fits it."""
-    if INSTALLED_AIORMQ.startswith(CHECKED_AIORMQ):
-        return None
-    checked = ", ".join(f"{known}x" for known in CHECKED_AIORMQ)
-    return f"aiormq {INSTALLED_AIORMQ} is none of those checked ({checked})"
-
-
-class TapFactory(aiormq.TransportFactory):
-    """Opens the socket as aiormq does, with a `FrameTap` in between."""
-
-    def __init__(self) -> None:
-        self.tap: FrameTap | None = None
-
-    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect; raises `aiormq.AMQPConnectionError`, as aiormq's own factories do."""
-        provider: aiormq.SSLContextProvider = kwargs.pop("ssl_context_provider")
-        context = await provider.get_context() if url.scheme == "amqps" else None
-        loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(loop=loop)
-        tap = self.tap = FrameTap(reader, loop)
-        address = url.host or "localhost", url.port or 5672
-        try:
-            transport, _ = await loop.create_connection(lambda: tap, *address, ssl=context, **kwargs)
-        except OSError as error:
-            raise aiormq.AMQPConnectionError(*error.args) from error
-        transport.set_write_buffer_limits(high=WRITE_AHEAD)
-        return reader, asyncio.StreamWriter(transport, tap, reader, loop)
+        raise NotImplementedError
 
 
 class FrameTap(asyncio.StreamReaderProtocol):
-    """The protocol of one connection: takes what sinks want out of the stream, and writes for them."""
+    """The protocol of one connection: takes the sinks' frames out of the stream, and writes for them.
+
+    The tap is the only owner of the sinks. One goes when the broker closes its channel, or confirms that we have, and
+    only after that frame the number can be another channel's: nobody else removes a sink, least of all by its number.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(reader, loop=loop)
         self.lost: asyncio.Future[None] = loop.create_future()
         """Done as soon as the socket is gone."""
         self.writable = True
-        """Whether more should be written now; `on_writable` is called when it turns true again."""
+        """Whether more should be written now. `on_writable` is called when that turns true again."""
         self.on_writable: Callable[[], None] = lambda: None
         self.on_blocked: Callable[[bool], None] = lambda blocked: None
         """Called with ``connection.blocked`` and ``connection.unblocked``."""
@@ -114,10 +84,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
         self._last_passed = 0.0
 
     def attach(self, channel: int, sink: Sink) -> None:
-        """Tap ``channel`` from now on, until the broker closes it, or confirms that we have, or the connection is lost.
-
-        Nobody else may end it: as soon as the broker has freed the number, it may be another channel's.
-        """
+        """Give the hot frames of ``channel``, which was just opened, to ``sink``."""
         self._channels[channel] = _Content(sink)
 
     def write(self, frames: bytes) -> None:
@@ -138,12 +105,12 @@ class FrameTap(asyncio.StreamReaderProtocol):
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell the sinks, then aiormq."""
+        """Report it to the sinks, then to aiormq."""
+        if not self.lost.done():
+            self.lost.set_result(None)
         channels, self._channels = self._channels, {}
         for content in channels.values():
             content.sink.on_closing("the connection was lost")
-        if not self.lost.done():
-            self.lost.set_result(None)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -160,7 +127,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
     def data_received(self, data: bytes) -> None:
         """Split ``data`` into frames; give each to its sink, or pass it on."""
         if self._raw is None:
-            # A server that refuses our protocol answers with its own header, which is no frame.
+            # A server that refuses our protocol answers with its own header, which is not a frame.
             self._raw = data.startswith(b"AMQP")
         if not self._raw:
             data = self._tapped(self._rest + data if self._rest else data)
@@ -172,7 +139,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
             super().data_received(wire.HEARTBEAT)
 
     def _tapped(self, data: bytes) -> bytes:
-        """Feed the sinks from ``data``, keep an incomplete last frame, and return the frames of nobody."""
+        """Feed the sinks from ``data``, keep an incomplete last frame, and return the frames that no sink took."""
         passed: list[bytes] = []
         at, size = 0, len(data)
         while size - at >= wire.OVERHEAD:
@@ -181,7 +148,7 @@ class FrameTap(asyncio.StreamReaderProtocol):
             if end > size:
                 break
             if data[end - 1] != wire.FRAME_END:
-                # Not for us to judge: aiormq finds the same fault and ends the connection.
+                # aiormq finds the same fault, and ends the connection.
                 passed.append(data[at:])
                 self._raw, at = True, size
                 break
@@ -190,30 +157,32 @@ class FrameTap(asyncio.StreamReaderProtocol):
             if content is None or not content.take(kind, data, start, end - 1):
                 passed.append(data[at:end])
                 if kind == wire.METHOD:
-                    self._look_at(channel, data[start : start + 4], data[start + 4 : end - 1])
+                    self._notice(channel, data[start : start + 4], data[start + 4 : end - 1])
             at = end
         self._rest = data[at:]
         return b"".join(passed)
 
-    def _look_at(self, channel: int, method: bytes, arguments: bytes) -> None:
-        """Notice a method that aiormq handles, but later than we have to know of it, or without telling."""
+    def _notice(self, channel: int, method: bytes, arguments: bytes) -> None:
+        """Act on a method that aiormq handles too, but later than we have to know of it, or without reporting it."""
         if method == wire.CHANNEL_CLOSE:
-            self._end(channel, wire.read_reply_text(arguments))
+            self._end(channel, wire.read_reply_text(arguments), wire.read_reply_code(arguments))
         elif method == wire.CHANNEL_CLOSED:
             self._end(channel, "closed by us")
+        elif method == wire.CONSUMER_CANCELLED and channel in self._channels:
+            self._channels[channel].sink.on_consumer_cancelled(wire.read_consumer(arguments))
         elif method == wire.CONNECTION_CLOSE:
             self.close_text = wire.read_reply_text(arguments)
         elif channel == 0 and method in (wire.BLOCKED, wire.UNBLOCKED):
             self.on_blocked(method == wire.BLOCKED)
 
-    def _end(self, channel: int, reason: str) -> None:
+    def _end(self, channel: int, reason: str, code: int = 0) -> None:
         content = self._channels.pop(channel, None)
         if content is not None:
-            content.sink.on_closing(reason)
+            content.sink.on_closing(reason, code)
 
 
 class _Content:
-    """The hot frames of one channel, put together to deliveries and returns."""
+    """Puts the hot frames of one channel together to deliveries and returns."""
 
     __slots__ = ("_body", "_header", "_is_return", "_left", "_method", "sink")
 

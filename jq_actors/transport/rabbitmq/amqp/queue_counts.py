@@ -1,7 +1,8 @@
-"""Looks at queues: many at once on one channel, each answered in the order of asking.
+"""How many messages and consumers queues have: many questions at once on one channel, answered in their order.
 
-A lane is looked at for each token and for each sending. aiormq asks only when it has the answer before, and takes
-150 µs of processor time each time; here the questions are built by hand and go out together: 20 µs.
+A lane is counted for each token and for each message that is sent to it. aio-pika asks only after it has the answer
+to the question before, and takes 150 µs of processor time each time. Here the questions are built by hand and go out
+together: 20 µs.
 """
 
 from __future__ import annotations
@@ -11,49 +12,51 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from aiormq.abc import AbstractChannel
+from aio_pika.abc import AbstractChannel
 
 from jq_actors.errors import TransportError
 from jq_actors.transport.port import QueueDepth
 
 from . import wire
-from .frames import FrameTap
+from .client import number_of, refusal
+from .frames import FrameTap, Sink
 
-MOST = 64
-"""Most questions without an answer."""
+MOST_UNANSWERED = 64
+"""Questions that may be without an answer at the same time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Look:
+class _Question:
     queue: str
-    answer: asyncio.Future[QueueDepth | str]
+    answer: asyncio.Future[QueueDepth]
 
 
-class Looks:
-    """The looks over one connection. They declare nothing, and what the broker refuses harms nobody else."""
+class QueueCounts(Sink):
+    """The counts over one connection. They declare nothing, and a refusal harms no other question."""
 
     def __init__(self, tap: FrameTap, open_channel: Callable[[], Awaitable[AbstractChannel]]) -> None:
         self._tap, self._open_channel = tap, open_channel
-        self._waiting: deque[_Look] = deque()
-        self._asked: deque[_Look] = deque()
+        self._waiting: deque[_Question] = deque()
+        self._asked: deque[_Question] = deque()
         self._channel: int | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._most = MOST
+        self._most = MOST_UNANSWERED
         self._is_due = False
 
-    async def at(self, queue: str) -> QueueDepth | str:
-        """What is in the broker's queue ``queue``; or why the broker refuses to say.
+    async def of(self, queue: str) -> QueueDepth:
+        """The counts of the broker's queue ``queue``.
 
         Raises:
+          RefusedError: the broker refuses, for example because there is no such queue.
           TransportError: the connection is gone.
         """
-        look = _Look(queue, asyncio.get_running_loop().create_future())
-        self._waiting.append(look)
+        question = _Question(queue, asyncio.get_running_loop().create_future())
+        self._waiting.append(question)
         self._ask_soon()
-        return await look.answer
+        return await question.answer
 
     def _ask_soon(self) -> None:
-        # Once in a turn of the loop: what came meanwhile goes out in one write.
+        # Once in a turn of the loop: all questions of that turn go out in one write.
         if not self._is_due:
             self._is_due = True
             asyncio.get_running_loop().call_soon(self._ask)
@@ -64,26 +67,25 @@ class Looks:
             if self._waiting and self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
             return
-        questions = []
+        frames = []
         while self._waiting and len(self._asked) < self._most:
-            look = self._waiting.popleft()
-            if not look.answer.done():  # else nobody waits for it any more
-                self._asked.append(look)
-                questions.append(wire.look(self._channel, look.queue))
-        if questions:
-            self._tap.write(b"".join(questions))
+            question = self._waiting.popleft()
+            if not question.answer.done():  # else nobody waits for it any more
+                self._asked.append(question)
+                frames.append(wire.look(self._channel, question.queue))
+        if frames:
+            self._tap.write(b"".join(frames))
 
     async def _open(self) -> None:
         try:
             channel = await self._open_channel()
         except TransportError as error:
             waiting, self._waiting = self._waiting, deque()
-            for look in waiting:
-                if not look.answer.done():
-                    look.answer.set_exception(TransportError(str(error)))
+            for question in waiting:
+                _refuse(question, TransportError(str(error)))
         else:
-            self._channel = channel.number
-            self._tap.attach(channel.number, self)
+            self._channel = number_of(channel)
+            self._tap.attach(self._channel, self)
         finally:
             self._opening = None
             self._ask_soon()
@@ -91,38 +93,25 @@ class Looks:
     # -- from the tap
 
     def on_declared(self, method: bytes) -> None:
-        """See `Sink`: the answer to the oldest question."""
-        look = self._asked.popleft()
-        if not look.answer.done():
-            look.answer.set_result(QueueDepth(*wire.read_declared(method)))
-        self._most = min(MOST, self._most + 1)
+        """Answer the oldest question."""
+        question = self._asked.popleft()
+        if not question.answer.done():
+            question.answer.set_result(QueueDepth(*wire.read_declared(method)))
+        self._most = min(MOST_UNANSWERED, self._most + 1)
         if self._waiting:
             self._ask_soon()
 
-    def on_closing(self, reason: str) -> None:
-        """See `Sink`: the answer to the oldest question is no, and the others get none here."""
+    def on_closing(self, reason: str, code: int = 0) -> None:
+        """The broker refuses the oldest question, and does not answer those behind it: they are asked again."""
         self._channel = None
         if self._asked:
-            refused = self._asked.popleft()
-            if not refused.answer.done():
-                refused.answer.set_result(reason)
+            _refuse(self._asked.popleft(), refusal(code, reason))
             self._most = 1  # where one queue is missing others are, too, and each costs all that was asked behind it
         self._waiting.extendleft(reversed(self._asked))
         self._asked.clear()
         self._ask_soon()
 
-    def on_prefetch_set(self) -> bool:
-        """Not on this channel: nothing is consumed here."""
-        raise AssertionError("An answer to a qos on a channel for looks.")
 
-    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
-        """Not on this channel: nothing is consumed here."""
-        raise AssertionError("A delivery on a channel for looks.")
-
-    def on_return(self, method: bytes, header: bytes) -> None:
-        """Not on this channel: nothing is published here."""
-        raise AssertionError("A return on a channel for looks.")
-
-    def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """Not on this channel: nothing is published here."""
-        raise AssertionError("A confirm on a channel for looks.")
+def _refuse(question: _Question, error: TransportError) -> None:
+    if not question.answer.done():
+        question.answer.set_exception(error)

@@ -1,6 +1,6 @@
-"""The few AMQP 0-9-1 frames of the hot path, as bytes: what is built and what is read by hand.
+"""The few AMQP 0-9-1 frames of the hot path as bytes: how we build and read them by hand.
 
-Everything else on a connection is built and read by aiormq. A test compares each function here with pamqp.
+aio-pika builds and reads everything else. A test compares each function here with pamqp.
 Layout: https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf, §2.3.5 (frames), §4.2 (grammar).
 """
 
@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from pamqp import encode
+from pamqp import commands, encode, frame
+from pamqp.exceptions import PAMQPException
+from pamqp.header import ContentHeader
 
 METHOD, HEADER, BODY = 1, 2, 3
 """Kinds of frames."""
@@ -28,6 +30,7 @@ DELIVER = struct.pack(">HH", 60, 60)
 RETURN = struct.pack(">HH", 60, 50)
 ACK = struct.pack(">HH", 60, 80)
 NACK = struct.pack(">HH", 60, 120)
+CONSUMER_CANCELLED = struct.pack(">HH", 60, 30)
 DECLARED = struct.pack(">HH", 50, 11)
 PREFETCH_SET = struct.pack(">HH", 60, 11)
 CHANNEL_CLOSE = struct.pack(">HH", 20, 40)
@@ -39,11 +42,6 @@ UNBLOCKED = struct.pack(">HH", 10, 61)
 _MAX_SHORT = 255
 _END = bytes([FRAME_END])
 _SETTLE = struct.Struct(">BHIHHQBB")
-_QOS = struct.pack(">HHI", 60, 10, 0)
-_CONSUME = struct.pack(">HHH", 60, 20, 0)
-_CANCEL = struct.pack(">HH", 60, 30)
-_NO_WAIT = b"\x01"
-_ONLY_NO_WAIT = b"\x08"
 _DECLARE = struct.pack(">HHH", 50, 10, 0)
 _PASSIVE, _NO_ARGUMENTS = b"\x01", bytes(4)
 _DEPTH = struct.Struct(">II")
@@ -71,30 +69,28 @@ def ack(channel: int, tag: int, *, multiple: bool) -> bytes:
 
 
 def requeue(channel: int, tag: int) -> bytes:
-    """``basic.nack`` of ``tag`` that gives it back to its queue."""
+    """``basic.nack`` of ``tag`` that returns it to its queue."""
     return _SETTLE.pack(METHOD, channel, 13, 60, 120, tag, 0b10, FRAME_END)
 
 
 def prefetch(channel: int, count: int) -> bytes:
-    """``basic.qos``: at most ``count`` unacked messages of each consumer that is started later; it is answered."""
-    method = _QOS + count.to_bytes(2, "big") + b"\x00"
-    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+    """``basic.qos``: at most ``count`` unacked messages for each consumer that is started later. It has an answer."""
+    return frame.marshal(commands.Basic.Qos(prefetch_count=count), channel)
 
 
 def consume(channel: int, queue: str, consumer: str, arguments: Mapping[str, Any]) -> bytes:
-    """``basic.consume`` of ``queue`` by the name ``consumer``, without an answer."""
-    method = _CONSUME + _short(queue) + _short(consumer) + _ONLY_NO_WAIT + table(arguments)
-    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+    """``basic.consume`` of ``queue`` with the tag ``consumer``, without an answer."""
+    request = commands.Basic.Consume(queue=queue, consumer_tag=consumer, nowait=True, arguments=dict(arguments))
+    return frame.marshal(request, channel)
 
 
 def cancel(channel: int, consumer: str) -> bytes:
     """``basic.cancel`` of ``consumer`` without an answer."""
-    method = _CANCEL + _short(consumer) + _NO_WAIT
-    return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
+    return frame.marshal(commands.Basic.Cancel(consumer, nowait=True), channel)
 
 
 def look(channel: int, queue: str) -> bytes:
-    """A passive ``queue.declare`` of ``queue``."""
+    """A passive ``queue.declare`` of ``queue``, which asks how many messages and consumers it has."""
     method = _DECLARE + _short(queue) + _PASSIVE + _NO_ARGUMENTS
     return FRAME_START.pack(METHOD, channel, len(method)) + method + _END
 
@@ -125,7 +121,7 @@ def properties(message_id: str, priority: int, headers: Mapping[str, Any]) -> by
 
 
 def table(headers: Mapping[str, Any]) -> bytes:
-    """A field table; text values directly, any other by pamqp."""
+    """A field table. Text values are built here, all others by pamqp."""
     fields = b"".join(_short(name) + _field(value) for name, value in headers.items())
     return len(fields).to_bytes(4, "big") + fields
 
@@ -160,6 +156,11 @@ def read_deliver(method: bytes) -> tuple[bytes, int, bool]:
     return method[1:end], tag, bool(redelivered & 1)
 
 
+def read_consumer(method: bytes) -> bytes:
+    """The consumer tag of a ``basic.cancel``, given without class and method."""
+    return method[1 : 1 + method[0]]
+
+
 def read_confirm(method: bytes) -> tuple[int, bool]:
     """Delivery tag and multiple of a confirm, given without class and method."""
     tag, bits = _TAG.unpack_from(method)
@@ -170,6 +171,11 @@ def read_declared(method: bytes) -> tuple[int, int]:
     """Messages and consumers in the answer to a declare, given without class and method."""
     ready, consumers = _DEPTH.unpack_from(method, 1 + method[0])
     return ready, consumers
+
+
+def read_reply_code(method: bytes) -> int:
+    """The code in the close of a channel, given without class and method."""
+    return int.from_bytes(method[:2], "big")
 
 
 def read_reply_text(method: bytes) -> str:
@@ -196,12 +202,26 @@ def read_message_id(header: bytes) -> bytes:
 
 
 def read_group(header: bytes) -> bytes:
-    """The group in a content header's payload, as `properties` wrote it; empty without one."""
+    """The group in a content header's payload, written by `properties`; empty without one."""
     at = header.find(_GROUP_FIELD)
     if at < 0:
         return b""
     start = at + len(_GROUP_FIELD) + 4
     return header[start : start + int.from_bytes(header[start - 4 : start], "big")]
+
+
+def read_headers(header: bytes, most: int) -> dict[str, Any]:
+    """The headers in a content header's payload, to be sent again in at most ``most`` bytes.
+
+    Empty if they are larger, or of a foreign message with types that pamqp does not know: its body is what counts.
+    """
+    content = ContentHeader()
+    try:
+        content.unmarshal(header)
+        headers = dict(content.properties.headers or {})
+        return headers if len(table(headers)) <= most else {}
+    except (PAMQPException, struct.error, ValueError, TypeError, LookupError):
+        return {}
 
 
 # -- message ids ------------------------------------------------------------------------------------------

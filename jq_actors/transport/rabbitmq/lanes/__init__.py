@@ -1,1 +1,1 @@
-""""""
+"""Lanes: who serves which, in what order, and what becomes of idle ones, without rows."""

@@ -1,4 +1,4 @@
-"""What a worker does to lanes and lobbies on the broker: looks, consumers, fresh tokens, deletion."""
+"""What a worker does with lanes and lobbies on the broker: looks, consumers, fresh tokens, deletion."""
 
 from __future__ import annotations
 
@@ -15,43 +15,45 @@ from jq_actors.events import Events
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.rabbitmq.amqp.channels import Channels
-from jq_actors.transport.rabbitmq.amqp.consuming import Bury, ConsumingChannel, Held, Taker
+from jq_actors.transport.rabbitmq.amqp.consuming import Bury, ConsumingChannel, Subscriber
 from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.consumer import Consumer, consumer_arguments
-from jq_actors.transport.rabbitmq.lane_names import Why, lane_name
+from jq_actors.transport.rabbitmq.lane_names import lane_name
 from jq_actors.transport.rabbitmq.topology import Topology, delete_if_unused, look
 
 from .lane_channel import LaneChannel
+from .lane_consumer import End, LaneConsumer
 from .offering import Offering
 from .relief import Reliefs
-from .seat import End, Seat
 
 PREFETCH, PREFETCH_OF_PARTITION = 10, 50
-"""Messages on their way to a worker, so that the next one is there when one has ended."""
+"""Unacked messages of one consumer, so that the next message is there when a job finishes."""
 CHANNELS = 4
-"""All consumers of classic lanes share these."""
+"""The consumers of all classic lanes share these."""
 CHANNELS_OF_QUORUM = 1_000
-"""So many quorum lanes have a channel each, more share them: see `ending.leave`. A connection may have 2,047."""
+"""Up to so many quorum lanes have a channel each, more share them: see `lane_endings.end_consumer`. RabbitMQ allows
+2,047 on a connection by default."""
 AT_ONCE = 32
-"""Lanes that begin to be served at the same time, such as all of them after a reconnect."""
+"""Consumers that are started at the same time, for example after a reconnect."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.5
-"""Bounds, in seconds, of the pause before a further look whether a cancelled consumer is still counted; it doubles."""
+"""Bounds, in seconds, of the pause before the next look whether a cancelled consumer is still counted. It doubles."""
 COUNTED = 5.0
-"""So long it may be, in seconds; then the broker is very busy, or it is another's, and the token goes back."""
+"""Seconds that a cancelled consumer may still be counted. After that the broker is very busy, or counts the consumer of
+another worker, and the token is returned."""
 
 
 @dataclass(frozen=True, slots=True)
-class Consuming:
-    """A consumer of a lane."""
+class Attachment:
+    """Where a consumer of a lane is."""
 
     channel: LaneChannel
     tag: str
     seen: QueueDepth
-    """The lane, right after it had begun."""
+    """The lane, right after the consumer was started."""
 
 
 class Access:
-    """Over the consumer's connection; told by the broker of the end of consumers and channels."""
+    """Works over the consumer's connection, and listens for the end of its consumers and channels."""
 
     def __init__(
         self, config: BrokerConfig, topology: Topology, consumer: Consumer, offering: Offering, bury: Bury,
@@ -59,36 +61,38 @@ class Access:
     ) -> None:  # fmt: skip
         self.clock, self.events = clock, events
         self.longest_hold = config.delivery_timeout.total_seconds() / 3
-        """Seconds that a token may be held: a channel is closed whose deliveries stay unacked for too long."""
+        """Seconds that a token may be held: the broker closes a channel whose deliveries stay unacked for too long."""
         self.is_quorum = topology.is_quorum
         """Whether lanes are quorum queues."""
         self._config, self._topology = config, topology
-        self._connection, self._offering, self._bury = consumer.connection, offering, bury
-        self._channels = Channels(LaneChannel, CHANNELS_OF_QUORUM if self.is_quorum else CHANNELS, self, events)
+        self.bury, self.put_token = bury, offering.put_token
+        self._connection, self._offering = consumer.connection, offering
+        self.channels = Channels(LaneChannel, CHANNELS_OF_QUORUM if self.is_quorum else CHANNELS, self, bury, events)
         self._reliefs = Reliefs()
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._tags = itertools.count(1)
 
     def prefetch(self, lane: Lane) -> int:
-        """Most unacked messages of one consumer of ``lane``."""
+        """How many messages one consumer of ``lane`` may have unacked."""
         if lane.partition is not None:
             return PREFETCH_OF_PARTITION
-        # Of several consumers of a group none may hold what comes before another's.
+        # Where a group has several consumers, none may hold a message that another one should start first.
         return 1 if lane.seats > 1 else PREFETCH
 
     def deletes(self, lane: Lane) -> bool:
         """Whether ``lane`` is deleted when it is idle.
 
-        Quorum queues know no if-empty. With several seats nobody stands in for who gives back: see `ending.leave`.
+        Quorum queues cannot be deleted only if they are empty. With several seats there is no relief while messages
+        are returned: see `lane_endings.end_consumer`.
         """
         return not self.is_quorum and lane.seats == 1
 
     def name(self, lane: Lane) -> str:
-        """The broker's name of ``lane``."""
+        """The name of the broker's queue for ``lane``."""
         return lane_name(self._topology.namespace, lane)
 
     async def look(self, lane: Lane) -> QueueDepth | None:
-        """What is in ``lane``, and how many consume it; ``None``: there is none.
+        """How many messages and consumers ``lane`` has; ``None``: it does not exist.
 
         Raises:
           TransportError, TimeoutError: no answer.
@@ -96,110 +100,95 @@ class Access:
         return await look(self._link(), self.name(lane))
 
     async def look_at_lobby(self, queue: str) -> QueueDepth | None:
-        """The same of a lobby."""
+        """The same for the lobby of ``queue``. Raises TransportError, TimeoutError."""
         return await look(self._link(), self._topology.lobby(queue).name)
 
-    async def attach(self, seat: Seat) -> Consuming:
-        """Begin to consume the lane of ``seat``, then look at it.
+    async def attach(self, consumer: LaneConsumer) -> Attachment:
+        """Start ``consumer`` on its lane, then look at the lane.
 
         Raises:
           TransportError: it could not be done.
         """
         async with self._at_once:
             link = self._link()
-            channel = await self._channels.take(link)
-            tag = f"lane.{next(self._tags)}"
-            seen = await channel.attach(self.name(seat.lane), seat, tag, consumer_arguments(self._config, link))
-            return Consuming(channel, tag, seen)
+            channel = await self.channels.take(link)
+            tag, name = f"lane.{next(self._tags)}", self.name(consumer.lane)
+            seen = await channel.attach(name, consumer, tag, consumer_arguments(self._config, link))
+            return Attachment(channel, tag, seen)
 
-    async def give_back(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
-        """End the consumer of ``seat`` and give back all that it has, then look. The lane has it then.
+    async def cancel_and_return(self, attachment: Attachment, consumer: LaneConsumer) -> QueueDepth | None:
+        """Cancel ``consumer`` and return all that it has, then look. When this returns, the lane has it back.
 
         Raises TransportError, TimeoutError.
         """
-        others = await self._others(seat)
-        name, is_clean = self.name(seat.lane), seat.is_clean
-        depth = await consuming.channel.give_back(consuming.tag, name, seat.rest, is_clean=is_clean)
+        others = await self._other_consumers(consumer)
+        depth = await attachment.channel.cancel_and_return(
+            attachment.tag, self.name(consumer.lane), consumer.take_unfinished, is_clean=consumer.is_clean
+        )
         if self.is_quorum and depth.consumers > others:
-            return await self._look_beside(others, seat.lane)
+            return await self._look_when_gone(others, consumer.lane)
         return depth
 
-    async def close(self, consuming: Consuming, seat: Seat) -> QueueDepth | None:
-        """The same at one stroke, by closing the channel, if it has no other consumers.
+    async def close_channel(self, attachment: Attachment, consumer: LaneConsumer) -> QueueDepth | None:
+        """The same in one step, by closing the channel, which no other consumer may be on.
 
         Raises TransportError, TimeoutError.
         """
-        others = await self._others(seat)
-        seat.rest()  # the broker takes it
-        await consuming.channel.close()
-        return await self._look_beside(others, seat.lane)
+        others = await self._other_consumers(consumer)
+        consumer.take_unfinished()  # the broker takes it back
+        await attachment.channel.close()
+        return await self._look_when_gone(others, consumer.lane)
 
-    async def _others(self, seat: Seat) -> int:
-        """How many consumers of its lane are not that of ``seat``, on a quorum queue."""
-        if not self.is_quorum or (seat.lane.seats == 1 and seat.taken):
+    async def _other_consumers(self, consumer: LaneConsumer) -> int:
+        """How many consumers a quorum lane has beside ``consumer``."""
+        if not self.is_quorum or (consumer.lane.seats == 1 and consumer.received):
             return 0
-        depth = await self.look(seat.lane)
+        depth = await self.look(consumer.lane)
         return 0 if depth is None else max(0, depth.consumers - 1)
 
-    async def _look_beside(self, others: int, lane: Lane) -> QueueDepth | None:
-        """Look when a consumer that we have ended is not counted any more beside ``others``.
+    async def _look_when_gone(self, others: int, lane: Lane) -> QueueDepth | None:
+        """Look once the broker counts no more than ``others`` consumers: without the one that we have ended.
 
-        A quorum queue counts a cancelled consumer until what was in its hand is ready again, and a closed channel's
-        for a moment. Nobody begins to serve before: they would get what comes behind it.
+        A quorum queue counts a cancelled consumer until its messages are ready again, and the consumer of a closed
+        channel for a moment. Nobody may begin to serve before: they would get what comes behind those messages.
         Raises TransportError, TimeoutError.
         """
         until, pause = self.clock.monotonic() + COUNTED, FIRST_PAUSE
         while (depth := await self.look(lane)) is not None and depth.consumers > others:
             if self.clock.monotonic() >= until:
-                raise TransportError(f"{self.name(lane)} counts a consumer that was cancelled.")
+                raise TransportError(f"{self.name(lane)} still counts a consumer that was cancelled.")
             if lane.seats > 1 and pause == LONGEST_PAUSE:
-                break  # it is another's, that came meanwhile
+                break  # the consumer belongs to another worker, which has attached meanwhile
             await self.clock.sleep(pause)
             pause = min(LONGEST_PAUSE, 2 * pause)
         return depth
 
     def relief(self, lane: Lane) -> AbstractAsyncContextManager[None]:
-        """See `relief`. Raises TransportError."""
+        """A relief on ``lane``; see the module `relief`. Raises TransportError."""
         return self._reliefs.of(self._link(), self.name(lane))
 
-    async def renew(self, lane: Lane, why: Why | None = None) -> bool:
-        """Put a fresh token for ``lane`` at its lobby's tail; whether it is there for sure."""
-        return await self._offering.renew(lane, why)
-
     async def delete(self, lane: Lane) -> bool:
-        """Delete ``lane`` unless it is consumed or something waits in it; whether it is gone.
+        """Delete ``lane`` unless it has consumers or messages. Returns whether it is gone.
 
         Raises TransportError, TimeoutError.
         """
         gone = await delete_if_unused(self._link(), self.name(lane))
         if gone:
-            self._offering.saw_no(lane)
+            self._offering.forget(lane)
         return gone
 
-    def bury(self, delivery: Held, reason: str) -> None:
-        """See `consuming.Told`."""
-        self._bury(delivery, reason)
+    # -- ConsumerListener
 
-    def flush(self) -> None:
-        """Send the acks that are due."""
-        self._channels.flush()
+    def on_cancelled(self, subscriber: Subscriber) -> None:
+        """The lane was deleted."""
+        assert isinstance(subscriber, LaneConsumer)
+        subscriber.end_with(End.LOST)
 
-    def lose(self) -> None:
-        """The connection is gone."""
-        self._channels.lose()
-
-    # -- what the broker does
-
-    def on_cancelled(self, taker: Taker) -> None:
-        """See `consuming.Told`: the lane was deleted."""
-        assert isinstance(taker, Seat)
-        taker.give_up(End.LOST)
-
-    def on_channel_lost(self, channel: ConsumingChannel, takers: Collection[Taker], reason: str) -> None:
-        """See `consuming.Told`: what was in hand is the broker's again; the tokens are still ours."""
-        self._channels.remove(channel)
-        for taker in tuple(takers):
-            self.on_cancelled(taker)
+    def on_channel_lost(self, channel: ConsumingChannel, subscribers: Collection[Subscriber], reason: str) -> None:
+        """The broker takes back what was in hand. The tokens are still ours."""
+        self.channels.remove(channel)
+        for subscriber in subscribers:
+            self.on_cancelled(subscriber)
 
     def _link(self) -> Link:
         link = self._connection.link

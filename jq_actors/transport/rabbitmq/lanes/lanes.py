@@ -1,4 +1,4 @@
-"""The lanes that this worker serves: one lobby for each queue, and the clockwork that they share."""
+"""The lanes that this worker serves: one lobby for each queue, and the timer that they share."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .access import Access
 from .lobby import Lobby
 
 TICK = 0.05
-"""Seconds between two looks at what is due by time alone."""
+"""Seconds between two checks of what is due because of the time."""
 TICK_REST = 20
-"""Times as long as the last one took, if that is more: with 10,000 lanes it takes 30 ms."""
+"""The pause is at least so many times as long as the last check took: with 10,000 lanes that is 30 ms."""
 
 
 class Lanes:
@@ -29,7 +29,7 @@ class Lanes:
         consumer.on_down = self._lose
 
     def serve(self, queue: str, slots: int, fairness: Fairness, deliver: Deliver) -> None:
-        """See `Transport.serve_lanes`. If they are served already, ``slots`` holds from the next connection on."""
+        """Serve the lanes of ``queue``. If they are served already, ``slots`` holds from the next connection on."""
         lobby = self._lobbies.get(queue)
         if lobby is None or lobby.is_stopped:
             lobby = self._lobbies[queue] = Lobby(queue, slots, fairness, deliver, self._access, self._services.send)
@@ -40,23 +40,22 @@ class Lanes:
             self._background.keep("lanes", self._tick)
 
     async def stop(self, timeout: float) -> None:
-        """Serve no more: what has nothing in the worker's hand is given back when this returns.
+        """Serve no more. When this returns, lanes with nothing in the worker's hand are returned.
 
-        The lobbies are not consumed any more when it is called, else the tokens would come back here.
+        The lobbies must not be consumed any more, or the tokens would come back here.
         """
-        for lobby in self._lobbies.values():
+        lobbies = self._lobbies.values()
+        for lobby in lobbies:
             lobby.stop()
         deadline = self._access.clock.monotonic() + timeout
-        while self._access.clock.monotonic() < deadline and any(
-            lobby.free_services for lobby in self._lobbies.values()
-        ):
+        while self._access.clock.monotonic() < deadline and any(lobby.free_services for lobby in lobbies):
             await self._access.clock.sleep(TICK)
 
     async def close(self) -> None:
-        """Send the acks that are due; the end of the connection gives the rest back."""
+        """Send the acks that are due. The end of the connection returns the rest."""
         await self._background.stop()
         self._is_ticking = False
-        self._access.flush()
+        self._access.channels.flush()
 
     async def closed(self, timeout: float) -> None:
         """Wait for the services to notice that the connection is gone."""
@@ -71,6 +70,6 @@ class Lanes:
             await clock.sleep(max(TICK, TICK_REST * (clock.monotonic() - began)))
 
     def _lose(self) -> None:
-        self._access.lose()
+        self._access.channels.lose()
         for lobby in self._lobbies.values():
             lobby.lose()

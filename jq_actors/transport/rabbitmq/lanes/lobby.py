@@ -1,4 +1,4 @@
-"""The lobby of one queue, as this worker sees it: tokens that come, lanes that are served, idle lanes that go."""
+"""The lobby of one queue in this worker: its tokens, the services of its lanes, and its idle lanes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,19 @@ from jq_actors.transport.rabbitmq.amqp.consuming import RabbitDelivery
 from jq_actors.transport.rabbitmq.lane_names import Why, lane_of
 
 from .access import Access
-from .service import Service
+from .service import LaneService
 
 FRESH = 0.1
-"""Seconds for which a look at the lobby is good for all its lanes."""
-
+"""Seconds for which all lanes may use the same look at the lobby."""
 QUIET_SWEEP = 0.01
-"""Seconds until a look at the lobby tells whether lanes that fell quiet give up their places, or wait for more work."""
+"""Seconds until a look at the lobby decides whether lanes that fell quiet free their slots or wait for more work."""
 
 Send = Callable[[str, Coroutine[Any, Any, None]], None]
-"""Carries an errand to its end."""
+"""Runs a coroutine that nobody waits for; see `Background.send`."""
 
 
 class Lobby:
-    """Takes the tokens of ``queue``, at most ``slots`` at once, and has the lanes served that they name."""
+    """Takes the tokens of ``queue``, at most ``slots`` at once, and serves the lanes that they name."""
 
     def __init__(
         self, queue: str, slots: int, fairness: Fairness, deliver: Deliver, access: Access, send: Send
@@ -38,27 +37,27 @@ class Lobby:
         """How many lanes are served now."""
         self._access, self._send = access, send
         self._waiting: deque[tuple[Lane, RabbitDelivery]] = deque()
-        self._services: dict[str, list[Service]] = {}
-        self._quiet: set[Service] = set()
+        self._services: dict[str, list[LaneService]] = {}
+        self._quiet: set[LaneService] = set()
         self._idle: dict[str, tuple[Lane, float]] = {}
-        """Lanes that were left empty, and since when. Nothing tells if others serve them, or delete them."""
+        """Lanes that were left empty, and since when. Other workers may serve or delete them unnoticed."""
         self._is_reminding = self._is_sweeping = False
         self._depth: QueueDepth | None = None
         self._looked_at = float("-inf")
         self._looking = asyncio.Lock()
 
     @property
-    def has_free(self) -> bool:
-        """See `Room.has_free`: without room here, there may be tokens that the broker holds back."""
+    def has_free_slot(self) -> bool:
+        """Whether this worker could serve one more lane. If not, the broker may hold tokens back."""
         return self.served + len(self._waiting) < self.slots
 
     @property
-    def free_services(self) -> list[Service]:
-        """Those with nothing in the worker's hand."""
-        return [service for services in self._services.values() for service in services if not service.is_busy]
+    def free_services(self) -> list[LaneService]:
+        """The services with nothing in the worker's hand."""
+        return [service for service in self._all() if not service.is_busy]
 
     def take(self, token: RabbitDelivery) -> None:
-        """A token came."""
+        """Serve the lane of ``token``, as soon as a slot is free."""
         if self.is_stopped:
             token.requeue()
             return
@@ -69,11 +68,11 @@ class Lobby:
             return
         self._waiting.append((lane, token))
         self._fill()
-        if not self.has_free:
+        if not self.has_free_slot:
             self._end_quiet_ones(tokens_wait=True)
 
     def stop(self) -> None:
-        """Serve no more: what has nothing in hand goes back now, the rest when its last job has ended."""
+        """Serve no more. Lanes with nothing in hand are returned now, the others when their last job has finished."""
         self.is_stopped = True
         while self._waiting:
             self._waiting.popleft()[1].requeue()
@@ -88,30 +87,30 @@ class Lobby:
             service.lose()
 
     def tick(self) -> None:
-        """Do what is due by time alone."""
+        """Do what is due because of the time."""
         now = self._access.clock.monotonic()
         for service in self._all():
             service.tick(now)
         if self._idle and not self._is_reminding and not self.is_stopped:
             self._remind_of_due(now)
 
-    def others_serving(self, service: Service) -> int:
-        """See `Room.others_serving`."""
+    def others_serving(self, service: LaneService) -> int:
+        """How many other services here are for the lane of ``service``."""
         return sum(other is not service for other in self._services.get(self._access.name(service.lane), ()))
 
-    def fell_quiet(self, service: Service) -> None:
-        """See `Room.fell_quiet`."""
+    def fell_quiet(self, service: LaneService) -> None:
+        """The lane of ``service`` has no work: a look at the lobby will decide what becomes of its slot."""
         self._quiet.add(service)
         if not self._is_sweeping:
             self._is_sweeping = True
             self._send(f"quiet lanes of {self.queue}", self._end_quiet_soon())
 
     def recent_depth(self) -> QueueDepth | None:
-        """See `Room.recent_depth`."""
+        """The last look at the lobby, if it is not older than `FRESH`."""
         return self._depth if self._access.clock.monotonic() - self._looked_at < FRESH else None
 
     async def depth(self) -> QueueDepth | None:
-        """See `Room.depth`. One look for all who ask at the same time."""
+        """Look at the lobby, once for all who ask at the same time. Raises TransportError, TimeoutError."""
         async with self._looking:
             if self.recent_depth() is None:
                 self._depth = await self._access.look_at_lobby(self.queue)
@@ -130,19 +129,19 @@ class Lobby:
         services = self._services.get(self._access.name(lane), [])
         if len(services) < lane.seats:
             return False
-        # One that does not see all by itself needs it; else any will do.
+        # A service that does not see all by itself needs the token; otherwise any will do.
         min(services, key=lambda service: service.sees_all).join(token)
         return True
 
     def _serve(self, lane: Lane, token: RabbitDelivery) -> None:
-        service = Service(lane, token, self, self._access)
+        service = LaneService(lane, token, self, self._access)
         name = self._access.name(lane)
         self._services.setdefault(name, []).append(service)
         self._idle.pop(name, None)
         self.served += 1
         self._send(f"serving {name}", self._run(service, name))
 
-    async def _run(self, service: Service, name: str) -> None:
+    async def _run(self, service: LaneService, name: str) -> None:
         try:
             await service.run()
         finally:
@@ -168,9 +167,9 @@ class Lobby:
 
     def _end_quiet_ones(self, *, tokens_wait: bool) -> None:
         for service in tuple(self._quiet):
-            service.end_quiet(is_wanted=tokens_wait or not self.has_free)
+            service.end_quiet(is_wanted=tokens_wait or not self.has_free_slot)
 
-    def _all(self) -> list[Service]:
+    def _all(self) -> list[LaneService]:
         return [service for services in self._services.values() for service in services]
 
     # -- idle lanes
@@ -180,18 +179,17 @@ class Lobby:
         due = []
         for name, (lane, since) in self._idle.items():
             if now - since < idle:
-                break  # they are in the order of their time
+                break  # they are in the order of their times
             due.append((name, lane))
         if due:
             self._is_reminding = True
             self._send(f"reminding of idle lanes of {self.queue}", self._remind(due))
 
     async def _remind(self, due: list[tuple[str, Lane]]) -> None:
-        """Put tokens for them: only who holds one may delete a lane."""
+        """Put tokens for the lanes in ``due``: only a worker that holds one may delete a lane."""
         try:
             for name, lane in due:
-                # Served again meanwhile, it is not ours to judge.
-                if self._idle.pop(name, None) is not None:
-                    await self._access.renew(lane, Why.IDLE)  # if that fails, it is deleted when it was used once more
+                if self._idle.pop(name, None) is not None:  # otherwise it is served again
+                    await self._access.put_token(lane, Why.IDLE)  # if that fails, it is deleted after its next use
         finally:
             self._is_reminding = False

@@ -1,7 +1,7 @@
-"""Lanes from the publisher's side: publish, *then* look, and a token for each lane that too few serve.
+"""Lanes from the publisher's side: publish, *then* look, and a token for each lane that too few workers serve.
 
-What was published into a lane that nobody serves waits until somebody puts a token into the lobby, so that belongs to
-publishing: it is done even when the caller has given up waiting. The decision is `tokens.tokens_needed`.
+A message in a lane that nobody serves waits until somebody puts a token into the lobby. So the token belongs to
+publishing, and is put even when the caller has stopped waiting. `tokens.tokens_needed` decides.
 """
 
 from __future__ import annotations
@@ -14,92 +14,92 @@ from jq_actors.clock import Clock
 from jq_actors.errors import TransportError
 from jq_actors.model.lane import Lane
 from jq_actors.transport.port import Outgoing, Published, PublishResult, PublishUnknown, QueueDepth
-from jq_actors.transport.rabbitmq.amqp.link import RefusedError
+from jq_actors.transport.rabbitmq.amqp.client import RefusedError
 from jq_actors.transport.rabbitmq.lane_names import Why
-from jq_actors.transport.rabbitmq.publishing.outgoing import Letter
+from jq_actors.transport.rabbitmq.publishing.outgoing import OutgoingMessage
 from jq_actors.transport.rabbitmq.publishing.publisher import Publisher
-from jq_actors.transport.rabbitmq.publishing.routes import Ways
+from jq_actors.transport.rabbitmq.publishing.routes import Routes
 from jq_actors.transport.rabbitmq.topology import Topology, look
 from jq_actors.transport.tokens import tokens_needed
 
 LOOK_AGAIN = 0.1
-"""Seconds before the next look when the connection is just gone."""
+"""Seconds before the next look when there is no connection."""
 ROUNDS = 3
-"""How often letters are sent to a lane that is deleted each time before somebody looks at it."""
+"""How often messages are sent to a lane that is deleted before the look, each time."""
 
 T = TypeVar("T")
 
 
 class Offering:
-    """Publishes into lanes, and offers lanes to those who serve.
+    """Publishes into lanes, and offers lanes to the workers that serve them.
 
     Parameters:
-      deadline: seconds for one call, with all that belongs to it.
+      deadline: seconds for one call, looks and tokens included.
     """
 
-    def __init__(self, publisher: Publisher, ways: Ways, topology: Topology, clock: Clock, deadline: float) -> None:
-        self._publisher, self._ways, self._topology, self._clock = publisher, ways, topology, clock
+    def __init__(self, publisher: Publisher, routes: Routes, topology: Topology, clock: Clock, deadline: float) -> None:
+        self._publisher, self._routes, self._topology, self._clock = publisher, routes, topology, clock
         self._deadline = deadline
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def publish(self, batch: Sequence[Outgoing], letters: Sequence[Letter]) -> list[PublishResult]:
-        """Publish ``letters``, made of ``batch``, some of which go into lanes; see `Transport.publish`."""
-        return await self._to_its_end(self._publish(batch, letters))
+    async def publish(self, batch: Sequence[Outgoing], messages: Sequence[OutgoingMessage]) -> list[PublishResult]:
+        """Publish ``messages``, made of ``batch``, some of which go into lanes; see `Transport.publish`."""
+        return await self._uncancelled(self._publish(batch, messages))
 
-    async def renew(self, lane: Lane, why: Why | None = None) -> bool:
-        """Put one fresh token for ``lane`` into the lobby; whether it is there for sure."""
+    async def put_token(self, lane: Lane, why: Why | None = None) -> bool:
+        """Put one fresh token for ``lane`` into the lobby. Returns whether the broker has confirmed it."""
         if not self._publisher.is_taking:
             return False
-        [result] = await self._publisher.publish([self._ways.to_lobby(lane, why)])
+        [result] = await self._publisher.publish([self._routes.to_lobby(lane, why)])
         return isinstance(result, Published)
 
-    def saw_no(self, lane: Lane) -> None:
-        """``lane`` was deleted: the next letter to it declares it first."""
-        self._ways.saw(lane, exists=False)
+    def forget(self, lane: Lane) -> None:
+        """``lane`` was deleted: declare it before the next message to it."""
+        self._routes.saw(lane, exists=False)
 
-    async def _to_its_end(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _uncancelled(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
 
-    async def _publish(self, batch: Sequence[Outgoing], letters: Sequence[Letter]) -> list[PublishResult]:
+    async def _publish(self, batch: Sequence[Outgoing], messages: Sequence[OutgoingMessage]) -> list[PublishResult]:
         until = self._clock.monotonic() + self._deadline
-        results = await self._publisher.publish(letters)
-        looks = _Looks(self._publisher, self._ways, self._topology, self._clock)
-        in_lanes = _in_lanes(batch, letters, results)
+        results = await self._publisher.publish(messages)
+        looks = _Looks(self._publisher, self._routes, self._topology, self._clock)
+        in_lanes = _in_lanes(batch, messages, results)
         for _ in range(ROUNDS):
             await looks.look_at([lane for lane in in_lanes if looks.depths.get(lane) is None], until)
             gone = [i for lane in in_lanes if lane in looks.depths and not looks.depths[lane] for i in in_lanes[lane]]
             if not gone:
                 break
-            # Deleted as idle in the moment of the publish: the broker confirms what it throws away with a queue.
-            await self._again(letters, results, sorted(gone), until)
+            # They were deleted as idle just when we published: the broker confirms even what it deletes with a queue.
+            await self._publish_again(messages, results, sorted(gone), until)
         published = {lane: len(indexes) for lane, indexes in in_lanes.items() if lane not in looks.problems}
         problems = looks.problems | await self._offer(published, looks.depths, until - self._clock.monotonic())
         for lane, problem in problems.items():
             _doubt(results, in_lanes[lane], problem)
         return results
 
-    async def _again(
-        self, letters: Sequence[Letter], results: list[PublishResult], indexes: Sequence[int], until: float
+    async def _publish_again(
+        self, messages: Sequence[OutgoingMessage], results: list[PublishResult], indexes: Sequence[int], until: float
     ) -> None:
         seconds = max(0.0, until - self._clock.monotonic())
         for index, result in zip(
-            indexes, await self._publisher.publish([letters[i] for i in indexes], seconds), strict=True
+            indexes, await self._publisher.publish([messages[i] for i in indexes], seconds), strict=True
         ):
             results[index] = result
 
     async def _offer(
         self, published: Mapping[Lane, int], depths: Mapping[Lane, QueueDepth | None], seconds: float
     ) -> dict[Lane, str]:
-        """Publish the tokens that are needed; the lanes that have not surely got theirs, and why."""
+        """Publish the tokens that are needed. Returns the lanes whose token is not confirmed, and why."""
         lanes = [
             lane for lane, count in published.items() for _ in range(tokens_needed(depths.get(lane), count, lane.seats))
         ]
         if not lanes:
             return {}
-        results = await self._publisher.publish([self._ways.to_lobby(lane) for lane in lanes], max(0.0, seconds))
+        results = await self._publisher.publish([self._routes.to_lobby(lane) for lane in lanes], max(0.0, seconds))
         return {
             lane: f"its token is not in the lobby: {getattr(result, 'reason', result)}"
             for lane, result in zip(lanes, results, strict=True)
@@ -108,16 +108,16 @@ class Offering:
 
 
 class _Looks:
-    """Looks at lanes after something was published into them."""
+    """Looks at lanes after messages were published into them."""
 
-    def __init__(self, publisher: Publisher, ways: Ways, topology: Topology, clock: Clock) -> None:
+    def __init__(self, publisher: Publisher, routes: Routes, topology: Topology, clock: Clock) -> None:
         self.depths: dict[Lane, QueueDepth | None] = {}
         self.problems: dict[Lane, str] = {}
         """Lanes that could not be looked at, and why."""
-        self._publisher, self._ways, self._topology, self._clock = publisher, ways, topology, clock
+        self._publisher, self._routes, self._topology, self._clock = publisher, routes, topology, clock
 
     async def look_at(self, lanes: Sequence[Lane], until: float) -> None:
-        """Look at each of ``lanes`` once, again and again when there is no connection."""
+        """Look at each of ``lanes`` once, with more attempts while there is no connection."""
         try:
             async with asyncio.timeout(max(0.0, until - self._clock.monotonic())):
                 await asyncio.gather(*(self._look_at(lane) for lane in lanes))
@@ -132,23 +132,23 @@ class _Looks:
             try:
                 if link is not None:
                     depth = self.depths[lane] = await look(link, self._topology.lane(lane).name)
-                    self._ways.saw(lane, exists=depth is not None)
+                    self._routes.saw(lane, exists=depth is not None)
                     return
             except RefusedError as error:
                 self.problems[lane] = f"its lane cannot be looked at: {error}"
                 return
             except (TransportError, TimeoutError):
-                pass  # the connection is going; the next one answers, or the time is over
+                pass  # the connection is breaking; the next one answers, or the time is over
             await self._clock.sleep(LOOK_AGAIN)
 
 
 def _in_lanes(
-    batch: Sequence[Outgoing], letters: Sequence[Letter], results: Sequence[PublishResult]
+    batch: Sequence[Outgoing], messages: Sequence[OutgoingMessage], results: Sequence[PublishResult]
 ) -> dict[Lane, list[int]]:
-    """The lanes that have got something, perhaps, and what."""
+    """The lanes that have got messages, or may have, with the indexes of those."""
     found: dict[Lane, list[int]] = {}
-    for index, (outgoing, letter, result) in enumerate(zip(batch, letters, results, strict=True)):
-        if outgoing.lane is not None and letter.home is not None and isinstance(result, Published | PublishUnknown):
+    for index, (outgoing, message, result) in enumerate(zip(batch, messages, results, strict=True)):
+        if outgoing.lane is not None and message.home is not None and isinstance(result, Published | PublishUnknown):
             found.setdefault(outgoing.lane, []).append(index)
     return found
 

@@ -1,19 +1,18 @@
-"""Delayed publishes without a plug-in and without a process of ours: timers in the broker (A28, A30).
+"""Delayed messages without a plug-in and without a process of ours: timers in the broker (A28, A30).
 
-Only the head of a queue expires, so a queue may hold only messages of one and the same delay. There is one
-queue for each power of two: a delay is written in binary, and a message passes the queues of its one-bits
-from the longest to the shortest, then goes to its job queue. Each is a queue with a fixed TTL, so nothing
-waits behind a longer delay.
+Only the head of a queue expires, so all messages in a queue must have the same delay. There is one queue for each power
+of two. A delay is written in binary, and a message passes the queues of its one-bits from the longest to the shortest,
+then goes to its job queue. Each queue has a fixed TTL, so nothing waits behind a longer delay.
 
-The way is the routing key, ``1.0.1. … .{queue}``, which dead-lettering keeps: the topic exchange of level *n*
-looks at one bit, and leads to the queue of that level (1) or to the next exchange (0). RabbitMQ drops dead
-letters that come to a queue for the second time; here the levels only go down.
+The routing key, ``1.0.1. … .{queue}``, is the route, and dead-lettering keeps it: the topic exchange of level *n*
+matches one bit, and leads to the queue of that level (1) or to the next exchange (0). RabbitMQ drops dead letters that
+reach a queue for the second time; here the levels only go down.
 
-Resolution `UNIT`, rounded up, so never early; each hop adds about a millisecond on classic queues and 0.1 s
-on quorum queues, a random delay of a year has 14. Time goes on while the broker is down. What finds no queue
-in the end is in the dead queue. On classic queues a dead letter that is just on its way when the broker
-crashes is lost; on quorum queues it is not. What a person deletes here is made again, but for what is under
-way in it.
+The resolution is `UNIT`, rounded up, so nothing is early. Each hop adds about a millisecond on classic queues and 0.1 s
+on quorum queues; a random delay of a year has 14 hops. Time goes on while the broker is down. A message that finds no
+queue at the end goes to the dead queue. A dead letter that is just being moved when the broker crashes is lost on
+classic queues, and not on quorum queues. Queues and exchanges that a person deletes are declared again; the messages in
+them are gone.
 """
 
 from __future__ import annotations
@@ -22,7 +21,10 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from jq_actors.transport.rabbitmq.amqp.link import Link, RefusedError, ask
+from aio_pika.abc import AbstractExchange
+
+from jq_actors.transport.rabbitmq.amqp.client import ask, unless_missing
+from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.topology import Topology, declare
 
 UNIT = timedelta(milliseconds=100)
@@ -32,7 +34,7 @@ LONGEST = UNIT * (2**LEVELS - 1)
 
 
 class Delays:
-    """The timers of one namespace, made in the broker when the first delayed message needs them."""
+    """The timers of one namespace, declared when the first delayed message needs them."""
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
@@ -47,30 +49,26 @@ class Delays:
         return self._exchange(units.bit_length() - 1), f"{bits}.{_word(queue)}"
 
     async def prepare(self, link: Link, queue: str) -> None:
-        """Make sure that a delayed message for the user's ``queue`` will find its way.
+        """Declare what a delayed message for the user's ``queue`` needs.
 
         Raises:
-          TransportError: that could not be done.
+          TransportError: it could not be done.
         """
         async with self._lock:
             if link is not self._link:
-                if self._is_doubted or not await self._is_there(link):
+                if self._is_doubted or not await self._is_complete(link):
                     await self._build(link)
                 self._link, self._is_doubted = link, False
-        # Each time: a binding goes with its queue, and another process may have made that anew.
-        try:
-            await self._bind(link, queue)
-        except RefusedError as error:
-            if not error.is_missing:
-                raise
+        # Each time: a binding goes with its queue, and another process may have declared the queue again.
+        if await unless_missing(self._bind(link, queue)) is None:
             await self.rebuild(link, queue)
 
     def doubt(self) -> None:
-        """A channel was lost, perhaps by a publish to an exchange that somebody has deleted: build anew."""
+        """A channel was lost. Somebody may have deleted the exchange that was published to: declare all again."""
         self._link, self._is_doubted = None, True
 
     async def rebuild(self, link: Link, queue: str) -> None:
-        """The same, without trusting that what is there is whole: a delayed message came back."""
+        """The same after a delayed message came back, without trusting what is already there."""
         async with self._lock:
             await self._build(link)
         await self._bind(link, queue)
@@ -83,51 +81,54 @@ class Delays:
         return self._due if level < 0 else self._own(level)
 
     def _own(self, name: object) -> str:
-        # An "@" is in no name of a user's queue, so none of them can meet one of ours.
+        # No name of a user's queue contains an "@", so none can equal one of ours.
         return f"{self._topology.namespace}.delay@{name}"
 
-    async def _is_there(self, link: Link) -> bool:
-        try:
-            async with link.throw_away_channel() as channel:
-                await ask(channel.exchange_declare(self._own("complete"), passive=True))
-        except RefusedError as error:
-            if not error.is_missing:
-                raise
-            return False
-        return True
+    async def _is_complete(self, link: Link) -> bool:
+        return await unless_missing(self._complete(link)) is not None
+
+    async def _complete(self, link: Link) -> AbstractExchange:
+        async with link.throw_away_channel() as channel:
+            return await ask(channel.get_exchange(self._own("complete")))
 
     async def _build(self, link: Link) -> None:
         await self._build_due(link)
         for level in range(LEVELS):
             await self._build_level(link, level)
         async with link.throw_away_channel() as channel:
-            # Nothing passes it: it is the sign for `_is_there` that all of the above is done.
-            await ask(channel.exchange_declare(self._own("complete"), exchange_type="fanout", durable=True))
+            # No message passes it. It says to `_is_complete` that all of the above exists.
+            await ask(channel.declare_exchange(self._own("complete"), "fanout", durable=True))
 
     async def _build_due(self, link: Link) -> None:
         await declare(link, self._topology.dead)
         homeless = self._own("homeless")
-        then: dict[str, Any] = {"alternate-exchange": homeless}
         async with link.throw_away_channel() as channel:
-            await ask(channel.exchange_declare(homeless, exchange_type="fanout", durable=True))
-            await ask(channel.queue_bind(self._topology.dead.name, homeless))
-            await ask(channel.exchange_declare(self._due, exchange_type="topic", durable=True, arguments=then))
+            dead = await ask(channel.get_queue(self._topology.dead.name, ensure=False))
+            await ask(channel.declare_exchange(homeless, "fanout", durable=True))
+            await ask(dead.bind(homeless, ""))
+            alternate: dict[str, Any] = {"alternate-exchange": homeless}
+            await ask(channel.declare_exchange(self._due, "topic", durable=True, arguments=alternate))
 
     async def _build_level(self, link: Link, level: int) -> None:
-        name, below = self._exchange(level), self._exchange(level - 1)
-        timer = self._topology.timer(name, UNIT // timedelta(milliseconds=1) << level, then=below)
+        name = self._exchange(level)
+        timer = self._topology.timer(name, UNIT // timedelta(milliseconds=1) << level, then=self._exchange(level - 1))
         await declare(link, timer)
         before = "*." * (LEVELS - 1 - level)
         async with link.throw_away_channel() as channel:
-            await ask(channel.exchange_declare(name, exchange_type="topic", durable=True))
-            await ask(channel.queue_bind(timer.name, name, f"{before}1.#"))
-            await ask(channel.exchange_bind(below, name, f"{before}0.#"))
+            queue = await ask(channel.get_queue(timer.name, ensure=False))
+            below = await ask(channel.get_exchange(self._exchange(level - 1), ensure=False))
+            await ask(channel.declare_exchange(name, "topic", durable=True))
+            await ask(queue.bind(name, f"{before}1.#"))
+            await ask(below.bind(name, f"{before}0.#"))
 
-    async def _bind(self, link: Link, queue: str) -> None:
+    async def _bind(self, link: Link, queue: str) -> bool:
+        """Bind the queue; returns True, as opposed to `unless_missing`."""
         jobs = self._topology.jobs(queue)
         await self._topology.declare(link, jobs)
         async with link.throw_away_channel() as channel:
-            await ask(channel.queue_bind(jobs.name, self._due, f"#.{_word(queue)}"))
+            bound = await ask(channel.get_queue(jobs.name, ensure=False))
+            await ask(bound.bind(self._due, f"#.{_word(queue)}"))
+        return True
 
 
 def _word(queue: str) -> str:

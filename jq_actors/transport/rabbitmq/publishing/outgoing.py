@@ -1,4 +1,4 @@
-"""What the publisher sends: one message with its way, and one channel in confirm mode that it is sent on."""
+"""What the publisher sends, one message with its route, and the channel in confirm mode that it is sent on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Protocol
 
-import aiormq
-from aiormq.abc import AbstractChannel
-from pamqp.commands import Basic
+from aio_pika.abc import AbstractChannel
 
-from jq_actors.errors import TransportError
 from jq_actors.transport.rabbitmq.amqp import wire
-from jq_actors.transport.rabbitmq.amqp.link import Link, ask, closing_reason
+from jq_actors.transport.rabbitmq.amqp.frames import Sink
+from jq_actors.transport.rabbitmq.amqp.link import Link
 from jq_actors.transport.rabbitmq.topology import Queue
 
 MAX_LABEL = 200
@@ -22,7 +20,7 @@ MAX_OCTET = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutgoingMessage:
     """A persistent message, ready to be sent."""
 
     queue: str | None
@@ -30,170 +28,98 @@ class Letter:
     exchange: str
     routing_key: str
     label: str
-    """Its message id without the last part, which is another one for each sending (A16)."""
+    """Its message id without the last part, which differs for each sending (A16)."""
     priority: int
     headers: Mapping[str, Any]
     body: bytes
     delay: timedelta | None = None
-    """Then ``exchange`` holds it back for so long."""
+    """How long ``exchange`` holds it back, if it does."""
     home: Queue | None = None
     """The broker's queue that takes it, if that is a lane or a lobby."""
 
     def __post_init__(self) -> None:
-        # Found out only when the frame is built, it would get the numbers of all later letters wrong.
+        # An error while the frame is built would make the numbers of all later messages wrong.
         if len(self.label) > MAX_LABEL or not 0 <= self.priority <= MAX_OCTET:
-            raise ValueError(f"{self.label!r} is too long, or the priority {self.priority} out of range.")
+            raise ValueError(f"{self.label!r} is too long, or the priority {self.priority} is out of range.")
 
     @property
     def is_special(self) -> bool:
-        """Whether it needs more than the plain queue, which is taken to be there until a letter comes back."""
+        """Whether it needs more than a plain queue, which is assumed to exist until a message comes back."""
         return self.delay is not None or self.home is not None
 
     @property
-    def way(self) -> tuple[str | None, str, str]:
-        """Letters that agree in it need the same in the broker."""
+    def route(self) -> tuple[str | None, str, str]:
+        """Equal for messages that need the same queues and exchanges on the broker."""
         return self.queue, self.exchange, "" if self.home is None else self.home.name
 
     def message_id(self, number: int) -> str:
-        """The id of its sending ``number``."""
+        """The message id of its sending ``number``."""
         return f"{self.label}.{number}"
 
 
-class Told(Protocol):
-    """Who is told what became of the sendings on a channel, by their numbers."""
+class ConfirmListener(Protocol):
+    """Learns what became of the messages on a channel, by their numbers."""
 
     def on_confirm(self, number: int, *, multiple: bool, taken: bool) -> None:
-        """The broker took it, or refused it; with ``multiple`` also all earlier ones that are open."""
+        """The broker took the message, or refused it; with ``multiple`` also all unconfirmed ones before it."""
         ...
 
     def on_return(self, number: int, reason: str) -> None:
-        """No queue took it; its confirm follows."""
+        """No queue took the message; its confirm follows."""
         ...
 
-    def on_mailbox_lost(self, mailbox: Mailbox, reason: str) -> None:
-        """The channel of ``mailbox`` is gone; of what is open on it nothing will be known."""
-        ...
-
-
-class Mailbox(Protocol):
-    """A channel in confirm mode."""
-
-    @property
-    def writable(self) -> bool:
-        """Whether more should be sent now."""
-        ...
-
-    def send(self, numbered: Sequence[tuple[int, Letter]]) -> None:
-        """Send letters; their numbers go on from those of the call before, without a gap."""
+    def on_channel_lost(self, channel: PublishingChannel, reason: str) -> None:
+        """``channel`` is gone. What is unconfirmed on it stays unknown."""
         ...
 
 
-def open_mailbox(link: Link, channel: AbstractChannel, last_number: int, told: Told) -> Mailbox:
-    """The mailbox on ``channel``; the first letter on it will have the number after ``last_number``."""
-    if link.tap is None:
-        return _StockMailbox(channel, told)
-    mailbox = _TappedMailbox(link, channel, last_number, told)
-    link.tap.attach(channel.number, mailbox)
-    return mailbox
+class PublishingChannel(Sink):
+    """A channel in confirm mode. It builds its frames by hand; confirms and returns arrive through the tap.
 
+    Parameters:
+      last_number: the first message on this channel has the number after it.
+    """
 
-class _TappedMailbox:
-    """Builds the frames by hand, and gets confirms and returns by the tap."""
-
-    def __init__(self, link: Link, channel: AbstractChannel, last_number: int, told: Told) -> None:
-        assert link.tap is not None
-        self._tap, self._channel, self._frame_max = link.tap, channel.number, link.frame_max
-        self._told = told
-        # The broker counts the publishes of a channel from 1. Ours go on over all channels, because they also
-        # tell the messages of this process apart.
+    def __init__(self, link: Link, channel: AbstractChannel, last_number: int, listener: ConfirmListener) -> None:
+        self._tap, self._frame_max, self._listener = link.tap, link.frame_max, listener
+        self._number = link.attach(channel, self)
+        # The broker counts the messages of a channel from 1. Ours are counted over all channels, because the numbers
+        # also tell the messages of this process apart.
         self._offset = last_number
 
     @property
     def writable(self) -> bool:
-        """Whether the socket takes more."""
+        """Whether more should be sent now."""
         return self._tap.writable
 
-    def send(self, numbered: Sequence[tuple[int, Letter]]) -> None:
-        """All of them in one write."""
-        channel, frame_max = self._channel, self._frame_max
+    def send(self, numbered: Sequence[tuple[int, OutgoingMessage]]) -> None:
+        """Send messages in one write. Their numbers continue those of the call before, without a gap."""
+        channel, frame_max = self._number, self._frame_max
         frames = [
             wire.publish(
                 channel,
                 frame_max,
-                letter.exchange,
-                letter.routing_key,
-                wire.properties(letter.message_id(number), letter.priority, letter.headers),
-                letter.body,
+                message.exchange,
+                message.routing_key,
+                wire.properties(message.message_id(number), message.priority, message.headers),
+                message.body,
             )
-            for number, letter in numbered
+            for number, message in numbered
         ]
         self._tap.write(b"".join(frames))
 
-    def on_deliver(self, method: bytes, header: bytes, body: bytes) -> None:
-        """Not on this channel: nothing is consumed here."""
-        raise AssertionError("A delivery on the publisher's channel.")
+    # -- from the tap
 
     def on_return(self, method: bytes, header: bytes) -> None:
-        """See `Sink`."""
+        """Report it by the number in its message id."""
         number = wire.number_of(wire.read_message_id(header))
         if number is not None:
-            self._told.on_return(number, wire.read_reply_text(method))
+            self._listener.on_return(number, wire.read_reply_text(method))
 
     def on_confirm(self, tag: int, *, multiple: bool, taken: bool) -> None:
-        """See `Sink`."""
-        self._told.on_confirm(self._offset + tag, multiple=multiple, taken=taken)
+        """Report it by its number."""
+        self._listener.on_confirm(self._offset + tag, multiple=multiple, taken=taken)
 
-    def on_prefetch_set(self) -> bool:
-        """Not on this channel: nothing is consumed here."""
-        raise AssertionError("An answer to a qos on a publisher's channel.")
-
-    def on_declared(self, method: bytes) -> None:
-        """Not on this channel: nothing is declared here."""
-        raise AssertionError("An answer to a declare on the publisher's channel.")
-
-    def on_closing(self, reason: str) -> None:
-        """See `Sink`."""
-        self._told.on_mailbox_lost(self, reason)
-
-
-class _StockMailbox:
-    """The same by aiormq's own publish: a task for each letter."""
-
-    writable = True
-
-    def __init__(self, channel: AbstractChannel, told: Told) -> None:
-        self._channel, self._told = channel, told
-        channel.closing.add_done_callback(lambda closing: told.on_mailbox_lost(self, closing_reason(closing)))
-
-    def send(self, numbered: Sequence[tuple[int, Letter]]) -> None:
-        """See `Mailbox`."""
-        for number, letter in numbered:
-            self._channel.create_task(self._publish(number, letter))
-
-    async def _publish(self, number: int, letter: Letter) -> None:
-        properties = Basic.Properties(
-            message_id=letter.message_id(number),
-            priority=letter.priority,
-            headers=dict(letter.headers),
-            delivery_mode=2,
-        )
-        taken = True
-        try:
-            await ask(
-                self._channel.basic_publish(
-                    letter.body,
-                    exchange=letter.exchange,
-                    routing_key=letter.routing_key,
-                    properties=properties,
-                    mandatory=True,
-                )
-            )
-        except TransportError as error:
-            match error.__cause__:
-                case aiormq.PublishError():
-                    self._told.on_return(number, str(error.__cause__))
-                case aiormq.DeliveryError():
-                    taken = False
-                case _:
-                    return  # the channel is closing, and tells that of all its letters at once
-        self._told.on_confirm(number, multiple=False, taken=taken)
+    def on_closing(self, reason: str, code: int = 0) -> None:
+        """Report it."""
+        self._listener.on_channel_lost(self, reason)

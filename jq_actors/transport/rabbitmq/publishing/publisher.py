@@ -1,8 +1,8 @@
-"""Publishing: pipelined and confirmed, within a window and a deadline; what became of each is a value.
+"""Publishing: pipelined and confirmed, within a window and a deadline, with one result for each message.
 
-Letters wait in the `Window`, for each of the broker's queues in the order of the calls. `_pump` sends from there
-whenever there is a channel, and the broker takes messages. Nothing here runs in the caller's task but the waiting: a
-cancelled caller leaves channel and confirms alone (A12).
+Messages wait in the `Window`, for each of the broker's queues in the order of the calls. `_pump` sends them from there
+whenever there is a channel and the broker takes messages. The caller's task does nothing but wait, so a cancelled
+caller disturbs neither the channel nor the confirms (A12).
 """
 
 from __future__ import annotations
@@ -20,21 +20,22 @@ from jq_actors.transport.rabbitmq.amqp.connection import Connection, happens
 from jq_actors.transport.rabbitmq.amqp.link import Link
 
 from .batch import REFUSED, Batch
-from .outgoing import Letter, Mailbox, open_mailbox
-from .routes import Ways
+from .outgoing import OutgoingMessage, PublishingChannel
+from .routes import Routes
 from .window import Window
 
 CHUNK = 64
-"""Most letters in one write; after each it is seen whether the socket takes more."""
+"""Messages in one write. After each write it is checked whether the socket takes more."""
 AFTER_A_REFUSAL = (0.1, 0.5, 2.0)
-"""Seconds before each further sending of a message that the broker refused (nack)."""
+"""Seconds before each further attempt to send a message that the broker refused (nack)."""
 REOPEN_DELAY = 0.5
-"""Seconds before the next try when the channel could not be opened."""
-LOOKS, SILENT_LOOKS = 8, 4
-"""Looks in one deadline at whether the broker answers, and how many in vain until the connection is given up."""
+"""Seconds before the next attempt when the channel could not be opened."""
+CHECKS, SILENT_CHECKS = 8, 4
+"""How often in one deadline it is checked whether the broker answers, and after how many checks without an answer the
+connection is aborted."""
 
-OpenWay = Callable[[Link, Letter], Awaitable[None]]
-"""Declares what a letter needs to arrive; raises TransportError."""
+OpenRoute = Callable[[Link, OutgoingMessage], Awaitable[None]]
+"""Declares what a message needs to arrive. Raises TransportError."""
 
 _PUBLISHED = Published()
 _CLOSED = "the transport is closed"
@@ -48,24 +49,24 @@ class Publisher:
     """
 
     def __init__(
-        self, config: BrokerConfig, ways: Ways, clock: Clock, events: Events, on_taking: Callable[[], None]
+        self, config: BrokerConfig, routes: Routes, clock: Clock, events: Events, on_taking: Callable[[], None]
     ) -> None:
         self.connection = Connection("publisher", config, clock, events, self._on_up, self._on_down)
         self.blocked = False
         """Whether the broker has stopped taking messages."""
         self._deadline = config.confirm_timeout.total_seconds()
         self._window = Window(config.publish_window)
-        self._ways, self._clock, self._events, self._on_taking = ways, clock, events, on_taking
+        self._routes, self._clock, self._events, self._on_taking = routes, clock, events, on_taking
         self._background = Background(events, clock)
-        self._mailbox: Mailbox | None = None
-        self._has_mailbox = asyncio.Event()
+        self._channel: PublishingChannel | None = None
+        self._has_channel = asyncio.Event()
         self._pump_is_due = self._is_closed = False
         self._opening: dict[tuple[str | None, str, str], asyncio.Task[str | None]] = {}
 
     @property
     def is_connected(self) -> bool:
         """Whether there is a channel to publish on."""
-        return self._mailbox is not None
+        return self._channel is not None
 
     @property
     def is_taking(self) -> bool:
@@ -73,27 +74,27 @@ class Publisher:
         return self.is_connected and not self.blocked
 
     def start(self) -> None:
-        """Begin to connect, also again after `close`."""
+        """Begin to connect. Works again after `close`."""
         self._is_closed = False
         self.connection.start()
         self._background.keep("publisher's watch", self._watch)
 
     async def wait_connected(self, timeout: float) -> bool:
         """Whether there is a channel to publish on, waiting up to ``timeout`` seconds for it."""
-        return await happens(self._has_mailbox, timeout)
+        return await happens(self._has_channel, timeout)
 
-    async def publish(self, letters: Sequence[Letter], within: float | None = None) -> list[PublishResult]:
-        """Send ``letters`` in their order; what became of each, within the deadline or ``within`` seconds."""
+    async def publish(self, messages: Sequence[OutgoingMessage], within: float | None = None) -> list[PublishResult]:
+        """Send ``messages`` in their order, within the deadline or ``within`` seconds. Returns a result for each."""
         if self._is_closed:
-            return [NotPublished(_CLOSED)] * len(letters)
+            return [NotPublished(_CLOSED)] * len(messages)
         seconds = self._deadline if within is None else within
-        batch = Batch(letters, f"the broker did not confirm within {seconds:.3g} s", self._ways.is_open)
+        batch = Batch(messages, f"the broker did not confirm within {seconds:.3g} s", self._routes.is_open)
         try:
             async with asyncio.timeout(seconds):
                 if batch.unopened:
-                    await self._open_ways(batch, batch.unopened, self._ways.prepare)
+                    await self._open_routes(batch, batch.unopened, self._routes.prepare)
                 await self._send(batch)
-                await self._open_ways(batch, batch.take_returned(), self._ways.restore)
+                await self._open_routes(batch, batch.take_returned(), self._routes.restore)
                 await self._send(batch)
                 await self._insist(batch)
         except TimeoutError:
@@ -103,11 +104,11 @@ class Publisher:
         return batch.final("")
 
     async def close(self) -> None:
-        """Close the connection. What waits is not published, what is unconfirmed is unknown."""
+        """Close the connection. Waiting messages are not published, unconfirmed ones stay unknown."""
         self._is_closed = True
         await self._background.stop()
         await self.connection.close()
-        self._window.give_up(_CLOSED)
+        self._window.reject_waiting(_CLOSED)
 
     # -- one call of publish
 
@@ -118,45 +119,45 @@ class Publisher:
             await batch.answered()
 
     async def _insist(self, batch: Batch) -> None:
-        """Send again what the broker refused: a quorum queue does so until its leader is elected."""
+        """Send refused messages again: a quorum queue refuses all until its leader is elected."""
         for pause in AFTER_A_REFUSAL:
             if not batch.take_refused():
                 return
             await self._clock.sleep(pause)
             await self._send(batch)
 
-    async def _open_ways(self, batch: Batch, indexes: Sequence[int], open_way: OpenWay) -> None:
-        ways = {batch.letters[index].way: batch.letters[index] for index in indexes}
-        opened = await asyncio.gather(*(self._open_once(letter, open_way) for letter in ways.values()))
-        errors = dict(zip(ways, opened, strict=True))
+    async def _open_routes(self, batch: Batch, indexes: Sequence[int], open_route: OpenRoute) -> None:
+        routes = {batch.messages[index].route: batch.messages[index] for index in indexes}
+        opened = await asyncio.gather(*(self._open_once(message, open_route) for message in routes.values()))
+        errors = dict(zip(routes, opened, strict=True))
         for index in indexes:
-            error = errors[batch.letters[index].way]
+            error = errors[batch.messages[index].route]
             if error is None:
                 batch.to_send.append(index)
             else:
                 batch.results[index] = NotPublished(error)
 
-    async def _open_once(self, letter: Letter, open_way: OpenWay) -> str | None:
-        """Open the way of ``letter``, once for all calls that wait for the same one; what went wrong."""
-        way = letter.way
-        task = self._opening.get(way)
+    async def _open_once(self, message: OutgoingMessage, open_route: OpenRoute) -> str | None:
+        """Open the route of ``message``, once for all calls that wait for it. Returns what went wrong, if anything."""
+        route = message.route
+        task = self._opening.get(route)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._open_way(letter, open_way))
-            self._opening[way] = task
-            task.add_done_callback(lambda _: self._opening.pop(way))
+            task = asyncio.get_running_loop().create_task(self._open_route(message, open_route))
+            self._opening[route] = task
+            task.add_done_callback(lambda _: self._opening.pop(route))
         return await asyncio.shield(task)
 
-    async def _open_way(self, letter: Letter, open_way: OpenWay) -> str | None:
+    async def _open_route(self, message: OutgoingMessage, open_route: OpenRoute) -> str | None:
         await self.connection.wait_up(self._deadline)
         link = self.connection.link
         if link is None:
             return self._why_down()
         try:
-            await open_way(link, letter)
+            await open_route(link, message)
         except TimeoutError:
-            return f"no queue for {letter.routing_key}, and the broker does not answer"
+            return f"no queue for {message.routing_key}, and the broker does not answer"
         except TransportError as error:
-            return f"no queue for {letter.routing_key}: {error}"
+            return f"no queue for {message.routing_key}: {error}"
         return None
 
     def _why_not_sent(self, batch: Batch) -> str:
@@ -172,32 +173,32 @@ class Publisher:
     # -- the channel
 
     def _pump_soon(self) -> None:
-        # Once in a turn of the loop: what came meanwhile goes out in one write.
+        # Once in a turn of the loop: all messages of that turn go out in one write.
         if not self._pump_is_due:
             self._pump_is_due = True
             asyncio.get_running_loop().call_soon(self._pump)
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        mailbox = self._mailbox
-        while mailbox is not None and mailbox.writable and not self.blocked:
+        channel = self._channel
+        while channel is not None and channel.writable and not self.blocked:
             numbered = self._window.take(CHUNK)
             if not numbered:
                 return
-            mailbox.send(numbered)
+            channel.send(numbered)
 
     async def _watch(self) -> None:
-        """Give the connection up that the broker does not read any more for the sake of one queue (see `window`)."""
+        """Abort a connection that the broker no longer reads because of one queue (see `window`)."""
         answers, silent = 0, 0
         while True:
-            await self._clock.sleep(self._deadline / LOOKS)
+            await self._clock.sleep(self._deadline / CHECKS)
             queue, link = self._window.held_up_by, self.connection.link
             is_held_up = queue is not None and answers == self._window.answers and not self.blocked
             answers, silent = self._window.answers, silent + 1 if is_held_up else 0
-            if silent == SILENT_LOOKS and link is not None:
-                link.give_up(f"{queue} does not confirm, and holds up all others")
+            if silent == SILENT_CHECKS and link is not None:
+                link.abort(f"{queue} does not confirm, and holds up all others")
 
-    async def _open_mailbox(self, link: Link) -> None:
+    async def _open_channel(self, link: Link) -> None:
         while link is self.connection.link:
             try:
                 channel = await link.open_channel(confirms=True)
@@ -205,43 +206,44 @@ class Publisher:
                 await self._clock.sleep(REOPEN_DELAY)
                 continue
             self._window.begin()
-            self._mailbox = open_mailbox(link, channel, self._window.last_number, self)
-            self._has_mailbox.set()
+            self._channel = PublishingChannel(link, channel, self._window.last_number, self)
+            self._has_channel.set()
             self._pump_soon()
             self._on_taking()
             return
 
+    # -- ConfirmListener
+
     def on_confirm(self, number: int, *, multiple: bool, taken: bool) -> None:
-        """See `letters.Told`."""
+        """Settle what the broker has answered, and send on."""
         self._window.confirm(number, _PUBLISHED if taken else REFUSED, multiple=multiple)
         if self._window.is_waited_for:
             self._pump_soon()
 
     def on_return(self, number: int, reason: str) -> None:
-        """See `letters.Told`."""
+        """Remember that no queue took the message, until its confirm arrives."""
         self._window.came_back(number, reason)
 
-    def on_mailbox_lost(self, mailbox: Mailbox, reason: str) -> None:
-        """See `letters.Told`."""
-        if mailbox is not self._mailbox:
+    def on_channel_lost(self, channel: PublishingChannel, reason: str) -> None:
+        """Give up what is unconfirmed, and open another channel."""
+        if channel is not self._channel:
             return
-        self._mailbox = None
-        self._has_mailbox.clear()
-        self._ways.doubt()
+        self._channel = None
+        self._has_channel.clear()
+        self._routes.doubt()
         self._window.lose(PublishUnknown(f"not confirmed before the channel ended: {reason}"))
         link = self.connection.link
         if link is not None:
-            self._background.send("publisher channel", self._open_mailbox(link))
+            self._background.send("publisher channel", self._open_channel(link))
 
     def _on_up(self, link: Link) -> None:
-        if link.tap is not None:
-            link.tap.on_blocked = self._set_blocked
-            link.tap.on_writable = self._pump_soon
-        self._background.send("publisher channel", self._open_mailbox(link))
+        link.tap.on_blocked = self._set_blocked
+        link.tap.on_writable = self._pump_soon
+        self._background.send("publisher channel", self._open_channel(link))
 
     def _on_down(self) -> None:
-        if self._mailbox is not None:
-            self.on_mailbox_lost(self._mailbox, "the connection was lost")
+        if self._channel is not None:
+            self.on_channel_lost(self._channel, "the connection was lost")
         self._set_blocked(False)
 
     def _set_blocked(self, blocked: bool) -> None:

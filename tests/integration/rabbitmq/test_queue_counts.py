@@ -1,4 +1,4 @@
-"""Looks at many queues at once over one channel: each gets its own answer, whatever becomes of the others."""
+"""Counts of many queues at once over one channel: each question gets its answer, whatever becomes of the others."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from jq_actors.config.loading import BrokerConfig
 from jq_actors.errors import TransportError
 from jq_actors.transport.port import QueueDepth
-from jq_actors.transport.rabbitmq.amqp import queue_counts as looking
-from jq_actors.transport.rabbitmq.amqp.link import Link, RefusedError, open_link
+from jq_actors.transport.rabbitmq.amqp.client import RefusedError
+from jq_actors.transport.rabbitmq.amqp.link import Link, open_link
+from jq_actors.transport.rabbitmq.amqp.queue_counts import MOST_UNANSWERED
 from jq_actors.transport.rabbitmq.topology import Queue, declare, look
 from tests.support.amqp import Probe
 from tests.support.proxy import TcpProxy
@@ -21,7 +22,7 @@ Server = PrivateRabbitMQ | GivenRabbitMQ
 
 pytestmark = pytest.mark.broker
 
-QUEUES = 3 * looking.MOST
+QUEUES = 3 * MOST_UNANSWERED
 
 
 @pytest.fixture
@@ -32,7 +33,6 @@ def proxy(rabbitmq: Server, tcp_proxy: Callable[[str], TcpProxy]) -> TcpProxy:
 @pytest.fixture
 async def link(rabbitmq: Server, amqp_namespace: str, proxy: TcpProxy) -> AsyncIterator[Link]:
     opened = await open_link(BrokerConfig(url=proxy.url(rabbitmq.url), namespace=amqp_namespace), "test")
-    assert opened.looks is not None
     yield opened
     await opened.close()
 
@@ -80,7 +80,7 @@ async def test_any_other_refusal_is_told_in_full(rabbitmq: Server, amqp_namespac
     other = await open_link(BrokerConfig(url=rabbitmq.url, namespace=amqp_namespace), "other")
     try:
         async with other.throw_away_channel() as channel:
-            await channel.queue_declare(name, exclusive=True)
+            await channel.declare_queue(name, exclusive=True)
         with pytest.raises(RefusedError) as refused:
             await look(link, name)
     finally:
