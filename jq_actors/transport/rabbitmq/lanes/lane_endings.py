@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jq_actors.errors import TransportError
 from jq_actors.transport.port import QueueDepth
 from jq_actors.transport.tokens import SETTLED
@@ -45,7 +47,7 @@ async def end_consumer(access: Access, attachment: Attachment, consumer: LaneCon
     return await access.look(consumer.lane)
 
 
-async def stays_idle(access: Access, host: ServiceHost, consumer: LaneConsumer) -> bool:
+async def stays_idle(access: Access, host: ServiceHost[Any], consumer: LaneConsumer) -> bool:
     """Whether ``consumer`` is the only one and receives nothing for `tokens.SETTLED`."""
     try:
         if await access.look(consumer.lane) != QueueDepth(ready=0, consumers=1):
@@ -91,7 +93,7 @@ async def _wait_for_rival_to_leave(access: Access, consumer: LaneConsumer) -> No
         await access.clock.sleep(pause)
 
 
-async def _is_slot_wanted(host: ServiceHost) -> bool:
+async def _is_slot_wanted(host: ServiceHost[Any]) -> bool:
     # With a single slot there is never a free one: then the lobby says whether lanes wait.
     lobby = None if host.has_free_slot else await host.depth()
     return lobby is not None and lobby.ready > 0

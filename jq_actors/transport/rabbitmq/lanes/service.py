@@ -40,7 +40,7 @@ SOMEBODY = QueueDepth(ready=1, consumers=2)
 class LaneService:
     """The service of one lane under one token."""
 
-    def __init__(self, lane: Lane, token: RabbitDelivery, host: ServiceHost, access: Access) -> None:
+    def __init__(self, lane: Lane, token: RabbitDelivery, host: ServiceHost[LaneService], access: Access) -> None:
         self.lane = lane
         self.left_empty = False
         """Whether at the end the lane existed, and was seen empty and without consumers."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TypeVar
 
 from jq_actors.model.lane import Fairness
 from jq_actors.transport.port import Deliver, QueueDepth
 
-if TYPE_CHECKING:
-    from .service import LaneService
+Service = TypeVar("Service", contravariant=True)
 
 
-class ServiceHost(Protocol):
+class ServiceHost(Protocol[Service]):
     """The lobby of the lane's queue, in this worker."""
 
     fairness: Fairness
@@ -28,11 +27,11 @@ class ServiceHost(Protocol):
         """Whether this worker could serve one more lane."""
         ...
 
-    def others_serving(self, service: LaneService) -> int:
+    def others_serving(self, service: Service) -> int:
         """How many other services in this worker are for the same lane."""
         ...
 
-    def fell_quiet(self, service: LaneService) -> None:
+    def fell_quiet(self, service: Service) -> None:
         """The lane of ``service`` has no work at the moment."""
         ...
 
