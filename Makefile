@@ -33,8 +33,8 @@ pyright: venv
 imports: venv ## import-linter: the boundaries between the parts
 	$(BIN)/lint-imports
 
-fast: venv ## the unit tests: no server, seconds
-	$(BIN)/pytest tests/unit
+fast: venv ## the unit tests: no server, under 20 seconds
+	$(PYTEST) tests/unit --hypothesis-profile=fast
 
 # Two at a time: most tests wait more than they work. Each of the two has servers of its own, also to break.
 tests: venv ## all tests, without the checks before them

@@ -48,6 +48,7 @@ from typing import NoReturn, Protocol, TypeVar
 import dramatiq.broker
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 from tests.support.amqp import Probe
 from tests.support.clock import FakeClock
@@ -62,6 +63,10 @@ CHEAP_FIRST = ("unit", "typing", "simulation", "conformance", "integration", "pa
 """The order of the folders in a run; others come last. Servers start with the first test that needs one."""
 
 not_tested: set[str] = set()
+
+
+# `make fast`: a few examples show at once what is plainly wrong; the gate tries them all.
+settings.register_profile("fast", max_examples=10)
 
 
 def pytest_configure(config: pytest.Config) -> None:
