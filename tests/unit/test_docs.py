@@ -104,3 +104,15 @@ def test_each_option_of_the_command_line_is_documented() -> None:
     options = {option for _, option in _options()} - {"--help"}
     assert {"--limit", "--json", "--config"} <= options
     assert {option for option in options if f"`{option}" not in COMMAND_LINE} == set()
+
+
+@pytest.mark.parametrize(
+    "document", [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+)
+def test_each_file_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text()
+    named = re.findall(r"`((?:jq_actors|middleware|tests|benchmarks|examples|config|docs)/[\w./-]*[\w/])`", text)
+    linked = re.findall(r"\]\(([\w./-]+?\.md)(?:#[\w-]+)?\)", text)
+    missing = [name for name in named if not (ROOT / name).exists()]
+    missing += [name for name in linked if not (document.parent / name).exists()]
+    assert not missing
