@@ -113,7 +113,7 @@ def test_it_is_a_program_and_a_module() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "name a module with actors, or list some under `imports`"),
+        ("", "name a module with actors, or list one under `imports`"),
         ("m --memory-limit 5X", "--memory-limit: '5X' is no size"),
         ("m --queues a,,b", "--queues: the name '' must be"),
         ("m --queues a --queues b*", "--queues: the name 'b*' must be"),
