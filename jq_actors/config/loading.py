@@ -1,6 +1,6 @@
-"""The configuration: from YAML, a mapping or nothing to one frozen, checked :class:`Config`.
+"""Load the configuration: from YAML, a mapping or the built-in defaults to one frozen, checked `Config`.
 
-The settings themselves are defined, and documented, in `settings`.
+`settings` defines and documents the settings themselves.
 """
 
 from __future__ import annotations
@@ -41,17 +41,16 @@ __all__ = [
 
 
 def load_config(source: str | Path | Mapping[str, Any] | Config | None = None) -> Config:
-    """The configuration from ``source``.
+    """Load the configuration from ``source``.
 
     Parameters:
-      source: path of a YAML file; a mapping of the same shape; a ready `Config`, returned as it is; or
-        ``None``: the file of ``$JQ_CONFIG``, else ``config/jq_actors.yaml``, else ``jq_actors.yaml`` in the
-        working directory, else built-in defaults (embedded broker, SQLite persistence, retry, time_limit).
+      source: the path of a YAML file; a mapping of the same shape; a ready `Config`, returned as it is; or ``None``:
+        the file that ``$JQ_CONFIG`` names, else ``config/jq_actors.yaml``, else ``jq_actors.yaml`` in the working
+        directory, else the built-in defaults (embedded broker, SQLite persistence, group_fifo, retry, time_limit).
 
     Raises:
-      ConfigError: with all problems of the source, each with its key path. Options of middleware are checked
-        when the chain is built (`middleware_loading.build_middleware`), and here too once something else is
-        wrong.
+      ConfigError: lists all problems of the source, each with its key path. Options of middleware are checked when
+        the chain is built (`jq_actors.chain.loading.build_middleware`); here only if there are other problems.
     """
     if isinstance(source, Config):
         return source
@@ -85,20 +84,20 @@ def _validated(raw: Any, problems: list[Problem]) -> Config | None:
 
 
 def _middleware_problems(raw: Any) -> list[Problem]:
-    """What is wrong in ``middleware`` besides its shape, so that one error tells everything."""
-    # Here, not above: it imports the packages that the configuration names.
+    """The problems in ``middleware`` other than its shape, so that one error lists everything."""
+    # Imported here and not above: it imports the packages that the configuration names.
     from jq_actors.chain.loading import find_problems
 
     listed = raw.get("middleware") if isinstance(raw, Mapping) else None
     specs: dict[int, MiddlewareSpec] = {}
     for index, entry in enumerate(listed if isinstance(listed, list) else ()):
-        with suppress(ValidationError):  # its shape is wrong, which is among the problems already
+        with suppress(ValidationError):  # its shape is wrong, and that is reported already
             specs[index] = MiddlewareSpec.model_validate(entry)
     return find_problems(specs)
 
 
 def _not_among(known: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:
-    """Those of ``found`` that do not just follow from a known one, such as a variable that is missing."""
+    """Those of ``found`` that are not mere consequences of a known problem, such as a missing variable."""
     return [
         problem
         for problem in found
