@@ -138,7 +138,7 @@ def test_in_the_configuration_a_mistake_has_its_key_path() -> None:
 def test_a_rule_that_needs_rows_needs_persistence_earlier(rule: dict[str, Any], named: str) -> None:
     rules = [{"match": "first-*", "concurrency": 2}, {"match": "account-*", **rule}]
     layer = {"group_fifo": {"rules": rules}}
-    why = f"rules[1] (account-*) has {named}, kept with rows only"
+    why = f"rules[1] (account-*) has {named}, which needs rows"
     assert _problems(layer) == [f"middleware[0].group_fifo: must come after persistence, which is not listed: {why}"]
     assert _problems(layer, PERSISTENCE) == [
         f"middleware[0].group_fifo: must come after persistence, which comes later; move it up: {why}"
