@@ -1,4 +1,4 @@
-"""Tasks that nobody waits for: kept running, or carried to their end, and always told of when they fail."""
+"""Tasks that nobody waits for: kept running, or run to completion; a failure is always reported."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from jq_actors.clock import Clock
 from jq_actors.events import Events, TaskFailed
 
 RESTART_DELAY = 1.0
-"""Seconds before a task that failed is started again."""
+"""Seconds before a kept task that failed is started again."""
 
 
 class Background:
-    """The tasks of one component. An error in one of them ends neither it nor the process."""
+    """The background tasks of one component. An error in a task stops neither the component nor the process."""
 
     def __init__(self, events: Events, clock: Clock) -> None:
         self._events, self._clock = events, clock
@@ -22,22 +22,22 @@ class Background:
         self._errands: set[asyncio.Task[None]] = set()
 
     def keep(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run ``run`` until `stop`; start it again when it raises."""
+        """Keep ``run`` running until `stop`: start it again when it raises or returns."""
         self._kept.append(asyncio.get_running_loop().create_task(self._supervise(name, run), name=name))
 
     def send(self, name: str, errand: Coroutine[Any, Any, None]) -> None:
-        """Carry ``errand`` to its end. It is never cancelled."""
-        task = asyncio.get_running_loop().create_task(self._told(name, errand), name=name)
+        """Run ``errand`` to completion in the background. It is never cancelled."""
+        task = asyncio.get_running_loop().create_task(self._report_failure(name, errand), name=name)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
     async def errands(self, timeout: float) -> None:
-        """Wait until all errands are done, at most ``timeout`` seconds."""
+        """Wait until all errands are done, for at most ``timeout`` seconds."""
         if self._errands:
             await asyncio.wait(self._errands, timeout=timeout)
 
     async def stop(self) -> None:
-        """End what is kept; errands go on."""
+        """Cancel the kept tasks. Errands continue."""
         kept, self._kept = self._kept, []
         for task in kept:
             task.cancel()
@@ -46,11 +46,11 @@ class Background:
 
     async def _supervise(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         while True:
-            await self._told(name, run())
+            await self._report_failure(name, run())
             await self._clock.sleep(RESTART_DELAY)
 
-    async def _told(self, name: str, work: Awaitable[None]) -> None:
+    async def _report_failure(self, name: str, work: Awaitable[None]) -> None:
         try:
             await work
-        except Exception as error:  # noqa: BLE001 - a mistake of ours, whatever it is
+        except Exception as error:  # noqa: BLE001 - a bug of ours may raise anything
             self._events.emit(TaskFailed(name, repr(error)))
