@@ -1,31 +1,32 @@
 """Every error that jq_actors raises, from one root.
 
     JobQueueError
-    ├── ConfigError                    the configuration: all problems at once, with key paths
-    ├── ActorOptionError               an @actor or send option that is unknown or out of range
-    ├── ArgumentError                  an argument that does not fit the signature, or cannot become JSON
-    ├── CommandTooLargeError           an encoded command above the size cap
-    ├── ResultTooLargeError            what an actor returned is above the size cap
-    ├── DecodeError                    a delivery that is no command
-    ├── RequiresPersistenceError       asked for something that needs a row, without `persistence`
-    ├── RuntimeStateError              called from a thread, or at a time, where it cannot work
-    ├── SendError                      what is known of jobs whose sending failed
-    │   ├── NotStoredError             surely nowhere: send again
-    │   │   ├── GroupFullError         its group has as many waiting jobs as it may have
-    │   │   └── PositionTakenError     its position in the group is used, past, or makes no sense there
+    ├── ConfigError                    the configuration is wrong: lists all problems with their key paths
+    ├── ActorOptionError               an @actor or send option is unknown or out of range
+    ├── ArgumentError                  an argument does not fit the signature, or cannot become JSON
+    ├── CommandTooLargeError           an encoded command exceeds the size limit
+    ├── ResultTooLargeError            an actor's result exceeds the size limit
+    ├── DecodeError                    a delivery is not a command
+    ├── RequiresPersistenceError       the call needs a row, and there is no `persistence`
+    ├── RuntimeStateError              the call cannot work from this thread, or at this time
+    ├── SendError                      sending failed; the subclass says what is known of the jobs
+    │   ├── NotStoredError             stored nowhere: send again
+    │   │   ├── GroupFullError         the group already has as many waiting jobs as it may have
+    │   │   └── PositionTakenError     the position in the group is used, past, or makes no sense there
     │   ├── StoredNotSentError         stored as a row; the relay will send it
-    │   └── SendUnknownError           no answer in time: it may run
+    │   └── SendUnknownError           no answer in time: the job may run
     ├── TransportError                 the broker cannot be reached, or refuses
     ├── StoreError
-    │   ├── StoreUnavailableError      the database is away; it is tried again
-    │   │   └── StoreUnknownError      it went away while it committed: it may be written
-    │   ├── StoreItemError             others are written, and this cannot be
-    │   └── NotMigratedError           the tables are missing or of another version
+    │   ├── StoreUnavailableError      the database is unreachable; the write is tried again
+    │   │   └── StoreUnknownError      the connection broke during the commit: the write may have happened
+    │   ├── StoreItemError             the database takes other writes, but not this one
+    │   └── NotMigratedError           the tables are missing, or of another version
     └── ResultError                    why there is no result
         ├── JobNotFoundError · JobFailedError · JobCancelledError · JobSupersededError
         └── JobUnhandledError · ResultTimeoutError
 
-Control flow that an actor raises on purpose is no error, and a user's ``except Exception`` must not eat it:
+What an actor raises to say how its run ended is control flow, not an error, and a user's ``except Exception`` must not
+catch it:
 
     JobControl (BaseException)
     └── Retry(delay) · Snooze(delay) · Fail(reason)
@@ -44,7 +45,7 @@ class JobQueueError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in the configuration: where, and what is allowed there."""
+    """One problem in the configuration: where it is, and what is allowed there."""
 
     path: str
     """Key path, such as ``middleware[2].group_fifo.quantum``; empty for the file as a whole."""
@@ -65,7 +66,7 @@ class ConfigError(JobQueueError):
 
 
 class ActorOptionError(JobQueueError, ValueError):
-    """An option of an actor or of a sending is unknown or has an impossible value."""
+    """An option of an actor, or of a single send, is unknown or has an impossible value."""
 
 
 class ArgumentError(JobQueueError, TypeError):
@@ -73,7 +74,7 @@ class ArgumentError(JobQueueError, TypeError):
 
 
 class CommandTooLargeError(JobQueueError, ValueError):
-    """The encoded command is larger than the cap."""
+    """The encoded command is larger than ``broker.max_command_size``."""
 
     def __init__(self, actor_name: str, size: int, limit: int) -> None:
         self.actor_name, self.size, self.limit = actor_name, size, limit
@@ -84,13 +85,13 @@ class CommandTooLargeError(JobQueueError, ValueError):
 
 
 class ResultTooLargeError(JobQueueError, ValueError):
-    """What an actor returned is larger, as JSON, than the cap."""
+    """An actor's result, as JSON, is larger than ``persistence.max_result_size``."""
 
     def __init__(self, actor_name: str, size: int, limit: int) -> None:
         self.actor_name, self.size, self.limit = actor_name, size, limit
         super().__init__(
             f"The result of {actor_name!r} has {size} bytes; the limit is {limit} (persistence.max_result_size). "
-            "Its work is done: store the data elsewhere and return a reference."
+            "The work itself was done. Store the data elsewhere and return a reference."
         )
 
 
@@ -99,7 +100,7 @@ class DecodeError(JobQueueError, ValueError):
 
 
 class RequiresPersistenceError(JobQueueError):
-    """The call needs a row, and the `persistence` middleware is not configured."""
+    """The call needs the job's row, but the `persistence` middleware is not configured."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} needs the `persistence` middleware; add it to `middleware:`.")
@@ -118,48 +119,50 @@ class SendError(JobQueueError):
 
 
 class NotStoredError(SendError):
-    """These jobs were surely not stored anywhere: they will not run; send them again."""
+    """These jobs are stored nowhere and will not run; it is safe to send them again."""
 
 
 class GroupFullError(NotStoredError):
-    """The group of these jobs has as many waiting jobs as its rule (``max_size``) allows."""
+    """The group already has as many waiting jobs as its rule (``max_size``) allows."""
 
 
 class PositionTakenError(NotStoredError):
-    """A position in a group is used already, or past; or the group is numbered and the job is not, or the reverse."""
+    """The position is used already or past, or only one of the group and the job is numbered."""
 
 
 class StoredNotSentError(SendError):
-    """These jobs are stored; the broker did not take them yet, and the relay will send them."""
+    """These jobs are stored, but the broker has not taken them yet; the relay will send them."""
 
 
 class SendUnknownError(SendError):
-    """The broker did not answer in time: these jobs may run. Sending them again may run them twice."""
+    """The broker did not answer in time: these jobs may run, and sending them again may run them twice."""
 
 
 class TransportError(JobQueueError):
-    """The broker cannot be reached, or refuses what was asked."""
+    """The broker cannot be reached, or refuses the request."""
 
 
 class StoreError(JobQueueError):
-    """The store refuses or fails."""
+    """The store refused the request, or failed."""
 
 
 class StoreUnavailableError(StoreError):
-    """The database cannot be reached now. What has to be written is kept and written when it is back."""
+    """The database cannot be reached now. Pending writes are kept, and made when it is back."""
 
 
 class StoreUnknownError(StoreUnavailableError):
-    """The database went away while it committed: what had to be written may be written. Any other
-    `StoreUnavailableError` says that it surely is not."""
+    """The connection to the database broke during a commit: the write may or may not have happened.
+
+    Any other `StoreUnavailableError` means that it did not happen.
+    """
 
 
 class StoreItemError(StoreError):
-    """The database takes others like this one, and does not take this one, time and again."""
+    """The database refuses this item time and again, although it takes others of the same kind."""
 
 
 class NotMigratedError(StoreError):
-    """The tables are missing or of another version; ``jq-actors db upgrade`` makes them."""
+    """The tables are missing, or of another version; ``jq-actors db upgrade`` creates or migrates them."""
 
 
 class ResultError(JobQueueError):
@@ -200,28 +203,31 @@ class JobSupersededError(ResultError):
 
 
 class JobUnhandledError(ResultError):
-    """No worker can run the job now; it is kept."""
+    """No worker can run the job now; it is kept until one can."""
 
     def __init__(self, job_id: str, reason: str | None) -> None:
         super().__init__(job_id, f"Job {job_id} is unhandled: {reason or 'no worker knows its actor'}")
 
 
 class ResultTimeoutError(ResultError, TimeoutError):
-    """The job did not end in the given time; it goes on."""
+    """The job did not end within the given time. It is not stopped."""
 
     def __init__(self, job_id: str, seconds: float, state: str) -> None:
         super().__init__(job_id, f"Job {job_id} is still {state} after {seconds:g} s.")
 
 
 class JobControl(BaseException):
-    """What an actor raises to say how its run ended. Not an Exception: ``except Exception`` lets it pass."""
+    """Base of what an actor raises to say how its run ended. Not an `Exception`: ``except Exception`` lets it pass."""
 
 
 class Retry(JobControl):
-    """Run this job again, after ``delay`` (milliseconds or a timedelta; ``None``: the retry policy's backoff).
+    """Raised by an actor: run this job again after a delay. The attempt counts.
 
-    It counts as an attempt and ends as failed when the retry policy allows no more, or when the delay is longer than a
-    hundred years.
+    The job fails if the retry policy allows no further attempt, or if the delay is longer than a hundred years.
+
+    Parameters:
+      message: the reason, as it is shown with the attempt.
+      delay: an int in milliseconds, or a timedelta; ``None``: the retry policy's backoff.
     """
 
     def __init__(self, message: str = "", delay: int | timedelta | None = None) -> None:
@@ -230,9 +236,10 @@ class Retry(JobControl):
 
 
 class Snooze(JobControl):
-    """Run this job again after ``delay`` (milliseconds or a timedelta); the attempt does not count.
+    """Raised by an actor: run this job again after a delay. The attempt does not count.
 
-    A delay of more than a hundred years ends it as failed.
+    Parameters:
+      delay: an int in milliseconds, or a timedelta. Above a hundred years, the job fails.
     """
 
     def __init__(self, delay: int | timedelta) -> None:
@@ -241,7 +248,7 @@ class Snooze(JobControl):
 
 
 class Fail(JobControl):
-    """End this job as failed with ``reason``, whatever the retry policy says."""
+    """Raised by an actor: the job fails with ``reason``, whatever the retry policy says."""
 
     def __init__(self, reason: str) -> None:
         self.reason = reason
@@ -249,7 +256,10 @@ class Fail(JobControl):
 
 
 def to_timedelta(value: int | timedelta) -> timedelta:
-    """``value`` as a timedelta: an int is milliseconds, as everywhere in Dramatiq. What is too long is the longest."""
+    """``value`` as a timedelta; an int is milliseconds, as everywhere in Dramatiq.
+
+    A number beyond the range of a timedelta becomes the longest (or, if negative, the shortest) one.
+    """
     if isinstance(value, timedelta):
         return value
     try:

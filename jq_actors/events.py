@@ -1,7 +1,7 @@
-"""Everything that happens, by name: the only source for logs and metrics, and what tests wait for.
+"""Every event: the only source of logs and metrics, and what tests wait for.
 
-An event is a frozen dataclass. Code emits it where the thing happens; nobody else logs. Subscribers (the log
-below, metrics middleware, a test) take what they want by class.
+An event is a frozen dataclass. Code emits it where something happens, and nothing else writes to the log. Subscribers
+(metrics middleware, tests) choose events by class; the log takes all.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger("jq_actors")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened. ``level`` and ``text`` say how the log tells it."""
+    """Something that happened. ``level`` and ``text`` define its log entry."""
 
     level: ClassVar[int] = logging.INFO
     text: ClassVar[str] = ""
@@ -30,17 +30,17 @@ E = TypeVar("E", bound=Event)
 
 
 class Events:
-    """The bus of one runtime. Emitting costs one dictionary look-up when nobody listens.
+    """The event bus of one runtime. Without subscribers, an emit costs one dictionary look-up.
 
-    A subscriber is called on the emitting thread, must return at once, and must not raise: one that does is
-    logged with its traceback, and the others are still called.
+    A subscriber is called on the emitting thread, must return at once and must not raise. If it raises, the error is
+    logged with its traceback, and the other subscribers are still called.
     """
 
     def __init__(self) -> None:
         self._by_type: dict[type[Event], list[Callable[[Any], None]]] = defaultdict(list)
 
     def subscribe(self, kind: type[E], subscriber: Callable[[E], None]) -> Callable[[], None]:
-        """Call ``subscriber`` for each event of exactly this class; returns the function that ends it."""
+        """Call ``subscriber`` for each event of exactly the class ``kind``; returns the function that unsubscribes."""
         self._by_type[kind].append(subscriber)
 
         def unsubscribe() -> None:
@@ -50,25 +50,25 @@ class Events:
         return unsubscribe
 
     def emit(self, event: Event) -> None:
-        """Tell the subscribers, then the log if its level is on."""
+        """Call the event's subscribers, then write the log entry if its level is enabled."""
         for subscriber in tuple(self._by_type.get(type(event), ())):
             try:
                 subscriber(event)
-            except Exception:  # noqa: BLE001 - a listener must not harm the one it listens to
+            except Exception:  # noqa: BLE001 - a subscriber must not harm the code that emits
                 _log.exception("A subscriber of %s failed.", type(event).__name__)
         if _log.isEnabledFor(event.level):
-            _log.log(event.level, *_told(event))
+            _log.log(event.level, *_log_arguments(event))
 
 
-def _told(event: Event) -> tuple[str, dict[str, Any]]:
-    told = {name: escape(getattr(event, name)) for name in event.__dataclass_fields__}
-    for name in told.keys() & _MULTILINE:
-        told[name] = "\n".join(escape(line) for line in getattr(event, name).splitlines())
-    return event.text, told
+def _log_arguments(event: Event) -> tuple[str, dict[str, Any]]:
+    shown = {name: escape(getattr(event, name)) for name in event.__dataclass_fields__}
+    for name in shown.keys() & _MULTILINE:
+        shown[name] = "\n".join(escape(line) for line in getattr(event, name).splitlines())
+    return event.text, shown
 
 
 _MULTILINE = frozenset({"stack", "traceback"})
-"""Fields whose own line breaks are wanted in the log."""
+"""Fields that keep their line breaks in the log."""
 
 
 # -- the life of a job ------------------------------------------------------------------------------------
@@ -87,7 +87,7 @@ class JobEnqueued(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobStarted(Event):
-    """An attempt begins. ``queue_latency`` is the time since it was due, in seconds."""
+    """An attempt begins. ``queue_latency`` is the time, in seconds, since the job was due."""
 
     job_id: JobId
     actor: str
@@ -100,7 +100,7 @@ class JobStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobFinished(Event):
-    """An attempt ended and its outcome is written; ``state`` is what the job is in now."""
+    """An attempt has ended and its outcome is written. ``state`` is the job's state now."""
 
     job_id: JobId
     actor: str
@@ -124,7 +124,7 @@ class JobRetryScheduled(Event):
     error: str
     traceback: str = ""
     level = logging.WARNING
-    text = "job %(job_id)s: %(actor)s attempt %(attempt)s failed (%(error)s); again in %(delay).1f s\n%(traceback)s"
+    text = "job %(job_id)s: %(actor)s attempt %(attempt)s failed (%(error)s); retry in %(delay).1f s\n%(traceback)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,27 +155,30 @@ class JobUnhandled(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobInterrupted(Event):
-    """A shutdown stopped an attempt; the job is queued again and the attempt does not count."""
+    """A shutdown interrupted an attempt. The job is queued again, and the attempt does not count."""
 
     job_id: JobId
     actor: str
     queue: str
-    text = "job %(job_id)s: %(actor)s interrupted by the shutdown, queued again"
+    text = "job %(job_id)s: %(actor)s was interrupted by the shutdown and is queued again"
 
 
 @dataclass(frozen=True, slots=True)
 class JobHeld(Event):
-    """A delivery of a job that runs elsewhere is kept, unacked, as its safety copy; told at its first look only."""
+    """The job of a delivery runs elsewhere: the delivery stays unacked, as the safety copy.
+
+    Emitted for the first look at a delivery only. ``seconds``: until the next look.
+    """
 
     job_id: JobId
     seconds: float
     level = logging.INFO
-    text = "job %(job_id)s runs elsewhere; this delivery is held and looked at again in %(seconds).1f s"
+    text = "job %(job_id)s runs elsewhere; this delivery is held, and checked again in %(seconds).1f s"
 
 
 @dataclass(frozen=True, slots=True)
 class JobTakenOver(Event):
-    """The worker of a running job is lost; a crash is counted."""
+    """The worker of a running job is lost. ``crashes`` is the job's count of crashes, this one included."""
 
     job_id: JobId
     crashes: int
@@ -185,8 +188,10 @@ class JobTakenOver(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobParked(Event):
-    """A job of a group that came by itself, from another producer or after a delay, waits for its turn elsewhere: in
-    its row, or without persistence in its lane."""
+    """A job that came through the plain queue (from another producer, or after a delay) has to wait in its group.
+
+    It waits in its row, or without persistence in its lane; its delivery is acked.
+    """
 
     job_id: JobId
     group: str
@@ -197,7 +202,7 @@ class JobParked(Event):
 
 @dataclass(frozen=True, slots=True)
 class GroupPaused(Event):
-    """A group starts nothing until it is resumed."""
+    """A group was paused: none of its jobs starts until it is resumed."""
 
     group: str
     reason: str
@@ -207,7 +212,7 @@ class GroupPaused(Event):
 
 @dataclass(frozen=True, slots=True)
 class GroupResumed(Event):
-    """A group goes on."""
+    """A paused group was resumed."""
 
     group: str
     text = "group %(group)s is resumed"
@@ -215,7 +220,7 @@ class GroupResumed(Event):
 
 @dataclass(frozen=True, slots=True)
 class GroupCancelled(Event):
-    """The jobs of a group that did not run were cancelled."""
+    """``count`` unfinished jobs of a group, none of them running, were cancelled."""
 
     group: str
     count: int
@@ -226,26 +231,29 @@ class GroupCancelled(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobsReleased(Event):
-    """Jobs that waited in their groups were queued: what they waited for is over."""
+    """``count`` jobs that waited in their groups got a place, and were queued."""
 
     count: int
     level = logging.DEBUG
-    text = "%(count)d waiting jobs queued"
+    text = "%(count)d waiting job(s) of groups queued"
 
 
 @dataclass(frozen=True, slots=True)
 class GroupsMended(Event):
-    """Groups stood still although a job could have started, or counted wrong: their places were given anew."""
+    """Groups stood still although a job could have started, or their counts were wrong. Their places were reassigned.
+
+    ``first`` names one of them.
+    """
 
     count: int
     first: str
     level = logging.WARNING
-    text = "%(count)d group(s) stood still and were counted anew, %(first)s among them"
+    text = "%(count)d group(s) stood still or were miscounted, %(first)s among them; their places were reassigned"
 
 
 @dataclass(frozen=True, slots=True)
 class LaneOpened(Event):
-    """This worker serves a lane. ``served``: how many it serves now."""
+    """This worker began to serve a lane. ``served``: how many lanes it serves now."""
 
     queue: str
     key: str
@@ -256,7 +264,10 @@ class LaneOpened(Event):
 
 @dataclass(frozen=True, slots=True)
 class LaneClosed(Event):
-    """This worker serves a lane no more. ``why``: ``drained``, ``handed over``, ``given back``, ``lost``."""
+    """This worker stopped serving a lane. ``why``: ``drained``, ``handed over``, ``given back``, ``lost``.
+
+    ``jobs``: how many jobs of the lane it ran.
+    """
 
     queue: str
     key: str
@@ -268,7 +279,10 @@ class LaneClosed(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDropped(Event):
-    """A delivery was acked without a run. ``reason``: ``final``, ``stale``, ``runs_elsewhere``, ``undecodable``."""
+    """A delivery was acked without running its job.
+
+    ``reason``: ``final``, ``stale``, ``runs_elsewhere``, ``undecodable``.
+    """
 
     job_id: JobId
     queue: str
@@ -279,7 +293,7 @@ class DeliveryDropped(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryBuried(Event):
-    """A delivery that is no command, or that nobody here can run and no row keeps, went to the dead queue."""
+    """A delivery went to the dead queue: it is not a command, or nobody here can run its job and no row keeps it."""
 
     queue: str
     reason: str
@@ -289,25 +303,28 @@ class DeliveryBuried(Event):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRenewed(Event):
-    """A delivery waited here for too long, and was published anew: the broker counts how often it comes back."""
+    """A delivery waited here for too long: its message was published again, and the delivery acked.
+
+    Giving it back would not do, since the broker counts how often a message comes back.
+    """
 
     job_id: JobId
     queue: str
     level = logging.DEBUG
-    text = "job %(job_id)s waited here for too long, its delivery from %(queue)s is renewed"
+    text = "job %(job_id)s waited here for too long; its delivery from %(queue)s was renewed"
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAckedEarly(Event):
-    """A long job's delivery was acked before its end: from now on its row's lease is the safety copy."""
+    """The delivery of a long job was acked while the job runs. From now on the lease in its row is the safety copy."""
 
     job_id: JobId
-    text = "job %(job_id)s runs long; its delivery is acked early, the row keeps it safe"
+    text = "job %(job_id)s runs long; its delivery was acked early, and its row keeps it safe"
 
 
 @dataclass(frozen=True, slots=True)
 class OutcomeDiscarded(Event):
-    """A run that had lost its claim wanted to write an outcome."""
+    """A run that had lost its claim tried to write its outcome, which was refused."""
 
     job_id: JobId
     actor: str
@@ -318,18 +335,18 @@ class OutcomeDiscarded(Event):
 
 @dataclass(frozen=True, slots=True)
 class OutcomeLost(Event):
-    """The process ended before the database came back: what the run came to is not written, and the job runs again."""
+    """The process ends while the database is unreachable: an outcome is not written, and the job will run again."""
 
     job_id: JobId
     actor: str
     state: str
     level = logging.ERROR
-    text = "job %(job_id)s: outcome %(state)s of %(actor)s could not be written before the end; the job runs again"
+    text = "job %(job_id)s: outcome %(state)s of %(actor)s could not be written before exit; the job will run again"
 
 
 @dataclass(frozen=True, slots=True)
 class AckLost(Event):
-    """An ack was due on a channel that has died; the broker delivers the message again."""
+    """An ack was due on a channel that is closed; the broker delivers the message again."""
 
     queue: str
     level = logging.DEBUG
@@ -341,21 +358,24 @@ class AckLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class SendDeferred(Event):
-    """Jobs are stored and the broker has not taken them: the relay will send them."""
+    """Jobs are stored, but the broker has not taken them; the relay will send them."""
 
     count: int
     reason: str
     level = logging.WARNING
-    text = "%(count)s job(s) stored but not yet sent (%(reason)s); the relay sends them"
+    text = "%(count)s job(s) stored but not yet sent (%(reason)s); the relay will send them"
 
 
 @dataclass(frozen=True, slots=True)
 class MarkLost(Event):
-    """That jobs were published could not be written: the relay publishes them once more, and a claim refuses a copy."""
+    """Jobs were published, but the mark of that could not be written.
+
+    The relay publishes them again, and the claim refuses the second copies.
+    """
 
     reason: str
     level = logging.WARNING
-    text = "a mark was not written, the relay repeats the sending: %(reason)s"
+    text = "published jobs could not be marked as published; the relay will send them again: %(reason)s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,11 +390,11 @@ class Redispatched(Event):
 
 @dataclass(frozen=True, slots=True)
 class MemoryJobsLost(Event):
-    """The embedded broker closed without persistence, with jobs in its memory: the only copies there were."""
+    """The embedded broker closed with jobs in its memory. Without persistence these were the only copies."""
 
     count: int
     level = logging.ERROR
-    text = "%(count)s job(s) were only in this process's memory and end with it; add the `persistence` middleware"
+    text = "%(count)s job(s) lost: they were only in this process's memory; add the `persistence` middleware"
 
 
 @dataclass(frozen=True, slots=True)
@@ -383,7 +403,7 @@ class WorkerLost(Event):
 
     worker_id: str
     level = logging.WARNING
-    text = "worker %(worker_id)s is lost; its jobs are given back"
+    text = "worker %(worker_id)s is lost; its jobs are queued again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +420,7 @@ class JobsPruned(Event):
 
 @dataclass(frozen=True, slots=True)
 class BrokerConnected(Event):
-    """A connection stands. ``role``: ``publisher``, ``consumer``."""
+    """A connection to the broker is open. ``role``: ``publisher``, ``consumer``, ``embedded``."""
 
     role: str
     server: str
@@ -409,7 +429,7 @@ class BrokerConnected(Event):
 
 @dataclass(frozen=True, slots=True)
 class BrokerDisconnected(Event):
-    """A connection was lost, or could not be made; it is tried again. Emitted at most once in 10 s a role."""
+    """A connection was lost or could not be opened; it is tried again. Emitted at most once in 10 s for each role."""
 
     role: str
     reason: str
@@ -428,7 +448,7 @@ class ConsumerConfirmed(Event):
 
 @dataclass(frozen=True, slots=True)
 class ConsumerLost(Event):
-    """The broker ended a consumer (its queue was deleted, its channel closed); it is restored."""
+    """The broker cancelled a consumer (its queue was deleted, or its channel closed); it will be restored."""
 
     queue: str
     reason: str
@@ -438,7 +458,7 @@ class ConsumerLost(Event):
 
 @dataclass(frozen=True, slots=True)
 class QueueBroken(Event):
-    """A queue cannot be consumed until somebody acts; the others go on."""
+    """A queue cannot be consumed until somebody repairs it; the other queues are not affected."""
 
     queue: str
     reason: str
@@ -448,7 +468,7 @@ class QueueBroken(Event):
 
 @dataclass(frozen=True, slots=True)
 class PublisherBlocked(Event):
-    """The broker stopped (or resumed) taking messages: a memory or disk alarm."""
+    """The broker stopped taking messages because of a memory or disk alarm, or (``blocked`` false) takes them again."""
 
     blocked: bool
     level = logging.WARNING
@@ -457,25 +477,25 @@ class PublisherBlocked(Event):
 
 @dataclass(frozen=True, slots=True)
 class StockFrameReader(Event):
-    """The fast frame reader does not fit the installed aiormq; all works, slower."""
+    """The fast frame reader does not fit the installed aiormq. Everything works, but slower."""
 
     reason: str
     level = logging.WARNING
-    text = "the fast frame reader is off, aiormq's own is used: %(reason)s"
+    text = "the fast frame reader is off; aiormq's own, slower one is used: %(reason)s"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLost(Event):
-    """The database cannot be reached; what has to be written waits."""
+    """The database cannot be reached; pending writes wait."""
 
     reason: str
     level = logging.ERROR
-    text = "the database is away: %(reason)s"
+    text = "the database cannot be reached: %(reason)s"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreBack(Event):
-    """The database answers again after ``seconds``."""
+    """The database answers again, after ``seconds``."""
 
     seconds: float
     level = logging.WARNING
@@ -484,7 +504,7 @@ class StoreBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class StoreFlushed(Event):
-    """One group commit: ``kind`` (``claim``, ``settle``), its rows and its duration in seconds."""
+    """A group commit was made. ``kind``: ``claim``, ``settle``; with its number of rows and duration in seconds."""
 
     kind: str
     rows: int
@@ -495,8 +515,10 @@ class StoreFlushed(Event):
 
 @dataclass(frozen=True, slots=True)
 class StoreRefused(Event):
-    """The database does not take this one write (``kind`` as in `StoreFlushed`), and takes others; its caller gets the
-    error."""
+    """The database refused one write, although it takes others. The caller of the write gets the error.
+
+    ``kind``: as in `StoreFlushed`.
+    """
 
     kind: str
     error: str
@@ -509,7 +531,7 @@ class StoreRefused(Event):
 
 @dataclass(frozen=True, slots=True)
 class RuntimeStarted(Event):
-    """The worker takes jobs from now on."""
+    """A worker has started, and takes jobs from now on."""
 
     worker_id: str
     queues: str
@@ -518,15 +540,15 @@ class RuntimeStarted(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainStarted(Event):
-    """A shutdown was asked for; no new job is started."""
+    """A shutdown was requested: no new job starts. ``running``: how many are still running."""
 
     running: int
-    text = "draining: %(running)s job(s) still run"
+    text = "draining: %(running)s job(s) still running"
 
 
 @dataclass(frozen=True, slots=True)
 class LimitReached(Event):
-    """A stop limit of `jq-actors worker` was reached: the worker drains, and ends with exit code 0."""
+    """A stop limit of `jq-actors worker` was reached: the worker drains, and exits with 0."""
 
     limit: str
     text = "stop limit reached, draining: %(limit)s"
@@ -534,7 +556,7 @@ class LimitReached(Event):
 
 @dataclass(frozen=True, slots=True)
 class DrainFinished(Event):
-    """Nothing runs any more. ``interrupted`` jobs were stopped and queued again."""
+    """No job is running any more. ``interrupted`` jobs were stopped, and queued again."""
 
     interrupted: int
     text = "drained; %(interrupted)s job(s) interrupted"
@@ -542,7 +564,7 @@ class DrainFinished(Event):
 
 @dataclass(frozen=True, slots=True)
 class LoopBlocked(Event):
-    """An actor blocks the actor loop; ``stack`` shows where. The connection and the leases are not affected."""
+    """An actor blocks the actor loop; ``stack`` shows where. Connections and leases are not affected."""
 
     seconds: float
     stack: str
@@ -552,18 +574,18 @@ class LoopBlocked(Event):
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed(Event):
-    """A background task of the runtime raised; it is started again."""
+    """A background task of the runtime raised. One that runs all the time is started again."""
 
     task: str
     error: str
     traceback: str = ""
     level = logging.ERROR
-    text = "background task %(task)s failed and is started again: %(error)s\n%(traceback)s"
+    text = "background task %(task)s failed: %(error)s\n%(traceback)s"
 
 
 @dataclass(frozen=True, slots=True)
 class CloseFailed(Event):
-    """A part of the runtime could not be closed in order; the others were."""
+    """A part of the runtime could not be closed in an orderly way; the other parts are still closed."""
 
     part: str
     error: str

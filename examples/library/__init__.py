@@ -1,4 +1,5 @@
-"""A library: indexes a tree of real documents with jobs.
+"""A library: index a tree of real documents with jobs.
 
-`jobs` has the actors, `documents` finds the input, `text` does the counting, `index` collects the results.
+`jobs` has the actors, `documents` finds the input, `text` counts words, and `index` sends the jobs and collects their
+results.
 """

@@ -1,6 +1,6 @@
-"""The library with producer and workers apart: ``python -m examples.library send FOLDER …`` and ``… report``.
+"""The library with separate producer and workers: ``python -m examples.library send FOLDER …`` and ``… report``.
 
-Workers: ``jq-actors worker -p 2 -t 4`` with ``JQ_CONFIG=examples/library/library.yaml``.
+Start workers with ``jq-actors worker -p 2 -t 4`` and ``JQ_CONFIG=examples/library/library.yaml``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .index import all_jobs, send_all, write_index
 
 
 def main() -> None:
-    """Send the jobs, or report on them."""
+    """Send the jobs, or report on them and write the index."""
     parser = argparse.ArgumentParser(prog="python -m examples.library", description=__doc__)
     parser.add_argument("command", choices=["send", "report"])
     parser.add_argument(

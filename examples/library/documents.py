@@ -1,4 +1,4 @@
-"""The input: text files in a tree."""
+"""The input: the text files in a tree of folders."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from pathlib import Path
 
 SUFFIXES = frozenset({".md", ".rst", ".txt"})
 NAMES = frozenset({"metadata", "readme", "license", "copying", "copyright", "authors", "changelog", "news", "notice"})
-"""Documents without a suffix. ``METADATA`` is the description of an installed package."""
+"""Names of documents without a suffix. ``METADATA`` is the description of an installed package."""
 SYSTEM_DOCUMENTS = Path("/usr/share/doc")
 LARGEST = 2_000_000
-"""Bytes; a larger file is data rather than a document."""
+"""Size of the largest document, in bytes. A larger file is data rather than a document."""
 
 
 def default_folders() -> list[Path]:
-    """Where every machine with this project has documents: here, in its installed packages, in those of Debian."""
+    """Folders with documents that exist on this machine: this one, its installed packages, Debian's documents."""
     folders = [Path.cwd(), Path(sysconfig.get_paths()["purelib"]), SYSTEM_DOCUMENTS]
     return [folder for folder in folders if folder.is_dir()]
 
 
 def find_documents(folders: Iterable[Path]) -> list[Path]:
-    """All documents below ``folders``, each once, in the order of their paths."""
+    """All documents below ``folders``, without repetitions, in the order of their paths."""
     return sorted({path for folder in folders for path in _walk(folder.resolve())})
 
 
 def by_folder(documents: Iterable[Path]) -> dict[Path, list[Path]]:
-    """The documents of each folder."""
+    """Group the documents by their folders."""
     folders: defaultdict[Path, list[Path]] = defaultdict(list)
     for document in documents:
         folders[document.parent].append(document)

@@ -1,4 +1,4 @@
-"""The library's two ends: send a job for everything there is, and collect what the jobs returned."""
+"""The beginning and the end of the library: send the jobs, and collect their results in an index."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .documents import by_folder
 from .jobs import index_document, summarize_folder
 
 SMALLEST_FOLDER = 2
-"""A folder with fewer documents needs no summary."""
+"""How many documents a folder needs in order to get a summary."""
 
 
 def send_all(documents: Sequence[Path], *, tags: Sequence[str] = ()) -> int:
-    """Send a job for each document and each folder; returns how many.
+    """Send a job for each document, and one for each folder with enough of them; returns how many jobs.
 
-    Each ``send_many`` is one transaction: all of its jobs are stored, or none.
+    Each ``send_many`` is one transaction, which stores all of its jobs or none.
     """
     folders = {folder: inside for folder, inside in by_folder(documents).items() if len(inside) >= SMALLEST_FOLDER}
     index_document.send_many([((document,), {}) for document in documents], tags=tags)
@@ -28,7 +28,7 @@ def send_all(documents: Sequence[Path], *, tags: Sequence[str] = ()) -> int:
 
 
 def write_index(target: Path, *, tags: Sequence[str] = ()) -> dict[str, Any]:
-    """Write what the succeeded jobs returned as JSON to ``target``, and return it."""
+    """Write the results of the succeeded jobs to ``target`` as JSON, and return them."""
     index = {
         "documents": _sorted_results("index_document", tags),
         "folders": _sorted_results("summarize_folder", tags),
@@ -39,7 +39,7 @@ def write_index(target: Path, *, tags: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def all_jobs(**where: Any) -> Iterator[Job]:
-    """Every job that fits, page by page."""
+    """All jobs that match the filters of ``jobs.find``, read page by page."""
     after = None
     while True:
         page = jobs.find(**where, limit=500, after=after)

@@ -1,4 +1,4 @@
-"""What is counted in a text; plain functions, no jobs."""
+"""Count the words of texts: plain functions that know nothing of jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COMMON = frozenset(
 
 
 def words_of(text: str) -> Counter[str]:
-    """How often each word of three letters or more stands in ``text``, without the commonest English ones."""
+    """Count the words of three letters or more in ``text``, except for the most common English ones."""
     words = Counter(word.lower() for word in _WORD.findall(text))
     for word in _COMMON:
         del words[word]
@@ -39,7 +39,7 @@ def words_of(text: str) -> Counter[str]:
 
 
 def most_telling(documents: Iterable[Counter[str]], count: int) -> list[str]:
-    """The words that tell these documents best: frequent, and in several of them, but not in every one."""
+    """The ``count`` words that describe these documents best: frequent ones that are not in every document."""
     documents = list(documents)
     total: Counter[str] = Counter()
     spread: Counter[str] = Counter()

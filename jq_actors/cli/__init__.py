@@ -1,4 +1,4 @@
-"""The command line: ``jq-actors worker | check | db | jobs``."""
+"""The command line: ``jq-actors worker | check | db | jobs | groups | demo``."""
 
 from .app import main
 

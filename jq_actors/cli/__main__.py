@@ -1,10 +1,10 @@
-"""``python -m jq_actors.cli`` is ``jq-actors``."""
+"""``python -m jq_actors.cli`` does the same as ``jq-actors``."""
 
 import sys
 from pathlib import Path
 
 from . import main
 
-# Dramatiq reloads (SIGHUP, --watch) by executing argv[0], which must be a program and not this file.
+# To reload (SIGHUP, --watch), Dramatiq executes argv[0], so that must be the program rather than this file.
 sys.argv[0] = str(Path(sys.executable).with_name("jq-actors"))
 main()

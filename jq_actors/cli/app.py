@@ -1,4 +1,4 @@
-"""The program `jq-actors`: its commands, and how an error is told."""
+"""The program `jq-actors`: its commands, and how they report errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .output import exit_code_of, print_error
 
 
 class _Commands(TyperGroup):
-    """The commands; an error of ours ends them with one sentence on stderr instead of a traceback."""
+    """The commands. A `JobQueueError` ends one with a sentence on stderr instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -31,12 +31,12 @@ app = typer.Typer(
     name="jq-actors",
     cls=_Commands,
     help="The job queue for Python teams on RabbitMQ.",
-    epilog="Exit codes: 0 success; 1 a problem was found or a thing is not there; 2 wrong command line or"
-    " configuration; 3 broker or database cannot be reached. Those of `worker` are in its own help.",
+    epilog="Exit codes: 0 success; 1 a problem was found, or what was asked for does not exist; 2 wrong command line"
+    " or configuration; 3 broker or database cannot be reached. `worker` lists its own in its help.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # an error is a line that can be searched for, not a box that wraps it
+    rich_markup_mode=None,  # an error must be a line that can be searched for, not text wrapped in a box
 )
 app.command("worker", epilog=worker.EPILOG)(worker.worker)
 app.command("check", epilog=check.EPILOG)(check.check)
@@ -45,24 +45,24 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(groups.app, name="groups")
 
 
-@app.command(
-    epilog="Exit codes: 0 it ran to its end; 1 it cannot run here; 130 interrupted: run it again and it continues."
-)
+@app.command(epilog="Exit codes: 0 finished; 1 it cannot run here; 130 interrupted: run it again to continue.")
 def demo(
     folders: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="FOLDER", help="Documents to index. Default: this project and the installed packages."),
+        typer.Argument(
+            metavar="FOLDER", help="Folders to index. Default: this project, its installed packages, /usr/share/doc."
+        ),
     ] = None,
-    home: Annotated[Path, typer.Option(metavar="DIR", help="Where index and log go.")] = Path(".demo"),
+    home: Annotated[Path, typer.Option(metavar="DIR", help="Where to put database, index and log.")] = Path(".demo"),
 ) -> None:
-    """Index real documents in one process: the library of `examples/`, embedded, with progress and a summary."""
-    from .demo import run_demo  # here: no other command needs what it imports
+    """Index real documents in one process, with `examples/library` and the embedded broker; show a summary."""
+    from .demo import run_demo  # imported here, since no other command needs what it imports
 
     raise typer.Exit(run_demo(folders or [], home))
 
 
 def main() -> None:
-    """Run the command line of this process, and exit."""
+    """Run the command that this process's arguments name, and exit with its code."""
     app()
 
 
@@ -77,10 +77,10 @@ def _options(
     ctx: typer.Context,
     _version: Annotated[
         bool,
-        typer.Option("--version", help="Print the versions and end.", callback=_print_version, is_eager=True),
+        typer.Option("--version", help="Print the versions and exit.", callback=_print_version, is_eager=True),
     ] = False,
 ) -> None:
     """The job queue for Python teams on RabbitMQ."""
     if ctx.invoked_subcommand in ("check", "db", "jobs", "groups"):
-        # Their errors are told once, by themselves; Python prints warnings of a logger that has no handler.
+        # These commands report each error themselves. Without a handler, Python would print log warnings as well.
         logging.getLogger("jq_actors").addHandler(logging.NullHandler())

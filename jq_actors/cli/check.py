@@ -1,5 +1,4 @@
-"""``jq-actors check``: everything that a worker would find out at start and later, without starting
-anything."""
+"""``jq-actors check``: find what would go wrong in a worker, at its start or later, without starting one."""
 
 from __future__ import annotations
 
@@ -20,10 +19,10 @@ from jq_actors.process.runtime import Runtime
 from jq_actors.transport.adapters import adapter_for
 from jq_actors.transport.port import Transport
 
-from .configured import ConfigOption, ModulesArgument, PathOption, find_modules_in, use_config
+from .command_setup import ConfigOption, ModulesArgument, PathOption, find_modules_in, use_config
 from .output import OK, PROBLEM, print_error, print_table
 
-EPILOG = "Exit codes: 0 all is well (there may be warnings); 1 problems were found; 2 wrong command line."
+EPILOG = "Exit codes: 0 no problems (there may be warnings); 1 problems were found; 2 wrong command line."
 
 
 class Kind(Enum):
@@ -44,7 +43,7 @@ class Finding:
 
 
 def check(modules: ModulesArgument = None, path: PathOption = None, config_path: ConfigOption = None) -> None:
-    """Check configuration, imports, actors, broker, database and topology; start nothing."""
+    """Check configuration, imports, actors, broker, database and topology, without starting anything."""
     use_config(config_path)
     find_modules_in(path or ["."])
     findings = list(_findings(modules or []))
@@ -78,7 +77,7 @@ def _findings(modules: Sequence[str]) -> Iterator[Finding]:
 def _import(module: str) -> Finding:
     try:
         importlib.import_module(module)
-    except Exception as error:  # noqa: BLE001 - whatever a user's module raises is what is told
+    except Exception as error:  # noqa: BLE001 - a user's module may raise anything, and it is reported
         return Finding("imports", Kind.PROBLEM, f"{module}: {type(error).__name__}: {error}")
     return Finding("imports", Kind.GOOD, module)
 
@@ -97,7 +96,7 @@ def _actors(config: Config) -> Iterator[Finding]:
 
 
 def _servers(config: Config) -> Iterator[Finding]:
-    """Broker and database, asked on an I/O loop as in a worker, but with nothing opened on it."""
+    """Ask broker and database on an I/O loop, as a worker would, but open neither for work."""
     runtime = Runtime(config, installed_broker())
     has_store = any(isinstance(layer, JobMiddleware) and layer.brings_store for layer in runtime.chain)
     make_transport = adapter_for(config.broker.url)
@@ -129,7 +128,7 @@ def _lease_warning(runtime: Runtime) -> Iterator[Finding]:
     if lease is not None and lease <= timeout:
         text = (
             f"broker.confirm_timeout ({format_duration(timeout)}) should be shorter than publish_lease of"
-            f" persistence ({format_duration(lease)}): a slow broker gets second copies"
+            f" persistence ({format_duration(lease)}): while the broker is slow, the relay publishes second copies"
         )
         yield Finding("broker", Kind.WARNING, text)
 

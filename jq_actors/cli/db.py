@@ -1,4 +1,4 @@
-"""``jq-actors db``: the tables of the jobs, brought to this version and looked at."""
+"""``jq-actors db``: migrate the tables, or print their version."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jq_actors.chain.middleware import JobMiddleware
 from jq_actors.config.loading import load_config, mask_url
 from jq_actors.errors import RequiresPersistenceError
 
-from .configured import ConfigOption, use_config
+from .command_setup import ConfigOption, use_config
 from .output import PROBLEM
 
 EPILOG = (
@@ -24,10 +24,10 @@ app = typer.Typer(help="The tables of the jobs.", no_args_is_help=True, epilog=E
 
 @app.command(epilog=EPILOG)
 def upgrade(config_path: ConfigOption = None) -> None:
-    """Make the tables, or bring them to this version. Several at once are safe."""
+    """Create the tables, or migrate them to this version. Several at once are safe."""
     use_config(config_path)
     url, jobs_table = _persistence()
-    from jq_actors.store.schema import migrate  # here: Alembic takes a while, and other commands need none of it
+    from jq_actors.store.schema import migrate  # imported here: Alembic loads slowly, and no other command needs it
 
     migrate.upgrade(url, jobs_table)
     typer.echo(f"{jobs_table} in {mask_url(url)} is at {migrate.current(url, jobs_table)}")
@@ -35,10 +35,10 @@ def upgrade(config_path: ConfigOption = None) -> None:
 
 @app.command(epilog=EPILOG)
 def current(config_path: ConfigOption = None) -> None:
-    """Print the version of the tables, and of this program."""
+    """Print the version that the tables have, and the one that this program needs."""
     use_config(config_path)
     url, jobs_table = _persistence()
-    from jq_actors.store.schema import migrate  # here: Alembic takes a while, and other commands need none of it
+    from jq_actors.store.schema import migrate  # imported here: Alembic loads slowly, and no other command needs it
 
     found, wanted = migrate.current(url, jobs_table), migrate.head()
     typer.echo(f"{jobs_table} in {mask_url(url)} is at {found or 'nothing'}; this version wants {wanted}")
@@ -47,7 +47,7 @@ def current(config_path: ConfigOption = None) -> None:
 
 
 def _persistence() -> tuple[str, str]:
-    """URL and table of the middleware that brings the store."""
+    """The database URL and the jobs table of the middleware that provides the store."""
     config = load_config(find_problems=find_problems)
     for spec, layer in zip(config.middleware, build_middleware(config), strict=True):
         if isinstance(layer, JobMiddleware) and layer.brings_store:

@@ -1,4 +1,4 @@
-"""``jq-actors demo``: the library of `examples/` on real documents, in one process, with progress and a summary."""
+"""``jq-actors demo``: run `examples/library` on real documents in one process, with progress and a summary."""
 
 from __future__ import annotations
 
@@ -28,13 +28,20 @@ from jq_actors.process.installed import configure, installed_broker
 
 THREADS = 4
 SHOWN = 5
-"""How many of the slowest, and of the failures with one reason, the summary names."""
+"""How many of the slowest and of the failed jobs the summary lists."""
 LOOK_EVERY = 0.1
-"""Seconds between two looks of the progress bar."""
+"""Seconds between two updates of the progress bar."""
 
 
 class Demo:
-    """One run of the library: its jobs carry the run's tag, so that a second run continues an interrupted one."""
+    """One run of the library. All its jobs carry the run's tag, so that the next start can continue an interrupted run.
+
+    Parameters:
+      app: the package with the library.
+      folders: where to look for documents; empty: the library's default folders.
+      home: the folder for database, index, log and the run's tag.
+      console: where progress and summary are printed.
+    """
 
     def __init__(self, app: str, folders: list[Path], home: Path, console: Console) -> None:
         self._documents = importlib.import_module(f"{app}.documents")
@@ -47,7 +54,7 @@ class Demo:
         self._done = 0
 
     def run(self) -> int:
-        """Send, run, report; returns the exit code: 0, or 130 when it was interrupted."""
+        """Send the jobs, run them and report; returns the exit code: 0, or 130 when interrupted."""
         self._home.mkdir(parents=True, exist_ok=True)
         logging.basicConfig(filename=self._home / "demo.log", level=logging.INFO, force=True)
         configure(self._config)
@@ -62,7 +69,7 @@ class Demo:
         return 130 if self._stop.is_set() else 0
 
     def _begin(self) -> tuple[str, int]:
-        """The run to go on with, or a new one; and how many of its jobs are unfinished."""
+        """The tag of the run to continue, or of a new one, and how many of its jobs are unfinished."""
         if self._run_file.exists():
             tag = self._run_file.read_text().strip()
             left = sum(not job.state.is_final for job in self._index.all_jobs(tags=[tag]))
@@ -77,7 +84,7 @@ class Demo:
         return tag, total
 
     def _broken_document(self) -> Path:
-        """A folder with a document that cannot be read, to show what becomes of a job that fails."""
+        """Create a folder with a document that cannot be read, to show what happens to a job that fails."""
         folder = self._home / "broken"
         folder.mkdir(exist_ok=True)
         (folder / "broken.txt").write_bytes(b"This is no UTF-8: \xff\xfe")
@@ -87,7 +94,7 @@ class Demo:
     def _interruptible(self) -> Iterator[None]:
         def interrupt(*_: object) -> None:
             if self._stop.is_set():
-                raise KeyboardInterrupt  # a second one does not wait for the drain
+                raise KeyboardInterrupt  # the second Ctrl-C does not wait for the drain
             self._stop.set()
 
         before = signal.signal(signal.SIGINT, interrupt)
@@ -106,7 +113,7 @@ class Demo:
             yield
         finally:
             if self._stop.is_set():
-                self._console.print("Draining: the jobs that run come to their end …")
+                self._console.print("Draining: waiting for the running jobs to finish …")
             worker.stop()
             unsubscribe()
 
@@ -144,7 +151,7 @@ class Demo:
         self._console.print(f"{found} are in {self._home / 'index.json'}; the log is {self._home / 'demo.log'}")
         if self._stop.is_set():
             left = sum(not job.state.is_final for job in jobs)
-            self._console.print(f"Interrupted: {left} jobs are left; run it again and it continues.")
+            self._console.print(f"Interrupted: {left} jobs are left; run it again to continue.")
 
     def _slowest(self, jobs: list[Job]) -> Table:
         table = Table(title="Slowest", title_justify="left")
@@ -176,12 +183,12 @@ def _argument(job: Job) -> str:
 
 
 def run_demo(folders: list[Path], home: Path, app: str = "examples.library") -> int:
-    """Run the demo; returns the exit code. Errors for people go to stderr, exit code 1."""
+    """Run the demo and return its exit code. An expected error is printed on stderr, and gives exit code 1."""
     sys.path.insert(0, str(Path.cwd()))
     try:
         return Demo(app, folders, home, Console()).run()
     except ModuleNotFoundError as error:
-        print(f"The demo runs {app}, which is in the source repository: {error}. Run it there.", file=sys.stderr)  # noqa: T201
+        print(f"The demo needs {app} of the source repository ({error}). Run it there.", file=sys.stderr)  # noqa: T201
     except JobQueueError as error:
         print(error, file=sys.stderr)  # noqa: T201
     return 1

@@ -18,19 +18,28 @@ from jq_actors.model.printable import escape
 from jq_actors.process.runtime import Runtime
 from jq_actors.store.port import JobStore
 
-from .asking import asking
-from .configured import ConfigOption
-from .jobs import place_of
-from .output import PROBLEM, JsonOption, as_cell, as_plain, as_time, print_error, print_json, print_table
+from .command_setup import ConfigOption, store_commands
+from .jobs import AfterOption, LimitOption, place_of
+from .output import (
+    PROBLEM,
+    JsonOption,
+    as_plain,
+    as_time,
+    print_error,
+    print_fields,
+    print_json,
+    print_page,
+    print_table,
+)
 
 EPILOG = (
-    "Exit codes: 0 success; 1 no such group, nothing was confirmed, or no persistence is configured; 2 wrong command"
-    " line or configuration; 3 the database cannot be reached."
+    "Exit codes: 0 success; 1 no such group, the question was not answered with yes, or no persistence is configured;"
+    " 2 wrong command line or configuration; 3 the database cannot be reached."
 )
 FIRST_JOBS = 20
-"""How many jobs of a group are shown."""
+"""How many jobs of a group `show` lists."""
 GroupArgument = Annotated[str, typer.Argument(metavar="NAME", help="The group's name.")]
-ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Who and why, for those who look at it.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Who does this and why; shown with group or jobs.")]
 
 app = typer.Typer(help="Find groups, see why they wait, and steer them.", no_args_is_help=True, epilog=EPILOG)
 
@@ -39,28 +48,25 @@ app = typer.Typer(help="Find groups, see why they wait, and steer them.", no_arg
 def list_(
     state: Annotated[
         list[str] | None,
-        typer.Option(metavar="STATE", help="`running`, `queued`, `blocked`, `paused` or `idle`; repeat it."),
+        typer.Option(
+            metavar="STATE", help="Only groups that are `running`, `queued`, `blocked`, `paused` or `idle`; repeatable."
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 1000.")] = 50,
-    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on after the page before.")] = None,
+    limit: LimitOption = 50,
+    after: AfterOption = None,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
     """List the groups that have unfinished jobs or are paused, by name."""
-    with asking(config_path):
+    with store_commands(config_path):
         page = jobs.groups(state=state or (), limit=limit, after=after)
-    if as_json:
-        print_json({"groups": [as_plain(group) for group in page.groups], "cursor": page.cursor})
-        return
-    print_table(_GROUP_COLUMNS, [_group_row(group) for group in page.groups])
-    if page.cursor is not None:
-        print_error(f"There are more: --after {page.cursor}", label="note")
+    print_page("groups", page.groups, page.cursor, _GROUP_COLUMNS, _group_row, as_json=as_json)
 
 
 @app.command(epilog=EPILOG)
 def show(name: GroupArgument, as_json: JsonOption = False, config_path: ConfigOption = None) -> None:
-    """Show one group, why it waits, and its first jobs in their order."""
-    with asking(config_path):
+    """Show one group, why it waits, and its first jobs in order."""
+    with store_commands(config_path):
         group = _known(name)
         first = call("groups show", lambda _, store: store.first_of_group(name, FIRST_JOBS))
     fields = as_plain(group)
@@ -68,7 +74,7 @@ def show(name: GroupArgument, as_json: JsonOption = False, config_path: ConfigOp
         print_json({**fields, "jobs": [as_plain(job) for job in first]})
         return
     fields["lag"] = _lag(group)
-    print_table(["field", "value"], [(field, as_cell(value)) for field, value in fields.items()])
+    print_fields(fields)
     if first:
         typer.echo()
         print_table(_JOB_COLUMNS, [_job_row(job) for job in first])
@@ -78,30 +84,30 @@ def show(name: GroupArgument, as_json: JsonOption = False, config_path: ConfigOp
 def pause(
     name: GroupArgument, reason: ReasonOption, as_json: JsonOption = False, config_path: ConfigOption = None
 ) -> None:
-    """Start nothing of a group until it is resumed; what runs comes to its end."""
-    with asking(config_path):
+    """Start no job of a group until it is resumed; running jobs finish."""
+    with store_commands(config_path):
         changed = jobs.pause(group=name, reason=reason)
-    _tell(name, changed, "is paused" if changed else "was paused already", as_json)
+    _print_change(name, changed, "is paused" if changed else "was paused already", as_json)
 
 
 @app.command(epilog=EPILOG)
 def resume(name: GroupArgument, as_json: JsonOption = False, config_path: ConfigOption = None) -> None:
-    """Let a paused group go on."""
-    with asking(config_path):
+    """Resume a paused group."""
+    with store_commands(config_path):
         changed = jobs.resume(group=name)
-    _tell(name, changed, "is resumed" if changed else "was not paused", as_json)
+    _print_change(name, changed, "is resumed" if changed else "was not paused", as_json)
 
 
 @app.command(epilog=EPILOG)
 def cancel(
     name: GroupArgument,
     reason: ReasonOption,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Needed where there is no terminal to ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask. Required where there is no terminal.")] = False,
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
-    """Cancel the unfinished jobs of a group but those that run; says how many."""
-    with asking(config_path):
+    """Cancel a group's unfinished jobs, except running ones, and print how many were cancelled."""
+    with store_commands(config_path):
         why, group = reasoned(reason), _known(name)
         if not yes:
             _confirm(group)
@@ -140,7 +146,7 @@ def _job_row(job: Job) -> Sequence[object]:
     return place, job.id, job.state, job.actor, job.queue, job.attempt, as_time(job.enqueued_at), job.reason
 
 
-def _tell(name: str, changed: bool, outcome: str, as_json: bool) -> None:
+def _print_change(name: str, changed: bool, outcome: str, as_json: bool) -> None:
     if as_json:
         print_json({"group": name, "changed": changed})
     else:
@@ -149,7 +155,7 @@ def _tell(name: str, changed: bool, outcome: str, as_json: bool) -> None:
 
 def _confirm(group: Group) -> None:
     if not sys.stdin.isatty():
-        raise typer.BadParameter("There is no terminal to ask; say --yes.")
+        raise typer.BadParameter("There is no terminal to ask on; use --yes.")
     count = group.waiting + group.scheduled
     if not typer.confirm(f"Cancel {count} jobs of group {escape(group.name)}?", err=True):
         raise typer.Exit(PROBLEM)

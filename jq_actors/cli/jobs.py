@@ -1,4 +1,4 @@
-"""``jq-actors jobs``: find jobs, look at one, run jobs again, move one in its group."""
+"""``jq-actors jobs``: find jobs, show one, run jobs again, move one in its group."""
 
 from __future__ import annotations
 
@@ -13,21 +13,34 @@ from jq_actors.jobs.store_access import MAX_PAGE
 from jq_actors.model.job import Job, Place
 from jq_actors.model.printable import escape
 
-from .asking import asking
-from .configured import ConfigOption
-from .output import PROBLEM, JsonOption, as_cell, as_plain, as_time, print_error, print_json, print_table
+from .command_setup import ConfigOption, store_commands
+from .output import (
+    PROBLEM,
+    JsonOption,
+    as_plain,
+    as_time,
+    print_error,
+    print_fields,
+    print_json,
+    print_page,
+    print_table,
+)
 
 EPILOG = (
-    "Exit codes: 0 success; 1 no such job, it cannot be done with it, or no persistence is configured; 2 wrong command"
-    " line or configuration; 3 the database cannot be reached."
+    "Exit codes: 0 success; 1 no such job, its state does not allow it, or no persistence is configured; 2 wrong"
+    " command line or configuration; 3 the database cannot be reached."
 )
-StateOption = Annotated[list[str] | None, typer.Option(metavar="STATE", help="In one of these states; repeat it.")]
-ActorOption = Annotated[str | None, typer.Option(metavar="NAME", help="Of this actor.")]
-QueueOption = Annotated[str | None, typer.Option(metavar="NAME", help="Of this queue.")]
-GroupOption = Annotated[str | None, typer.Option(metavar="NAME", help="Of this group.")]
-TagOption = Annotated[list[str] | None, typer.Option(metavar="NAME", help="With all of these tags; repeat it.")]
-LimitOption = Annotated[int, typer.Option(metavar="N", help="At most so many, 1 to 1000.")]
-AfterOption = Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on after the page before.")]
+StateOption = Annotated[
+    list[str] | None, typer.Option(metavar="STATE", help="Only jobs in this state; repeat it for several.")
+]
+ActorOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this actor.")]
+QueueOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this queue.")]
+GroupOption = Annotated[str | None, typer.Option(metavar="NAME", help="Only jobs of this group.")]
+TagOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Only jobs with this tag; if repeated, with all of them.")
+]
+LimitOption = Annotated[int, typer.Option(metavar="N", help="At most N, 1 to 1000.")]
+AfterOption = Annotated[str | None, typer.Option(metavar="CURSOR", help="Continue after the previous page.")]
 JobArgument = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 
 app = typer.Typer(help="Find jobs, look at them and steer them.", no_args_is_help=True, epilog=EPILOG)
@@ -46,22 +59,17 @@ def list_(
     config_path: ConfigOption = None,
 ) -> None:
     """List jobs, newest first."""
-    with asking(config_path):
+    with store_commands(config_path):
         page = jobs.find(
             state=state or (), actor=actor, queue=queue, group=group, tags=tag or (), limit=limit, after=after
         )
-    if as_json:
-        print_json({"jobs": [as_plain(job) for job in page.jobs], "cursor": page.cursor})
-        return
-    print_table(_COLUMNS, [_row(job) for job in page.jobs])
-    if page.cursor is not None:
-        print_error(f"There are more: --after {page.cursor}", label="note")
+    print_page("jobs", page.jobs, page.cursor, _COLUMNS, _row, as_json=as_json)
 
 
 @app.command(epilog=EPILOG)
 def show(job_id: JobArgument, as_json: JsonOption = False, config_path: ConfigOption = None) -> None:
     """Show one job with its attempts, and its place in its group."""
-    with asking(config_path):
+    with store_commands(config_path):
         job = jobs.get(job_id)
     if job is None:
         raise JobNotFoundError(job_id)
@@ -72,7 +80,7 @@ def show(job_id: JobArgument, as_json: JsonOption = False, config_path: ConfigOp
     fields["place"] = None if job.place is None else place_of(job.place)
     attempts = fields.pop("attempts")
     traceback = fields.pop("traceback")
-    print_table(["field", "value"], [(name, as_cell(value)) for name, value in fields.items()])
+    print_fields(fields)
     if attempts:
         typer.echo()
         print_table(list(attempts[0]), [list(attempt.values()) for attempt in attempts])
@@ -85,7 +93,8 @@ def show(job_id: JobArgument, as_json: JsonOption = False, config_path: ConfigOp
 def retry(
     job_ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="These jobs.")] = None,
     state: Annotated[
-        list[str] | None, typer.Option(metavar="STATE", help="All that are `failed`, or `cancelled`; repeat it.")
+        list[str] | None,
+        typer.Option(metavar="STATE", help="All jobs that are `failed`, or `cancelled`; repeat it for both."),
     ] = None,
     actor: ActorOption = None,
     queue: QueueOption = None,
@@ -95,8 +104,8 @@ def retry(
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
-    """Run jobs again that have failed or were cancelled, in a group in their old places; prints their ids."""
-    with asking(config_path):
+    """Run failed or cancelled jobs again, those of a group in their old order, and print their ids."""
+    with store_commands(config_path):
         retried = jobs.retry(
             job_ids or None, state=state or (), actor=actor, queue=queue, group=group, tags=tag or (), limit=limit
         )
@@ -108,7 +117,7 @@ def retry(
     if not job_ids and len(retried) == limit:
         print_error("There may be more: run it again.", label="note")
     for job_id in left:
-        print_error(f"Job {job_id} has neither failed nor was it cancelled; it is left as it is.")
+        print_error(f"Job {job_id} is neither failed nor cancelled; it is left as it is.")
     raise typer.Exit(PROBLEM if left else 0)
 
 
@@ -120,8 +129,8 @@ def move(
     as_json: JsonOption = False,
     config_path: ConfigOption = None,
 ) -> None:
-    """Move a job that waits to the front of its group, or to another one; the others keep their order."""
-    with asking(config_path):
+    """Move an unfinished job to the front of its group, or into another group; the other jobs keep their order."""
+    with store_commands(config_path):
         job = jobs.move(job_id, group=group, front=front)
     if as_json:
         print_json(as_plain(job))
@@ -131,7 +140,7 @@ def move(
 
 
 def place_of(place: Place) -> str:
-    """``place`` as people say it: ``4 of 17, starts about 2026-11-24 12:03+00:00``."""
+    """``place`` as text for people: ``4 of 17, starts about 2026-11-24 12:03+00:00``."""
     starts = "" if place.starts_at is None else f", starts about {place.starts_at.isoformat(' ', 'minutes')}"
     return f"{place.number} of {place.of}{starts}"
 

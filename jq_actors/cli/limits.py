@@ -1,8 +1,6 @@
-"""The watcher of the stop limits: a process beside the workers, started by Dramatiq as one of its fork
-functions.
+"""The watcher of the stop limits: a process beside the workers, which Dramatiq starts as one of its fork functions.
 
-A thread in the parent would do too, were it not that Dramatiq forks from there, and a fork with threads is
-unsafe.
+It is not a thread of the parent, because Dramatiq forks there, and forking a process that has threads is unsafe.
 """
 
 from __future__ import annotations
@@ -19,16 +17,15 @@ from jq_actors.events import Events, LimitReached
 from jq_actors.worker.limits import BOARD_VARIABLE, Board
 
 WATCH_FUNCTION = f"{__name__}:watch"
-"""What ``--fork-function`` gets."""
+"""The value for Dramatiq's ``--fork-function``."""
 WATCH_INTERVAL = 0.5
 """Seconds between two looks at the board."""
 EMPTY_LOOKS = 2
-"""How many looks in a row of every process must have found nothing: a job may be on its way during one."""
+"""How many looks in a row must find nothing, in every process: during a single one, a job may be on its way."""
 
 
 def watch() -> int:
-    """Tell the worker's parent to drain (SIGTERM) when a limit is reached; ends when it does, or when it is
-    gone."""
+    """Send the worker's parent SIGTERM (drain) when a limit is reached. Returns 0 then, or when the parent is gone."""
     board = Board.load(Path(os.environ[BOARD_VARIABLE]))
     parent = psutil.Process(board.parent)
     clock = SystemClock()
@@ -45,11 +42,11 @@ def watch() -> int:
 
 
 def reached_limit(board: Board, seconds: float, resident: int) -> str | None:
-    """The first limit of ``board`` that is reached, as words with the numbers; ``None``: none.
+    """Describe the first limit of ``board`` that is reached, with its numbers; ``None`` if there is none.
 
     Parameters:
       seconds: how long the worker has been running.
-      resident: bytes of memory that its processes hold.
+      resident: how many bytes of memory its processes hold.
     """
     limits, tallies = board.limits, board.tallies()
     jobs, failures = sum(tally.jobs for tally in tallies), sum(tally.failures for tally in tallies)
@@ -68,12 +65,15 @@ def reached_limit(board: Board, seconds: float, resident: int) -> str | None:
 
 
 def resident_bytes(parent: psutil.Process) -> int:
-    """Resident memory of ``parent`` and its descendants but this process; shared pages count in each."""
+    """Resident memory, in bytes, of ``parent`` and all its descendants except this process.
+
+    Pages that processes share count in each of them.
+    """
     total = 0
     for process in (parent, *parent.children(recursive=True)):
         if process.pid != os.getpid():
             try:
                 total += process.memory_info().rss
-            except psutil.NoSuchProcess:  # it ended since it was listed, and so holds nothing
+            except psutil.NoSuchProcess:  # it has ended since it was listed, so it holds no memory
                 continue
     return total

@@ -1,5 +1,4 @@
-"""``jq-actors worker``: Dramatiq's own command line for our broker, and limits at which it stops by
-itself."""
+"""``jq-actors worker``: Dramatiq's worker for our broker, plus limits at which it stops by itself."""
 
 from __future__ import annotations
 
@@ -20,38 +19,38 @@ from jq_actors.config.loading import Config, check_name, load_config, parse_size
 from jq_actors.process.runtime import WORKER_ID_VARIABLE
 from jq_actors.worker.limits import BOARD_VARIABLE, Board, Limits
 
-from .configured import ConfigOption, ModulesArgument, PathOption, use_config
+from .command_setup import ConfigOption, ModulesArgument, PathOption, use_config
 from .limits import WATCH_FUNCTION
 
 EPILOG = (
-    "Stop limits count over all processes; one that is reached drains the worker, which then ends with 0, for"
-    " the service manager to start it anew. Jobs that run then still finish, so counts may end above their"
-    " limit. SIGTERM or SIGINT drains, a second one kills."
+    "Stop limits count over all processes together. When one is reached, the worker drains and exits with 0, so that"
+    " the service manager starts it again. Jobs that are running then still finish, so a count may end above its"
+    " limit. SIGTERM or SIGINT drains; a second one kills."
     " Exit codes: 0 drained; 1 killed, or a process crashed; 2 wrong command line or configuration, a"
     " module that cannot be imported, or tables that are not migrated; 3 broker not reachable at start; 4 the"
     " pid file belongs to a living process."
 )
 
-Id = Annotated[str | None, typer.Option("--id", metavar="NAME", help="Name of this worker, for people.")]
-Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", min=0.001, help="Stop after so many seconds.")]
-Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N ended attempts.")]
-Failures = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N jobs that failed for good.")]
-Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Stop at so much resident memory, such as 512M.")]
+Id = Annotated[str | None, typer.Option("--id", metavar="NAME", help="A name for this worker, shown to people.")]
+Seconds = Annotated[float | None, typer.Option(metavar="SECONDS", min=0.001, help="Stop after this many seconds.")]
+Jobs = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N attempts have ended.")]
+Failures = Annotated[int | None, typer.Option(metavar="N", min=1, help="Stop after N jobs have failed for good.")]
+Memory = Annotated[str | None, typer.Option(metavar="SIZE", help="Stop at this much resident memory, such as 512M.")]
 WhenEmpty = Annotated[bool, typer.Option("--stop-when-empty", help="Stop when nothing is left to do now.")]
 Queues = Annotated[
     list[str] | None,
-    typer.Option("--queues", "-Q", metavar="NAME", help="Only these queues; repeat it, or use commas."),
+    typer.Option("--queues", "-Q", metavar="NAME", help="Serve only these queues; repeat it, or separate by commas."),
 ]
 Processes = Annotated[
-    int | None, typer.Option("--processes", "-p", min=1, help="Processes. Default: one for each CPU.")
+    int | None, typer.Option("--processes", "-p", min=1, help="Number of processes. Default: one per CPU.")
 ]
 Threads = Annotated[
     int | None,
     typer.Option("--threads", "-t", min=1, help="Threads for sync actors, per process. Default: 8."),
 ]
 Spawn = Annotated[bool, typer.Option("--use-spawn", help="Spawn processes instead of forking.")]
-PidFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the parent's pid there.")]
-LogFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Log there, not to stderr.")]
+PidFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the parent's pid to FILE.")]
+LogFile = Annotated[Path | None, typer.Option(metavar="FILE", help="Log to FILE instead of stderr.")]
 Watch = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Reload when a file below DIR changes; for development.")
 ]
@@ -77,12 +76,12 @@ def worker(
     watch: Watch = None,
     verbose: Verbose = 0,
 ) -> None:
-    """Run jobs: Dramatiq's worker (`dramatiq jq_actors MODULE…`) that can stop by itself."""
+    """Run jobs: Dramatiq's worker (`dramatiq jq_actors MODULE…`), plus limits at which it stops by itself."""
     use_config(config_path)
     config = load_config(find_problems=find_problems)
-    build_middleware(config)  # what is wrong with it is told here once, not by each process
+    build_middleware(config)  # reports its problems here once, instead of once in each process
     if not modules and not config.imports:
-        raise typer.BadParameter("name a module with actors, or list some under `imports` in the configuration")
+        raise typer.BadParameter("name a module with actors, or list one under `imports` in the configuration")
     if id_ is not None:
         os.environ[WORKER_ID_VARIABLE] = _checked_name(id_, "--id")
     limits = Limits(time_limit, limit, failure_limit, _memory(memory_limit), stop_when_empty)
@@ -104,7 +103,7 @@ def worker(
 def _run(arguments: Sequence[str], config: Config, limits: Limits) -> int:
     timeout = round(config.worker.shutdown_timeout.total_seconds() * 1000)
     base = ["jq_actors", *arguments, "--worker-shutdown-timeout", str(timeout)]
-    parser: ArgumentParser = dramatiq.cli.make_argument_parser()  # type: ignore[no-untyped-call]  # untyped there
+    parser: ArgumentParser = dramatiq.cli.make_argument_parser()  # type: ignore[no-untyped-call]  # Dramatiq has no types here
     parsed = parser.parse_args(base)
     if limits == Limits():
         return _dramatiq(parsed)
@@ -114,7 +113,7 @@ def _run(arguments: Sequence[str], config: Config, limits: Limits) -> int:
 
 
 def _dramatiq(arguments: Namespace) -> int:
-    code: int | None = dramatiq.cli.main(arguments)  # type: ignore[no-untyped-call]  # untyped there
+    code: int | None = dramatiq.cli.main(arguments)  # type: ignore[no-untyped-call]  # Dramatiq has no types here
     return code or 0
 
 
@@ -123,7 +122,7 @@ def _board(limits: Limits, processes: int) -> Iterator[None]:
     prefix = f"jq-actors-{os.getpid()}-"
     left = os.environ.get(BOARD_VARIABLE)
     if left is not None and Path(left).name.startswith(prefix):
-        # A reload (SIGHUP) executes this program anew in the same process: the end of this was never reached.
+        # A reload (SIGHUP) executes this program again in the same process, without leaving the block below.
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         Board(Path(folder), limits, os.getpid(), processes).save()

@@ -1,4 +1,4 @@
-"""Tasks that nobody awaits: restarted or completed, and reported when they fail."""
+"""Tasks that nobody waits for: kept running, or run to completion; a failure is always reported."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jq_actors.events import Events, TaskFailed
 from jq_actors.model.outcome import failure_of
 
 RESTART_DELAY = 1.0
-"""Seconds before a task that failed is started again."""
+"""Seconds before a kept task that failed is started again."""
 
 
 class Background:
-    """The tasks of one component. An error in one of them ends neither it nor the process."""
+    """The background tasks of one component. An error in a task stops neither the component nor the process."""
 
     def __init__(self, events: Events, clock: Clock) -> None:
         self._events, self._clock = events, clock
@@ -27,18 +27,18 @@ class Background:
         self._kept.append(asyncio.get_running_loop().create_task(self._supervise(name, run), name=name))
 
     def send(self, name: str, errand: Coroutine[Any, Any, None]) -> None:
-        """Carry ``errand`` to its end. It is never cancelled."""
+        """Run ``errand`` to completion in the background. It is never cancelled."""
         task = asyncio.get_running_loop().create_task(self._completed(name, errand), name=name)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
 
     async def errands(self, timeout: float) -> None:
-        """Wait until all errands are done, at most ``timeout`` seconds."""
+        """Wait until all errands are done, for at most ``timeout`` seconds."""
         if self._errands:
             await asyncio.wait(self._errands, timeout=timeout)
 
     async def stop(self) -> None:
-        """End what is kept; errands go on."""
+        """Cancel the kept tasks. Errands continue."""
         kept, self._kept = self._kept, []
         for task in kept:
             task.cancel()

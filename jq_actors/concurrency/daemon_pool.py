@@ -1,4 +1,4 @@
-"""The threads beside a loop: for what ``asyncio.to_thread`` is called with there."""
+"""The thread pool of an event loop, which runs what is passed to ``asyncio.to_thread``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MOST_THREADS = min(32, (os.cpu_count() or 1) + 4)
-"""As many as in the standard library's pool."""
+"""As many as the standard library's pool has."""
 
 
 class DaemonPool(Executor):
-    """A pool whose threads do not hold up the end of the process.
+    """A thread pool that does not delay the end of the process.
 
-    The standard library's joins its threads when the interpreter ends. With it, an actor whose ``asyncio.to_thread``
-    does not return would keep a worker alive that has drained, even after the signal that forces.
+    The standard library's pool joins its threads when the interpreter exits. With that pool, an actor whose
+    ``asyncio.to_thread`` does not return would keep a drained worker alive, even after the second SIGTERM.
     """
 
     def __init__(self, name: str) -> None:
@@ -35,11 +35,15 @@ class DaemonPool(Executor):
         self._is_shut = False
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Call ``fn`` in one of the threads, when one is free."""
+        """Call ``fn`` in one of the threads as soon as one is free; returns the future of its result.
+
+        Raises:
+          RuntimeError: the pool was shut down.
+        """
         end: Future[T] = Future()
         with self._lock:
             if self._is_shut:
-                raise RuntimeError("The pool was shut; it takes no work any more.")
+                raise RuntimeError("The pool was shut down and takes no more work.")
             if not self._idle.acquire(blocking=False) and self._threads < MOST_THREADS:
                 threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
                 self._threads += 1
@@ -47,7 +51,7 @@ class DaemonPool(Executor):
         return end
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no work any more. Threads are not waited for: they are free to end, or not."""
+        """Take no more work. Neither argument has an effect: threads are not joined, and queued work is still done."""
         with self._lock:
             self._is_shut = True
             for _ in range(self._threads):
@@ -56,12 +60,12 @@ class DaemonPool(Executor):
     def _work(self) -> None:
         while (work := self._line.get()) is not _end:
             work()
-            del work  # else the last one is kept until the next comes
+            del work  # or the last call would be kept alive until the next one comes
             self._idle.release()
 
 
 def _end() -> None:
-    """Ends a thread."""
+    """The work item that ends a thread; never called."""
 
 
 def _carry_out_unless_cancelled(work: Callable[[], Any], end: Future[Any]) -> None:

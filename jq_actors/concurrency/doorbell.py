@@ -1,4 +1,4 @@
-"""A sleep that can be cut short: until the time is over, or somebody rings."""
+"""A sleep that can be cut short: it ends when the time is over, or when somebody rings."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from jq_actors.clock import Clock
 
 
 class Doorbell:
-    """One sleeper, many ringers, all on one loop.
+    """Wakes one sleeper; any number of callers may ring, all on one loop.
 
-    A ring while nobody sleeps is kept: the next sleep returns at once.
+    A ring while nobody sleeps is remembered: the next `wait` returns at once.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -19,18 +19,18 @@ class Doorbell:
         self._rung = asyncio.Event()
 
     def ring(self) -> None:
-        """Wake the sleeper."""
+        """Wake the sleeper, or the next one."""
         self._rung.set()
 
     async def wait(self, seconds: float | None = None) -> bool:
-        """Sleep for ``seconds`` (``None``: for ever) or until `ring`; returns whether it was rung."""
+        """Sleep for ``seconds`` (``None``: without limit), or until `ring`; returns whether somebody rang."""
         if not self._rung.is_set():
-            await self._either(seconds)
+            await self._ring_or_time(seconds)
         rung = self._rung.is_set()
         self._rung.clear()
         return rung
 
-    async def _either(self, seconds: float | None) -> None:
+    async def _ring_or_time(self, seconds: float | None) -> None:
         waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._rung.wait())]
         if seconds is not None:
             waits.append(asyncio.ensure_future(self._clock.sleep(seconds)))

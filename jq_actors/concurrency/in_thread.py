@@ -1,4 +1,4 @@
-"""Blocking work beside a loop, also when the interpreter is ending."""
+"""Run blocking work in a thread, even while the interpreter is shutting down."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T]) -> T:
-    """What ``work`` returns or raises, called in a thread of its own; not for work that comes often.
+    """Call ``work`` in a new thread; returns or raises what it does. Not for frequent calls.
 
-    As ``asyncio.to_thread``, whose pool is shut before anything runs that was registered with ``atexit``: a job that is
-    sent from there, perhaps the first of its process, could not open the database. A cancelled caller does not wait.
+    Unlike ``asyncio.to_thread`` it works in functions that are registered with ``atexit``, since Python shuts the
+    loop's pool before it calls them. A job that is sent there, if it is the first of the process, has to open the
+    database. If the caller is cancelled, ``work`` continues and its result is dropped.
     """
     end: Future[T] = Future()
     end.set_running_or_notify_cancel()
@@ -24,10 +25,10 @@ async def in_thread(work: Callable[[], T]) -> T:
 
 
 def carry_out(work: Callable[[], T], end: Future[T]) -> None:
-    """Call ``work``, and let ``end`` have what it returns or raises."""
+    """Call ``work``, and put what it returns or raises into ``end``."""
     try:
         result = work()
-    except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+    except BaseException as error:  # noqa: BLE001 - whoever waits for the future gets it
         end.set_exception(error)
     else:
         end.set_result(result)

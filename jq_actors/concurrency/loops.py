@@ -1,7 +1,7 @@
-"""The two threads of ours: an event loop each.
+"""Event loops in threads of their own. A worker process has two.
 
-The *I/O loop* serves the broker, the store and the executor's bookkeeping; the *actor loop* runs the users'
-coroutines. They are apart so that an actor that blocks starves neither heartbeats nor leases (A32).
+The *I/O loop* serves the broker, the store and the executor's bookkeeping; the *actor loop* runs the users' coroutines.
+They are separate so that a blocking actor starves neither heartbeats nor leases (A32).
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ else:
 
 
 class LoopThread:
-    """An event loop in a daemon thread of its own. Start it once; stop it once."""
+    """An event loop in a daemon thread. It can be started and stopped once.
+
+    Parameters:
+      name: name of the thread, also used in errors.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.loop = _new_loop()
-        if sys.platform != "win32":  # asyncio's own loops take the standard library's pool only
+        if sys.platform != "win32":  # asyncio's own loops accept only the standard library's pool
             self.loop.set_default_executor(DaemonPool(name))
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._calls: set[Future[Any]] = set()
@@ -41,10 +45,10 @@ class LoopThread:
         self._is_stopped = self._is_over = False
 
     def start(self) -> None:
-        """Start the thread, and return when the loop turns.
+        """Start the thread, and return when the loop is running.
 
         Raises:
-          RuntimeStateError: it was stopped; or the interpreter is ending, and starts no thread any more.
+          RuntimeStateError: the loop was stopped, or the interpreter is shutting down and starts no more threads.
         """
         turning = threading.Event()
         try:
@@ -65,19 +69,19 @@ class LoopThread:
 
     @property
     def is_current(self) -> bool:
-        """Whether the caller runs on this very thread."""
+        """Whether the caller runs on this loop's thread."""
         return threading.get_ident() == self._thread.ident
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still turns."""
+        """Whether the loop is still running."""
         return self._thread.is_alive() and not self.loop.is_closed()
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run ``coroutine`` on the loop. The future is its result; cancelling the future cancels it.
+        """Run ``coroutine`` on the loop; returns the future of its result. Cancelling the future cancels the coroutine.
 
         Raises:
-          RuntimeStateError: the loop was stopped; nothing of ``coroutine`` ran.
+          RuntimeStateError: the loop was stopped; ``coroutine`` did not start.
         """
         with self._lock:
             if self._is_stopped:
@@ -89,17 +93,17 @@ class LoopThread:
         return call
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Run ``coroutine`` on the loop and wait for it, up to ``timeout`` seconds.
+        """Run ``coroutine`` on the loop, and wait up to ``timeout`` seconds (``None``: without limit) for its result.
 
         Raises:
-          RuntimeStateError: called on the loop itself, where waiting would be for ever; or the loop was stopped,
-            perhaps in the middle of it.
-          TimeoutError: it did not end in time; it goes on.
+          RuntimeStateError: the caller runs on the loop itself, which would wait for itself for ever; or the loop was
+            stopped, before or during the call.
+          TimeoutError: ``coroutine`` did not finish in time. It continues.
         """
         if self.is_current:
             coroutine.close()
             raise RuntimeStateError(
-                f"A blocking call was made on the {self.name} loop, which it would wait for; use the `_async` twin."
+                f"A blocking call on the {self.name} loop would wait for that loop for ever; use the `_async` twin."
             )
         try:
             return self.submit(coroutine).result(timeout)
@@ -107,13 +111,16 @@ class LoopThread:
             raise self._stopped_meanwhile() from None
 
     async def run(self, coroutine: Coroutine[Any, Any, T], *, cancel: bool = False) -> T:
-        """Run ``coroutine`` on the loop from a coroutine of any loop.
+        """Run ``coroutine`` on the loop, from a coroutine of any loop; returns its result.
 
-        A cancelled caller does not cancel what runs here: a half-done send must not tear a channel (A12). Only with
-        ``cancel``: for what merely looks.
+        Cancelling the caller does not cancel ``coroutine``, since a half-done send must not tear a channel (A12).
+
+        Parameters:
+          coroutine: what to run.
+          cancel: whether cancelling the caller cancels ``coroutine`` all the same; for reads.
 
         Raises:
-          RuntimeStateError: the loop was stopped, perhaps in the middle of it.
+          RuntimeStateError: the loop was stopped, before or during the call.
         """
         if self.is_current:
             return await coroutine
@@ -124,14 +131,17 @@ class LoopThread:
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if call.cancelled() and caller is not None and not caller.cancelling():
-                raise self._stopped_meanwhile() from None  # nobody has cancelled the caller
+                raise self._stopped_meanwhile() from None  # the loop's end cancelled it; nobody cancelled the caller
             raise
 
     def stop(self, timeout: float = 3.0) -> None:
-        """Cancel what still runs on the loop; it closes when all that has ended. Later calls do nothing.
+        """Cancel everything on the loop; the loop closes when all of it has ended. Further calls do nothing.
 
-        After ``timeout`` seconds it is left to itself. Calls that have not ended by then get a `RuntimeStateError`:
-        nobody waits for ever for a loop that is gone.
+        Waits at most ``timeout`` seconds; after that, the thread is left to itself. Calls that have not ended by then
+        get a `RuntimeStateError`, so that no caller waits for ever for a loop that is gone.
+
+        Raises:
+          RuntimeStateError: the caller runs on the loop itself.
         """
         if self.is_current:
             raise RuntimeStateError(f"The {self.name} loop cannot be stopped from within.")
@@ -145,7 +155,7 @@ class LoopThread:
         else:
             self.loop.close()
         for call in tuple(self._calls):
-            with contextlib.suppress(concurrent.futures.InvalidStateError):  # it has just ended after all
+            with contextlib.suppress(concurrent.futures.InvalidStateError):  # the call has just ended
                 call.set_exception(self._stopped_meanwhile())
 
     def _stopped(self) -> RuntimeStateError:
@@ -160,8 +170,8 @@ class LoopThread:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
-                # asyncio lets these two out of a task, and so ends the loop with all the others: a task that an actor
-                # has started must not have that power. The one who awaits it gets the exception all the same.
+                # asyncio lets these two escape from a task, which stops the loop with all its other tasks. A task that
+                # an actor has started must not be able to do that. Whoever awaits the task still gets the exception.
                 message = f"{type(error).__name__} was raised in a task of the {self.name} loop, which goes on"
                 self.loop.call_exception_handler({"message": message, "exception": error})
         self.loop.close()

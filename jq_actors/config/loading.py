@@ -1,6 +1,6 @@
-"""The configuration: from YAML, a mapping or nothing to one frozen, checked :class:`Config`.
+"""Load the configuration: from YAML, a mapping or the built-in defaults to one frozen, checked `Config`.
 
-The settings themselves are defined, and documented, in `settings`.
+`settings` defines and documents the settings themselves.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ FindProblems = Callable[[Mapping[int, MiddlewareSpec]], Iterable[Problem]]
 
 
 def load_config(source: Source = None, find_problems: FindProblems = lambda specs: ()) -> Config:
-    """The configuration from ``source``.
+    """Load the configuration from ``source``.
 
     Parameters:
-      source: path of a YAML file; a mapping of the same shape; a ready `Config`, returned as it is; or
-        ``None``: the file of ``$JQ_CONFIG``, else ``config/jq_actors.yaml``, else ``jq_actors.yaml`` in the
-        working directory, else built-in defaults (embedded broker, SQLite persistence, retry, time_limit).
-      find_problems: finds the problems of entries of ``middleware``, by their index. It is asked only when
-        something else is wrong, so that one error names everything; else the build of the chain finds them.
+      source: the path of a YAML file; a mapping of the same shape; a ready `Config`, returned as it is; or ``None``:
+        the file that ``$JQ_CONFIG`` names, else ``config/jq_actors.yaml``, else ``jq_actors.yaml`` in the working
+        directory, else the built-in defaults (embedded broker, SQLite persistence, group_fifo, retry, time_limit).
+      find_problems: finds the problems of entries of ``middleware``, by their index. It is called only if there are
+        other problems, so that one error lists everything; otherwise they are found when the chain is built.
 
     Raises:
       ConfigError: lists all problems of the source, each with its key path.
@@ -94,13 +94,13 @@ def _middleware(raw: Any) -> dict[int, MiddlewareSpec]:
     listed = raw.get("middleware") if isinstance(raw, Mapping) else None
     specs: dict[int, MiddlewareSpec] = {}
     for index, entry in enumerate(listed if isinstance(listed, list) else ()):
-        with suppress(ValidationError):  # its shape is wrong, which is among the problems already
+        with suppress(ValidationError):  # its shape is wrong, and that is reported already
             specs[index] = MiddlewareSpec.model_validate(entry)
     return specs
 
 
 def _not_among(known: Sequence[Problem], found: Iterable[Problem]) -> list[Problem]:
-    """Those of ``found`` that do not just follow from a known one, such as a variable that is missing."""
+    """Those of ``found`` that are not mere consequences of a known problem, such as a missing variable."""
     return [
         problem
         for problem in found

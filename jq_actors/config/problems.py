@@ -1,4 +1,4 @@
-"""From pydantic's errors to problems that a person understands: a key path and a sentence."""
+"""Turn pydantic's errors into problems that people understand: a key path and a sentence."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .urls import mask_url
 
 
 def to_problems(error: ValidationError) -> list[Problem]:
-    """Each error in ``error``, which came from validating a `Config`."""
+    """The problems in ``error``, which validating a `Config` raised."""
     return [Problem(_path(details["loc"]), _message(dict(details))) for details in error.errors(include_url=False)]
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """The end of a sentence about the unknown ``word``: the nearest known one, or all that are allowed."""
+    """The end of a sentence about the unknown ``word``: suggests the closest known word, or lists all of them."""
     candidates = sorted(known)
     near = difflib.get_close_matches(str(word), candidates, n=1, cutoff=0.6)
     if near:
@@ -32,7 +32,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
 def _path(location: tuple[int | str, ...]) -> str:
     path = ""
     for part in location:
-        if part != "[key]":  # pydantic's mark for "the key itself, not its value"
+        if part != "[key]":  # pydantic's mark for an error in the key itself rather than in its value
             path = f"{path}[{part}]" if isinstance(part, int) else join(path, part)
     return path
 
@@ -43,7 +43,7 @@ def _message(details: dict[str, Any]) -> str:
     match details["type"]:
         case "extra_forbidden":
             return f"unknown key; {did_you_mean(location[-1], _model_at(location[:-1]).model_fields)}"
-        case "value_error":  # ours: a sentence with the value in it, masked where needed
+        case "value_error":  # raised by our own checks: a sentence that has the value in it, masked where needed
             return str(context["error"])
         case "greater_than_equal":
             return f"must be at least {_shown(context['ge'])}, not {shown}"

@@ -1,8 +1,7 @@
-"""Every setting of the core: its meaning, unit, default and limits, as frozen objects.
+"""Every setting of the core, as frozen objects: its meaning, unit, default and limits.
 
-A duration is written ``250ms``, ``30s``, ``5m``, ``1h``, ``1d``; a bare number is milliseconds, as in
-Dramatiq. Options of a middleware are documented in its class. `config` reads these from YAML and reports all
-problems at once.
+A duration is written ``250ms``, ``30s``, ``5m``, ``1h``, ``1d``; a bare number is milliseconds, as in Dramatiq. The
+class of a middleware documents its options. `loading` reads the settings from YAML and reports all problems at once.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ _DEFAULT_DATABASE = "sqlite+aiosqlite:///jq_actors.db"
 
 
 def check_name(name: str) -> str:
-    """``name``, if it may name an actor, a queue, a worker or a tag (A81).
+    """Return ``name`` if it may name an actor, a queue, a worker or a tag (A81).
 
     Raises:
-      ValueError: it has other characters than letters, digits and ``_ . : -``, or not 1 to 128 of them.
+      ValueError: it is not 1 to 128 ASCII letters, digits and ``_ . : -``.
     """
     if not _NAME.fullmatch(name):
         raise ValueError(f"the name {name!r} must be 1 to 128 of the characters A-Z a-z 0-9 _ . : -")
@@ -47,7 +46,7 @@ def _check_namespace(name: str) -> str:
 
 def _check_module(name: str) -> str:
     if not _MODULE.fullmatch(name):
-        raise ValueError(f"{name!r} is no module name such as myapp.jobs")
+        raise ValueError(f"{name!r} is not a module name such as myapp.jobs")
     return name
 
 
@@ -56,7 +55,7 @@ def _check_broker_url(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise ValueError(f"{mask_url(url)!r} is no URL: {error}") from None
+        raise ValueError(f"{mask_url(url)!r} is not a URL: {error}") from None
     if parts.scheme not in BROKER_SCHEMES:
         allowed = ", ".join(f"{scheme}://" for scheme in BROKER_SCHEMES)
         raise ValueError(f"{mask_url(url)!r} must begin with one of {allowed}")
@@ -85,9 +84,9 @@ def _check_whole_seconds(value: timedelta) -> timedelta:
 
 
 Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-"""A field that takes what `parse_duration` takes."""
+"""The type of a setting that `parse_duration` reads."""
 Name = Annotated[str, AfterValidator(check_name)]
-"""A field that takes what `check_name` takes."""
+"""The type of a setting that `check_name` checks."""
 _Size = Annotated[int, BeforeValidator(parse_size)]
 
 
@@ -99,7 +98,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _empty_section_is_default(cls, value: Any) -> Any:
-        # YAML reads a section whose lines are all commented out as null.
+        # YAML reads a section as null if all its lines are commented out.
         return {} if value is None else value
 
 
@@ -110,75 +109,74 @@ class BrokerConfig(Settings):
     """``embedded://`` (queues in this process, fed from the jobs table: one machine, no server), or RabbitMQ
     as ``amqp://user:password@host:5672/vhost`` or ``amqps://``. Default ``embedded://``."""
     namespace: Annotated[str, AfterValidator(_check_namespace)] = "jq"
-    """First part of the name of each queue of ours on the broker (``jq.mail``), so that several applications
-    share one vhost. 1 to 64 of ``A-Z a-z 0-9 _ . : -``. Dramatiq's own broker has none: its queues are
-    others. Default ``jq``."""
+    """First part of the name of each of our queues on the broker (``jq.mail``), so that several applications can
+    share a vhost. 1 to 64 of ``A-Z a-z 0-9 _ . : -``. Dramatiq's own broker has no namespace, so it uses other
+    queues. Default ``jq``."""
     queue_type: Literal["classic", "quorum"] = "classic"
-    """How RabbitMQ stores the queues: ``classic`` on one node, faster; ``quorum`` replicated over the
-    cluster, survives the loss of a node. A queue that exists keeps its type: changing this needs new queues.
-    Default ``classic``."""
+    """How RabbitMQ stores the queues: ``classic``: on one node, faster; ``quorum``: replicated over the cluster, so
+    they survive the loss of a node. An existing queue keeps its type, so a change needs new queues. Default
+    ``classic``."""
     confirm_timeout: Annotated[Duration, _within(timedelta(milliseconds=100))] = timedelta(seconds=10)
-    """How long a sending waits for the broker to confirm it. After it: with persistence the relay sends
-    later, without it `SendUnknownError`. At least ``100ms``; default ``10s``."""
+    """How long to wait for the broker's confirm of a message. After that, with persistence the relay sends the job
+    later; without it ``send`` raises `SendUnknownError`. At least ``100ms``; default ``10s``."""
     heartbeat: Annotated[
         Duration,
         _within(timedelta(seconds=1), timedelta(seconds=65535)),
         AfterValidator(_check_whole_seconds),
     ] = timedelta(seconds=60)
-    """A silent connection is given up after two of these. Whole seconds, ``1s`` to ``65535s``; RabbitMQ
-    proposes 60 s too, and the smaller of both counts. A ``heartbeat`` in the URL is ignored. Default
-    ``60s``."""
+    """A connection that is silent for two heartbeats is closed. Whole seconds, ``1s`` to ``65535s``. RabbitMQ
+    proposes a value as well (60 s by default), and the smaller one applies. A ``heartbeat`` in the URL is ignored.
+    Default ``60s``."""
     publish_window: Annotated[int, Field(ge=1, le=100_000, strict=True)] = 1000
-    """How many messages may be on their way to the broker without its confirm. With persistence `send` returns when
-    its row is committed, and the publishing goes on behind it; while so many are on their way, the next `send`
-    waits, for ``confirm_timeout`` at most. 1 to 100,000; default 1000."""
+    """How many messages may be on their way to the broker, not yet confirmed. With persistence ``send`` returns when
+    its row is committed, and the job is published in the background. While the window is full, the next ``send``
+    waits, at most ``confirm_timeout``. 1 to 100,000; default 1000."""
     max_command_size: Annotated[_Size, Field(ge=1024, le=128 << 20)] = 1 << 20
-    """Largest encoded job, in bytes (``512K``, ``4MiB``); a larger one is refused at sending. RabbitMQ's own
+    """Largest encoded job, in bytes (``512K``, ``4MiB``); ``send`` refuses a larger one. RabbitMQ's own
     ``max_message_size`` must not be smaller. ``1K`` to ``128M``; default ``1MiB``."""
     delivery_timeout: Annotated[Duration, _within(timedelta(seconds=1))] = timedelta(minutes=30)
-    """How long RabbitMQ lets a delivery stay unacked before it closes the channel: its ``consumer_timeout``,
-    which the client cannot ask for. Must not be larger than there. Jobs longer than a third of it are acked
-    early when there is persistence, and must be shorter than it when there is none. At least ``1s``; default
-    ``30m``, as RabbitMQ's."""
+    """How long RabbitMQ lets a delivery stay unacked before it closes the channel: its ``consumer_timeout``, which a
+    client cannot query. Must not be larger than RabbitMQ's. With persistence, the delivery of a job that runs longer
+    than a third of this is acked early; without, a job must not run for as long as this. At least ``1s``; default
+    ``30m``, RabbitMQ's own."""
     reconcile_interval: Annotated[Duration, _within(timedelta(milliseconds=100))] = timedelta(seconds=30)
-    """How often wanted and confirmed consumers are compared, against queues that stopped silently. At least
-    ``100ms``; default ``30s``."""
+    """How often the consumers that this process wants are compared with those that the broker has confirmed, to find
+    queues that silently stopped being consumed. At least ``100ms``; default ``30s``."""
     delivery_limit: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] = 20
-    """Quorum queues only: a message that came back so many times goes to the dead queue. 1 to 1,000,000;
-    default 20, as RabbitMQ 4's."""
+    """Quorum queues only: how often a message may come back before it goes to the dead queue. 1 to 1,000,000;
+    default 20, as in RabbitMQ 4."""
 
     priority_queues: tuple[Name, ...] = ()
-    """The queues whose jobs may have a priority (1 to 9; higher first). RabbitMQ pays for it with each message: a
-    priority queue costs it about twice the processor time, so only those that need it are made so. A queue that exists
-    cannot become one: let it drain and delete it, or use another name. Quorum queues know priorities without it.
-    Default: none."""
+    """The queues whose jobs may have a priority (1 to 9; higher first). A priority queue costs RabbitMQ about twice
+    the processor time for each message, so list only those that need it. An existing queue cannot become a priority
+    queue: let it drain and delete it, or use another name. Quorum queues have priorities anyway. Default: none."""
 
     @model_validator(mode="after")
     def _combination_is_possible(self) -> BrokerConfig:
         if self.url == "embedded://" and self.queue_type == "quorum":
             raise ValueError("queue_type: quorum needs RabbitMQ; embedded:// has no queue types")
         if "delivery_limit" in self.model_fields_set and self.queue_type != "quorum":
-            raise ValueError("delivery_limit works on queue_type: quorum only; remove one of both")
+            raise ValueError("delivery_limit works with queue_type: quorum only; remove one of the two")
         return self
 
 
 class QueueConfig(Settings):
-    """One queue, in each worker process."""
+    """The settings of one queue, in each worker process."""
 
     concurrency: Annotated[int, Field(ge=1, le=65535, strict=True)] = 100
-    """Most jobs of this queue in the hands of one process: the prefetch, and the most coroutines at once.
-    Sync actors are also bound by the worker's ``--threads``. 1 to 65,535 (AMQP's prefetch has 16 bits);
-    default 100. Dramatiq's ``dramatiq_queue_prefetch`` is not read."""
+    """How many jobs of this queue one process may hold: the prefetch, and the limit of coroutines at once. Sync actors
+    are also limited by the worker's ``--threads``. 1 to 65,535 (AMQP's prefetch has 16 bits); default 100. Dramatiq's
+    ``dramatiq_queue_prefetch`` is not read."""
 
 
 class MiddlewareSpec(Settings):
     """One entry of ``middleware:``, outermost first: a name, or a mapping of one name to its options."""
 
     name: str
-    """Short name (entry-point group ``jq_actors.middleware``) or ``package.module:Class``, any
+    """A short name (of the entry-point group ``jq_actors.middleware``), or ``package.module:Class`` for any
     `dramatiq.Middleware`."""
     options: dict[str, Any] = Field(default_factory=dict)
-    """Keyword arguments of its class."""
+    """Keyword arguments for the class."""
 
     @model_validator(mode="before")
     @classmethod
@@ -205,25 +203,25 @@ class MiddlewareSpec(Settings):
 
 
 class WorkerConfig(Settings):
-    """A worker process."""
+    """The settings of a worker process."""
 
     lease: Annotated[Duration, _within(timedelta(seconds=1), timedelta(hours=1))] = timedelta(seconds=30)
-    """A worker that has not renewed its lease in the database for so long counts as lost, and its jobs run
-    elsewhere. It renews three times as often. ``1s`` to ``1h``; default ``30s``. Longer: jobs of a dead
-    machine wait longer; shorter: a stalled worker loses jobs that it still runs (their outcomes are then
-    discarded)."""
+    """A worker that has not renewed its lease in the database for this long is considered lost, and its jobs run
+    elsewhere. Workers renew three times as often. ``1s`` to ``1h``; default ``30s``. With a longer lease, the jobs of a
+    dead machine wait longer; with a shorter one, a stalled worker loses jobs that it is still running (their outcomes
+    are then discarded)."""
     shutdown_timeout: Annotated[Duration, _within(timedelta())] = timedelta(minutes=10)
-    """How long a worker that was told to stop lets jobs finish. After it, async jobs are interrupted and
-    queued again without counting the attempt. ``0s``: at once; default ``10m``. Disagrees with: Dramatiq's
-    ``--worker-shutdown-timeout`` (sync actors; `jq-actors worker` sets both), and the service manager's own
-    limit, which must be larger."""
+    """How long a worker that was asked to stop lets jobs finish. After that, async jobs are interrupted and queued
+    again without counting the attempt. ``0s``: at once; default ``10m``. Two other limits must fit: Dramatiq's
+    ``--worker-shutdown-timeout``, for sync actors (`jq-actors worker` sets both), and the service manager's, which
+    must be larger."""
     block_warning: Annotated[Duration, _within(timedelta(milliseconds=10))] = timedelta(seconds=1)
-    """An async actor that blocks its loop for so long is reported with its stack. At least ``10ms``; default
+    """An async actor that blocks its loop for this long is reported with its stack. At least ``10ms``; default
     ``1s``."""
 
 
 def default_middleware() -> tuple[MiddlewareSpec, ...]:
-    """The chain that applies where the configuration has no ``middleware``."""
+    """The chain of a configuration that has no ``middleware``."""
     return (
         MiddlewareSpec(name="persistence", options={"url": _DEFAULT_DATABASE}),
         MiddlewareSpec(name="group_fifo"),
@@ -236,20 +234,21 @@ class Config(Settings):
     """The whole configuration."""
 
     broker: BrokerConfig = BrokerConfig()
-    """Where jobs travel."""
+    """The broker, and the queues on it."""
     imports: tuple[Annotated[str, AfterValidator(_check_module)], ...] = ()
-    """Modules with actors, imported when a worker starts, before those of its command line."""
+    """Modules with actors. A worker imports them at its start, before the modules of its command line."""
     queues: dict[Name, QueueConfig] = Field(default_factory=dict)
-    """Settings of queues by name. A queue that is not listed works with the defaults; queues exist by their
-    actors."""
+    """Settings of queues, by name. A queue that is not listed has the defaults: queues exist because actors name
+    them."""
     middleware: tuple[MiddlewareSpec, ...] = Field(default_factory=default_middleware)
-    """The chain, outermost first; the order is checked. Default: ``persistence`` in a SQLite file of the
-    working directory, ``retry``, ``time_limit``. An empty list: none, so no persistence either."""
+    """The chain, outermost first; the order is checked. Default: ``persistence`` in a SQLite file of the working
+    directory, ``group_fifo``, ``retry``, ``time_limit``. An empty list means no middleware, so no persistence
+    either."""
     actors: dict[Name, dict[str, Any]] = Field(default_factory=dict)
-    """Options by actor name; they override those of its decorator."""
+    """Options by actor name; they override the options of the actor's decorator."""
     worker: WorkerConfig = WorkerConfig()
-    """A worker process."""
+    """The worker processes."""
 
     def queue(self, name: str) -> QueueConfig:
-        """The settings of the queue ``name``, the defaults where it is not listed."""
+        """The settings of the queue ``name``; the defaults if it is not listed."""
         return self.queues.get(name, QueueConfig())

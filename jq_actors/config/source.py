@@ -1,6 +1,6 @@
-"""From a place to plain data: finding the configuration, reading its YAML, expanding ``${VAR}``.
+"""Find the configuration file, read its YAML and expand ``${VAR}``: from a path to plain data.
 
-Each step adds what is wrong to one list of problems and goes on, so that a person sees all of them at once.
+Each step appends the problems it finds to one list and continues, so that people see all of them at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jq_actors.errors import Problem
 CONFIG_VARIABLE = "JQ_CONFIG"
 """The environment variable that names the configuration file."""
 SEARCHED = (Path("config/jq_actors.yaml"), Path("jq_actors.yaml"))
-"""Where it is looked for in the working directory when `CONFIG_VARIABLE` is not set."""
+"""Where `find_config` looks in the working directory when `CONFIG_VARIABLE` is not set."""
 
 BUILT_IN: Mapping[str, Any] = {
     "broker": {"url": "${JQ_BROKER_URL:-embedded://}"},
@@ -29,17 +29,17 @@ BUILT_IN: Mapping[str, Any] = {
         "time_limit",
     ],
 }
-"""What counts when there is no file: embedded broker and SQLite, each replaceable by its variable."""
+"""The configuration when there is no file: embedded broker and SQLite, each of which a variable can replace."""
 
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$(?=\{))|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^{}]*))?\})")
 _TYPED_TAGS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:bool"}
 
 
 def find_config() -> Path | None:
-    """The configuration file that counts here: of ``$JQ_CONFIG``, else the first existing of `SEARCHED`, else
-    none.
+    """Find the configuration file: the one that ``$JQ_CONFIG`` names, else the first of `SEARCHED` that exists.
 
-    The file named by the variable is returned whether it exists or not: a wrong name must be an error.
+    Returns ``None`` if there is none. The file that the variable names is returned even if it does not exist: a wrong
+    name must become an error when the file is read.
     """
     named = os.environ.get(CONFIG_VARIABLE)
     if named:
@@ -48,7 +48,7 @@ def find_config() -> Path | None:
 
 
 def read_yaml(path: Path, problems: list[Problem]) -> Any:
-    """The content of the YAML file ``path``; an empty file is an empty mapping."""
+    """Read the YAML file ``path``. An empty or unreadable file gives an empty mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -60,15 +60,20 @@ def read_yaml(path: Path, problems: list[Problem]) -> Any:
         _find_duplicates(node, "", problems)
         return {} if node is None else yaml.safe_load(text)
     except yaml.YAMLError as error:
-        problems.append(Problem("", f"the file is no valid YAML: {' '.join(str(error).split())}"))
+        problems.append(Problem("", f"the file is not valid YAML: {' '.join(str(error).split())}"))
         return {}
 
 
 def expand(value: Any, path: str, problems: list[Problem]) -> Any:
-    """``value`` with each ``${VAR}`` and ``${VAR:-default}`` in its texts replaced by the environment's.
+    """Replace each ``${VAR}`` and ``${VAR:-default}`` in the texts of ``value`` from the environment.
 
-    As in a shell, the default also replaces an empty variable, and ``$${`` stands for ``${``. A text that is
-    one variable and nothing else becomes an int or a bool where YAML would read one.
+    As in a shell, the default also applies if the variable is empty. ``$${`` stands for ``${``. A text that consists of
+    one variable becomes an int or a bool where YAML would read one.
+
+    Parameters:
+      value: data as YAML gives it: mappings, lists, texts, numbers.
+      path: the key path of ``value``, for problems.
+      problems: gets a problem for each missing variable and each malformed ``${``.
     """
     match value:
         case Mapping():
@@ -100,7 +105,7 @@ def _expand_text(text: str, path: str, problems: list[Problem]) -> Any:
         return found or ""
 
     if "${" in _VARIABLE.sub("", text):
-        problems.append(Problem(path, "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one"))
+        problems.append(Problem(path, "has a ${ that is not ${VAR} or ${VAR:-default}; write $${ for a literal one"))
         return text
     expanded = _VARIABLE.sub(replaced, text)
     whole = _VARIABLE.fullmatch(text)
@@ -108,12 +113,12 @@ def _expand_text(text: str, path: str, problems: list[Problem]) -> Any:
 
 
 def _typed(text: str) -> Any:
-    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call] # untyped there
+    tag = yaml.SafeLoader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call] # PyYAML is untyped
     return yaml.safe_load(text) if tag in _TYPED_TAGS else text
 
 
 def _find_duplicates(node: yaml.Node | None, path: str, problems: list[Problem]) -> None:
-    # PyYAML lets the last of two equal keys win without a word (YAML 1.2 §3.2.1.3 forbids them).
+    # Of two equal keys PyYAML silently takes the last one; YAML 1.2 (§3.2.1.3) forbids equal keys.
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
             _find_duplicates(item, f"{path}[{index}]", problems)

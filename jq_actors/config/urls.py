@@ -1,4 +1,4 @@
-"""Addresses with their secrets masked, for everything that a person or a log may see."""
+"""Mask the secrets of addresses, in everything that people or logs may see."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _SECRET_NAME = re.compile(r"pass|pwd|secret|token|key|credential|auth|sig", re.I
 
 
 def mask_url(url: str) -> str:
-    """``url`` without its password and without the values of query parameters whose names sound secret (A77).
+    """Mask the password in ``url``, and the values of query parameters whose names sound secret (A77).
 
-    The user name stays where a password follows it: it helps to find a mistake. Works on text that is no
-    valid URL, or that only contains one, for such text ends up in messages too. In doubt more is masked: the
-    password reaches to the last ``@`` before white space, and user info without a password may be a token.
+    A user name that is followed by a password stays, because it helps to find a mistake. ``url`` may also be text that
+    is not a valid URL, or that only contains one, since such text ends up in messages too. In doubt, more is masked:
+    the password extends to the last ``@`` before white space, and user info without a password may be a token.
     """
     masked = _TOKEN.sub(rf"\g<before>{_MASK}@", _PASSWORD.sub(rf"\g<before>{_MASK}@", url))
     return _QUERY_VALUE.sub(_mask_query_value, masked)

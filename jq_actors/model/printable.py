@@ -6,7 +6,7 @@ from typing import Any
 
 
 def escape(value: Any) -> Any:
-    """Text with its control characters made visible, so that no value can forge a log line (A81)."""
+    """Make the control characters of a text visible, so that no value can forge a log line (A81)."""
     if not isinstance(value, str) or value.isprintable():
         return value
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)

@@ -1,1 +1,1 @@
-"""The middleware that jq_actors brings: one class a file. YAML names are entry points of `jq_actors.middleware`."""
+"""The middleware that comes with jq_actors, one class a file; its names in YAML are entry points."""

@@ -18,19 +18,22 @@ SHORTEST = timedelta(milliseconds=100)
 
 
 class GroupFifo(JobMiddleware):
-    """Lets jobs have a group: those of one group run in the order in which they were sent, one at a time.
+    """Lets jobs have a group: the jobs of one group run in the order in which they were sent, one at a time.
 
-    It does nothing in the chain itself: it brings the rules, and the core works with those. An actor names the group
-    of its jobs with the option ``group``: a template over its parameters (``"account-{account_id}"``), or a function
-    that takes the same arguments and returns the name, or ``None`` for no group. A sending may have ``group`` (a
-    name, or ``None``), and ``position``, its number in the group.
+    It does nothing in the chain itself: it provides the rules, which the core applies. An actor names the group of its
+    jobs with the option ``group``: a template over its parameters (``"account-{account_id}"``), or a function that
+    takes the same arguments and returns the name, or ``None`` for no group. A single send may have ``group`` (a name,
+    or ``None``), and ``position``, the job's number in the group.
 
     Parameters:
-      rules: what holds for groups, by the glob that their names ``match``; the first that fits counts. Each is a
-        mapping with the fields of `jq_actors.model.group_rules.GroupRule`. A group that none fits is a plain FIFO.
-      quantum: how many jobs of a group run, times its weight, before others have their turn.
-      time_slice: the same in time, for jobs that take long. At least 100 ms.
-      idle: without persistence, how long a group's queue on the broker stays without work. At least 100 ms.
+      rules: the rules of groups. The first rule whose glob ``match`` fits a group's name applies. Each is a mapping
+        with the fields of `jq_actors.model.group_rules.GroupRule`. A group that no rule fits is a plain FIFO.
+      quantum: how many jobs of a group run, times its weight, before other groups get their turn.
+      time_slice: how long a group runs, times its weight, before other groups get their turn. At least 100 ms.
+      idle: without persistence, how long a group's queue on the broker is kept without work. At least 100 ms.
+
+    Raises:
+      ValueError: an option is out of range, or the rules contradict each other.
     """
 
     group_rules: GroupRules
@@ -54,11 +57,11 @@ class GroupFifo(JobMiddleware):
         for number, rule in enumerate(self.group_rules.rules):
             if rule.needs_rows and not self.requires:
                 named = " and ".join(rule.needs_rows)
-                self.requires = {"persistence": f"{rule_name(number, rule.match)} has {named}, kept with rows only"}
+                self.requires = {"persistence": f"{rule_name(number, rule.match)} has {named}, which needs rows"}
 
     @property
     def actor_options(self) -> set[str]:
-        """What an actor may set, and a sending; ``position`` is for a sending alone."""
+        """The options of an actor and of a single send; only a send may have ``position``."""
         return {"group", "position"}
 
 
@@ -83,7 +86,7 @@ def _checked_rule(number: int, given: object) -> GroupRule:
 
 
 def _match(name: str, value: object) -> str:
-    # It also names the lanes of partitions, so it may be what a group's name may be.
+    # The glob also names the lanes of partitions, so it must be a possible name of a group.
     try:
         return check_group(value)
     except ValueError:

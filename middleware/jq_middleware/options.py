@@ -1,4 +1,4 @@
-"""Checks of options: each raises ``ValueError`` that names the option and says what is allowed."""
+"""Checks of middleware options. Each raises a ``ValueError`` that names the option and says what is allowed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from jq_actors.config.durations import format_duration, parse_duration, parse_si
 
 
 def duration(name: str, value: object, *, at_least: timedelta = timedelta()) -> timedelta:
-    """``value`` as a time: a timedelta, an int in milliseconds, or text such as ``30s``, ``5m``, ``1d``."""
+    """Convert ``value`` to a timedelta.
+
+    Parameters:
+      name: the option's name, for errors.
+      value: a timedelta, an int in milliseconds, or text such as ``30s``, ``5m``, ``1d``.
+      at_least: the shortest duration that is allowed.
+    """
     if not isinstance(value, str | int | timedelta):
         raise ValueError(f"{name} must be a time such as 30s, not {value!r}")
     try:
@@ -21,7 +27,7 @@ def duration(name: str, value: object, *, at_least: timedelta = timedelta()) -> 
 
 
 def whole_number(name: str, value: object, *, at_least: int, at_most: int | None = None) -> int:
-    """``value``, if it is an int in this range."""
+    """Return ``value`` if it is an int from ``at_least`` to ``at_most`` (``None``: no upper bound)."""
     bounds = f"of at least {at_least}" if at_most is None else f"from {at_least} to {at_most}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"{name} must be a whole number {bounds}, not {value!r}")
@@ -31,7 +37,7 @@ def whole_number(name: str, value: object, *, at_least: int, at_most: int | None
 
 
 def size(name: str, value: object, *, at_least: int, at_most: int) -> int:
-    """``value`` as a number of bytes: an int, or text such as ``512K``, ``1MiB``."""
+    """Convert ``value``, an int or text such as ``512K`` or ``1MiB``, to a number of bytes in this range."""
     if not isinstance(value, str | int):
         raise ValueError(f"{name} must be a size such as 1MiB, not {value!r}")
     try:
@@ -44,14 +50,14 @@ def size(name: str, value: object, *, at_least: int, at_most: int) -> int:
 
 
 def one_of(name: str, value: object, allowed: tuple[str, ...]) -> str:
-    """``value``, if it is one of ``allowed``."""
+    """Return ``value`` if it is one of ``allowed``."""
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return value
 
 
 def switch(name: str, value: object) -> bool:
-    """``value``, if it is true or false."""
+    """Return ``value`` if it is a bool."""
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be true or false, not {value!r}")
     return value

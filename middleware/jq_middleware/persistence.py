@@ -1,4 +1,4 @@
-"""Persistence: every job has a row, and the rows are the truth."""
+"""Persistence: every job has a row, and the row is the truth about it."""
 
 from __future__ import annotations
 
@@ -29,27 +29,30 @@ _SECOND = timedelta(seconds=1)
 
 
 class Persistence(JobMiddleware):
-    """Keeps jobs, attempts and workers in a database: no accepted job is lost, and each can be looked up.
+    """Keeps jobs, attempts and workers in a database, so that no accepted job is lost and every job can be looked up.
 
-    It does nothing in the chain itself: it brings the store, and the core works with that. Durations are text
-    such as ``30s``, ``5m``, ``1h``, ``1d``, an int in milliseconds, or a timedelta.
+    It does nothing in the chain itself: it provides the store, which the core uses. Durations are text such as ``30s``,
+    ``5m``, ``1h``, ``1d``, an int in milliseconds, or a timedelta.
 
     Parameters:
-      url: SQLAlchemy's URL of the database with one of the drivers in `DRIVERS`.
-      jobs_table: name of the jobs table; those of the other tables begin with it. 1 to 40 of a-z, 0-9, _.
-      retention: how long final rows stay, by state: ``succeeded`` (1 day), ``failed`` (30 days),
-        ``cancelled`` and ``superseded`` (7 days); ``None``: for ever. What is not given keeps its default.
-      auto_migrate: make and migrate the tables at the start; else ``jq-actors db upgrade`` has to.
-      relay_interval: how often a worker's relay looks for rows to publish. At least 50 ms. What its own
-        process stores, and delays that it knows, do not wait for that.
-      publish_lease: how long a row stays with the process that is publishing it. At least 1 s. Must be longer
-        than ``broker.confirm_timeout``, or a slow broker gets second copies (which are refused, at a cost).
-      max_crashes: how many workers a job may take with it before it is failed.
-      on_broker_down: ``store``: a sending succeeds as soon as its row is stored; ``raise``: it raises
-        `StoredNotSentError` when the broker did not take it yet. The relay sends it either way.
-      pool_size: connections to the database in each process, and on PostgreSQL as many again for statements that
-        are a transaction each; a worker has one more, for its lease.
-      max_result_size: most bytes of what a job returns, as JSON: from 1K to 64M. A job that returns more has failed.
+      url: SQLAlchemy's URL of the database, with one of the drivers in `DRIVERS`.
+      jobs_table: name of the jobs table; the names of the other tables begin with it. 1 to 40 of a-z, 0-9, _.
+      retention: how long final rows are kept, by state: ``succeeded`` (1 day), ``failed`` (30 days), ``cancelled`` and
+        ``superseded`` (7 days); ``None``: for ever. A state that is not given keeps its default.
+      auto_migrate: create and migrate the tables at the start. If false, only ``jq-actors db upgrade`` does.
+      relay_interval: how often a worker's relay looks for rows to publish. At least 50 ms. Rows that its own process
+        stores, and delays that the relay knows of, do not wait for that.
+      publish_lease: how long a row is reserved for the process that publishes it. At least 1 s. Must be longer than
+        ``broker.confirm_timeout``, or a slow broker gets second copies (claims refuse them, at a cost).
+      max_crashes: after how many lost workers a job fails.
+      on_broker_down: ``store``: a send succeeds as soon as its row is stored; ``raise``: it raises
+        `StoredNotSentError` if the broker has not taken the job yet. The relay sends the job either way.
+      pool_size: connections to the database in each process. PostgreSQL gets as many again, for statements that are
+        their own transactions. A worker has one more, for its lease.
+      max_result_size: how large a job's result may be as JSON, in bytes: from 1K to 64M. A job that returns more fails.
+
+    Raises:
+      ValueError: an option is out of range.
     """
 
     brings_store: ClassVar[bool] = True
@@ -80,10 +83,10 @@ class Persistence(JobMiddleware):
             max_crashes=whole_number("max_crashes", max_crashes, at_least=1),
             retention=_checked_retention(retention or {}),
         )
-        """The times of the protocol; the worker's lease is the configuration's from `open_store` on."""
+        """The times of the protocol. `open_store` sets the worker's lease to the one in the configuration."""
 
     def open_store(self, process: Process) -> JobStore:
-        """The store, not yet opened."""
+        """Create the store, without connecting to the database yet."""
         from jq_actors.store.sql import SqlStore
 
         self.leases = replace(self.leases, worker=process.config.worker.lease)
@@ -104,12 +107,12 @@ def _checked_url(url: object) -> str:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # Not shown, and neither is the error's text: who knows where in it the password is.
+        # Neither the value nor the error's text is shown: the password could be anywhere in them.
         raise ValueError("url must be a database URL such as sqlite+aiosqlite:///jobs.db") from None
     if parsed.drivername not in DRIVERS:
         raise ValueError(f"url {mask_url(url)!r} must begin with one of {', '.join(f'{d}://' for d in DRIVERS)}")
     if parsed.database in (None, "", ":memory:"):
-        # SQLite in memory: each connection would have a database of its own, and nobody would keep the jobs.
+        # With SQLite in memory, each connection would have a database of its own, and the jobs would be lost with it.
         raise ValueError(f"url {mask_url(url)!r} must name a database that outlives its connections")
     return url
 

@@ -1,4 +1,4 @@
-"""Retry: a failed attempt runs again after a pause that grows."""
+"""Retry: a failed job runs again, after a pause that grows with each attempt."""
 
 from __future__ import annotations
 
@@ -19,24 +19,27 @@ if TYPE_CHECKING:
     from jq_actors.model.running_job import RunningJob
 
 RetryWhen = Callable[[int, BaseException], bool]
-"""Takes the number of retries so far and the exception; whether to try again."""
+"""Takes the number of retries so far and the exception; returns whether to try again."""
 
 
 class Retry(JobMiddleware):
     """Turns a retryable failure into a retry, with exponential backoff and jitter.
 
-    Options of an actor, and of a single sending, override the middleware's: ``max_retries`` (``None``:
-    without end), ``min_backoff`` and ``max_backoff``. Only an actor can have ``throws`` (an exception class
-    or a tuple of them: such a failure is final) and ``retry_when`` (a `RetryWhen`, which decides instead of
-    ``max_retries``). An actor that raises ``Retry(delay=…)`` sets the pause itself.
+    Options of an actor, or of a single send, override the middleware's: ``max_retries`` (``None``: no limit),
+    ``min_backoff`` and ``max_backoff``. Only an actor can have ``throws`` (an exception class or a tuple of them: such
+    a failure is final) and ``retry_when`` (a `RetryWhen`, which decides instead of ``max_retries``). An actor that
+    raises ``Retry(delay=…)`` sets the pause itself.
 
     Parameters:
-      max_retries: how often a job runs again after its first attempt; 0 is never.
-      min_backoff: shortest pause. A duration: ``1s``, an int in milliseconds, or a timedelta.
-      max_backoff: longest pause. The ceiling of a pause begins at twice ``min_backoff``, and doubles with
-        each retry up to here.
-      jitter: ``full``: the pause is drawn between ``min_backoff`` and its ceiling, so that jobs that failed
-        together do not come back together. ``none``: it is ``min_backoff``, doubled with each retry.
+      max_retries: how often a job may run again after its first attempt; 0: never.
+      min_backoff: the shortest pause: text such as ``1s``, an int in milliseconds, or a timedelta.
+      max_backoff: the longest pause. The ceiling of a pause starts at twice ``min_backoff``, and doubles with each
+        retry up to this value.
+      jitter: ``full``: the pause is drawn at random between ``min_backoff`` and its ceiling, so that jobs that failed
+        together do not come back together. ``none``: the pause is ``min_backoff``, doubled with each retry.
+
+    Raises:
+      ValueError: an option is out of range, or ``min_backoff`` is longer than ``max_backoff``.
     """
 
     def __init__(
@@ -57,15 +60,15 @@ class Retry(JobMiddleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """What an actor may set."""
+        """The options of an actor; a single send may have all but ``throws`` and ``retry_when``."""
         return {"max_retries", "min_backoff", "max_backoff", "throws", "retry_when"}
 
     async def on_start(self, process: Process) -> None:
-        """Draw from the process's clock."""
+        """Use the process's clock, and its source of randomness, from now on."""
         self._clock = process.clock
 
     async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
-        """Decide about a failure; any other outcome stays what it is."""
+        """Turn a failure into a retry where that is allowed; return any other outcome as it is."""
         outcome = await call_next(job)
         if not isinstance(outcome, Failed) or not outcome.retryable or not self._allows(job, outcome):
             return outcome
@@ -95,8 +98,8 @@ class Retry(JobMiddleware):
 
 
 def _doubled(shortest: timedelta, times: int, longest: timedelta) -> timedelta:
-    """``shortest`` doubled so often, but not over ``longest``; ``shortest`` itself always stands."""
-    # In floating point: 2**times of a job that retries without end is no timedelta any more.
+    """``shortest``, doubled ``times`` times, at most ``longest`` but never less than ``shortest``."""
+    # In floating point, since 2**times exceeds a timedelta when a job retries without limit.
     grown = shortest.total_seconds() * 2.0 ** min(times, 64)
     if grown >= longest.total_seconds():
         return max(shortest, longest)

@@ -1,4 +1,4 @@
-"""TimeLimit: an attempt that takes too long is stopped, and fails."""
+"""TimeLimit: an attempt that takes too long is stopped and fails."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ SHORTEST = timedelta(milliseconds=1)
 
 
 class TimeLimit(JobMiddleware):
-    """Stops an attempt after a time; the failure is a `dramatiq.middleware.TimeLimitExceeded`, and retryable.
+    """Stops an attempt that takes too long; it fails, retryably, with a `dramatiq.middleware.TimeLimitExceeded`.
 
-    An async actor is cancelled: it sees ``asyncio.CancelledError``, and may clean up. In the thread of a sync
-    actor `TimeLimitExceeded` is raised; code that does not return to the interpreter (a C call, a long
-    ``sleep``) sees it only when it does, and until then the attempt is not over. An actor that comes to its
-    end all the same ends with its own outcome.
+    An async actor is cancelled: it sees ``asyncio.CancelledError``, and may clean up. In the thread of a sync actor,
+    `TimeLimitExceeded` is raised. Code that does not return to the interpreter (a C call, a long ``sleep``) sees it
+    only when it does, and until then the attempt is not over. If the actor finishes nevertheless, its own outcome
+    counts.
 
-    The option ``time_limit`` of an actor, and of a single sending, overrides the middleware's: an int in
-    milliseconds, a timedelta or text such as ``30s``; ``None`` or infinity: no limit.
+    The option ``time_limit`` of an actor, or of a single send, overrides the middleware's: an int in milliseconds, a
+    timedelta or text such as ``30s``; ``None`` or infinity: no limit.
 
     Parameters:
-      limit: how long one attempt may take: a duration such as ``10m``; ``None``: for ever.
+      limit: how long one attempt may take, as text such as ``10m``, an int in milliseconds, or a timedelta. At least
+        1 ms. ``None``: no limit.
+
+    Raises:
+      ValueError: the limit is out of range.
     """
 
     def __init__(self, *, limit: str | int | timedelta | None = "10m") -> None:
@@ -42,11 +46,11 @@ class TimeLimit(JobMiddleware):
 
     @property
     def actor_options(self) -> set[str]:
-        """What an actor may set."""
+        """The options of an actor and of a single send."""
         return {"time_limit"}
 
     async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
-        """Run it under its limit."""
+        """Run the attempt under its limit."""
         limit = self._limit_of(job)
         if limit is None:
             return await call_next(job)
@@ -56,7 +60,7 @@ class TimeLimit(JobMiddleware):
                 return await call_next(job)
         except TimeoutError as error:
             if not scope.expired():
-                raise  # an inner layer's own
+                raise  # a TimeoutError of an inner layer
             exceeded = TimeLimitExceeded(f"The attempt took longer than its limit of {format_duration(limit)}.")
             exceeded.__cause__ = error  # its traceback shows where the actor was
             return Failed(failure_of(exceeded))

@@ -1,1 +1,1 @@
-"""What tests share: private servers, a proxy that breaks connections, worker processes, a still clock."""
+"""What tests share: private servers, a proxy that breaks connections, worker processes, a manual clock."""

@@ -18,7 +18,7 @@ from pamqp.base import Frame
 from pamqp.heartbeat import Heartbeat
 
 TIMEOUT = 10.0
-"""Seconds that one answer may take, if the test says nothing else."""
+"""Seconds that one answer may take by default."""
 
 _FRAME = 131072
 
@@ -84,7 +84,7 @@ class Probe:
         self._call(declare, commands.Queue.DeclareOk)
 
     def delete(self, queue: str) -> None:
-        """Delete ``queue`` with what is in it; that it does not exist is fine."""
+        """Delete ``queue`` with its messages. It need not exist."""
         self._call(commands.Queue.Delete(queue=queue), commands.Queue.DeleteOk)
 
     def publish(self, queue: str, body: bytes, properties: commands.Basic.Properties | None = None) -> None:
@@ -97,7 +97,7 @@ class Probe:
         self._expect(commands.Basic.Ack)
 
     def get(self, queue: str) -> Got | None:
-        """Take one message from ``queue``; ``None``: it is empty."""
+        """Take one message from ``queue``; ``None`` if it is empty."""
         self._send(1, commands.Basic.Get(queue=queue, no_ack=True))
         if isinstance(self._expect(commands.Basic.GetOk, commands.Basic.GetEmpty), commands.Basic.GetEmpty):
             return None
@@ -143,7 +143,7 @@ class Probe:
             received = self._receive()
             match received:
                 case commands.Channel.Close():
-                    # The channel is of use again at once: a refusal is an answer, not the end of the probe.
+                    # Open a new channel at once: a refusal is an answer, and must not end the probe.
                     self._send(1, commands.Channel.CloseOk())
                     self._open_channel()
                     raise RefusedError(received.reply_code or 0, received.reply_text)

@@ -1,4 +1,4 @@
-"""An application in the test's own process: a broker of its own, and Dramatiq's worker when it is asked for."""
+"""An application in the test's own process, with its own broker, and with Dramatiq's worker on demand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Configuration = Mapping[str, Any]
 
 
 class Application:
-    """What a user's application is: actors, a broker, perhaps a worker. Use `running` to make one."""
+    """A user's application: actors, a broker, and optionally a worker. Create one with `running`."""
 
     def __init__(self, configuration: Configuration) -> None:
         self.broker = JobBroker(configuration)
@@ -26,7 +26,7 @@ class Application:
         dramatiq.set_broker(self.broker)
 
     def record(self, *kinds: type[Event]) -> None:
-        """Keep the events of these classes in ``events``."""
+        """Record the events of these classes in ``events``."""
         for kind in kinds:
             self.broker.events.subscribe(kind, self.events.append)
 
@@ -36,7 +36,7 @@ class Application:
 
     @contextmanager
     def worker(self, threads: int = 4, queues: set[str] | None = None) -> Iterator[dramatiq.Worker]:
-        """Dramatiq's worker, drained at the end."""
+        """Run Dramatiq's worker; it drains at the end of the block."""
         worker = dramatiq.Worker(self.broker, queues=queues, worker_threads=threads, worker_timeout=50)
         worker.start()
         try:
@@ -45,7 +45,7 @@ class Application:
             worker.stop(timeout=10_000)
 
     def ended(self, job_id: str, timeout: float = 20.0) -> Job:
-        """The job, once it has ended (or is unhandled)."""
+        """Wait until the job has ended (or is unhandled), and return it."""
 
         def look() -> Job | None:
             job = jobs.get(job_id)
@@ -54,13 +54,13 @@ class Application:
         return eventually_sync(look, timeout, f"the end of job {job_id}, now {jobs.get(job_id)}")
 
     def wait(self, predicate: Callable[[], object], why: str, timeout: float = 20.0) -> None:
-        """Wait for a condition."""
+        """Wait until a condition is true."""
         eventually_sync(predicate, timeout, why)
 
 
 @contextmanager
 def running(configuration: Configuration) -> Iterator[Application]:
-    """An application, closed at the end."""
+    """Create an application, and close it at the end of the block."""
     application = Application(configuration)
     try:
         yield application

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import random  # noqa: TID251 - a clock is where chance comes from
+import random  # noqa: TID251 - a clock is the source of random numbers
 from datetime import UTC, datetime, timedelta
 
 
 class FakeClock:
-    """A `Clock` whose time moves only by `advance`, and whose chance is replayed from ``seed``.
+    """A `Clock` whose time moves only by `advance`, and whose random numbers are replayed from ``seed``.
 
     ``sleep`` ends when the time has come, in the order of the deadlines. One loop only.
     """
@@ -24,7 +24,7 @@ class FakeClock:
         self._order = itertools.count()
 
     def wall(self) -> datetime:
-        """The start, plus what was advanced, plus what `jump` moved it by."""
+        """The start, plus the seconds advanced, plus those of `jump`."""
         return self._start + timedelta(seconds=self._elapsed) + self._jump
 
     def monotonic(self) -> float:
@@ -32,7 +32,7 @@ class FakeClock:
         return self._elapsed
 
     async def sleep(self, seconds: float) -> None:
-        """Suspend until `advance` has moved the time by ``seconds``; no time at all: only yield."""
+        """Suspend until `advance` has moved the time by ``seconds``; with zero, only yield."""
         if seconds <= 0:
             await asyncio.sleep(0)
             return
@@ -54,7 +54,7 @@ class FakeClock:
         return sum(not waking.done() for _, _, waking in self._sleepers)
 
     def jump(self, by: timedelta) -> None:
-        """Move the wall clock only, as an administrator or NTP does."""
+        """Move only the wall clock, as an administrator or NTP does."""
         self._jump += by
 
     async def advance(self, seconds: float) -> None:
@@ -70,6 +70,6 @@ class FakeClock:
 
 
 async def _settle() -> None:
-    # Woken tasks hand on to others by futures and queues; a few rounds of the loop let such chains run out.
+    # Woken tasks wake others through futures and queues; a few rounds of the loop let such chains finish.
     for _ in range(20):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Expressions are evaluated in a running Erlang node, by Erlang's own client: in milliseconds."""
+"""Evaluate expressions in a running Erlang node, with Erlang's own client: in milliseconds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def said_by(expression: str, env: Mapping[str, str]) -> str | None:
 
 
 def program_of_erlang(name: str) -> str | None:
-    """Where a program of Erlang is that may not be on the path; ``None``: nowhere."""
+    """The path of an Erlang program, which may not be on PATH; ``None`` if it is not installed."""
     found = shutil.which(name)
     if found is None:
         bundled = [path for place in _PLACES for path in Path("/").glob(f"{place}/bin/{name}")]

@@ -1,4 +1,4 @@
-"""An executor between neighbours that do what the test says."""
+"""An executor whose neighbours do what the test says."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def send_mail() -> None: ...
 
 
 class Life:
-    """An executor that leads one delivery; store and bridge do what the test says."""
+    """An executor with one delivery; the test decides what store and bridge do."""
 
     def __init__(self, rules: GroupRules | None = None) -> None:
         self.store, self.bridge, self.events = ScriptedStore(), HandBridge(), Events()

@@ -1,4 +1,4 @@
-"""The neighbours of the executor, led by the hand of a test: deliveries, a store and a bridge that do what it says."""
+"""The neighbours of the executor, controlled by a test: deliveries, a store and a bridge."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from jq_actors.worker.bridge import Crossing
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 WRITTEN, CLAIM_LOST = Settled(written=True), Settled(written=False)
-"""What becomes of a settlement."""
+"""How a settlement ended."""
 
 
 @dataclass(eq=False)
 class RecordingDelivery:
-    """A `Delivery` that keeps its endings: ``ack``, ``requeue`` or ``bury``."""
+    """A `Delivery` that records its endings: ``ack``, ``requeue`` or ``bury``."""
 
     body: bytes
     queue: str = "default"
@@ -49,13 +49,13 @@ class RecordingDelivery:
 
 
 def command_for(actor_name: str, *args: Any, queue: str = "default", **meta: Any) -> JobCommand[Any]:
-    """A command; ``meta`` goes into what is ours of its options."""
+    """A command. ``meta`` goes into our part of its options."""
     options = {"jq": meta} if meta else {}
     return JobCommand(queue, actor_name, args, {}, options)
 
 
 def delivery_of(actor_name: str, *args: Any, queue: str = "default", **meta: Any) -> RecordingDelivery:
-    """A delivery of such a command."""
+    """A delivery of a `command`."""
     return RecordingDelivery(command_for(actor_name, *args, queue=queue, **meta).encode(), queue)
 
 
@@ -67,7 +67,7 @@ def next_job(body: bytes, token: int, *, group: str = "g", attempt: int = 1, que
 
 @dataclass(eq=False)
 class HandSlot:
-    """A `Slot` that keeps what it was told."""
+    """A `Slot` that records its calls."""
 
     name: str = "coroutines:default"
     others_wait: bool = False
@@ -75,7 +75,7 @@ class HandSlot:
     is_first_hold: bool = True
     may_hold: bool = True
     told: list[timedelta | str] = field(default_factory=list)
-    """``freed``, at most once, and the times of `hold`, in their order."""
+    """``freed``, at most once, and the times of each `hold`, in order."""
 
     def hold(self, time: timedelta) -> bool:
         self.told.append(time)
@@ -128,7 +128,7 @@ class ScriptedStore:
 
 
 def answer(waiting: list[Asked], index: int, with_: Any) -> Any:
-    """Answer one of those that wait, with a value or an exception; returns what was asked."""
+    """Answer one of the waiting questions, with a value or an exception; returns the question."""
     asked = waiting.pop(index % len(waiting))
     if isinstance(with_, BaseException):
         asked.answer.set_exception(with_)
@@ -159,6 +159,6 @@ class HandBridge:
 
 
 async def settled() -> None:
-    """Let everything go as far as it can without an answer of the test."""
+    """Let all tasks run as far as they can without an answer from the test."""
     for _ in range(8):
         await asyncio.sleep(0)

@@ -31,14 +31,14 @@ class Databases:
         self.url = url
 
     def create_database(self) -> str:
-        """Make an empty database; returns its ``postgresql+asyncpg://`` URL."""
+        """Create an empty database; returns its ``postgresql+asyncpg://`` URL."""
         name = f"jq_test_{secrets.token_hex(6)}"
         with self.session() as session:
             session.execute(f'CREATE DATABASE "{name}"')
         return urlunsplit(urlsplit(self.url)._replace(scheme="postgresql+asyncpg", path=f"/{name}"))
 
     def drop_database(self, url: str) -> None:
-        """Drop the database of ``url``, whoever is connected to it."""
+        """Drop the database of ``url``, even if there are connections to it."""
         with self.session() as session:
             session.execute(f'DROP DATABASE IF EXISTS "{urlsplit(url).path[1:]}" WITH (FORCE)')
 
@@ -81,17 +81,17 @@ class PrivatePostgres(Databases):
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process is running."""
         return self._server is not None and self._server.poll() is None
 
     @property
     def pid(self) -> int:
-        """Of its first process, which the others are children of."""
+        """The pid of its first process, the parent of all others."""
         assert self._server is not None
         return self._server.pid
 
     def start(self) -> None:
-        """Start it (the first time: make the cluster) and wait until it answers a query."""
+        """Start the server, with a new cluster the first time, and wait until it answers a query."""
         assert not self.running
         data = self.folder / "data"
         if not data.exists():
@@ -103,7 +103,7 @@ class PrivatePostgres(Databases):
         eventually_sync(self._answers, START_TIMEOUT, "the private PostgreSQL to answer")
 
     def stop(self, mode: StopMode = "immediate") -> None:
-        """Stop it. ``immediate`` is a crash: connections are cut, the next start recovers."""
+        """Stop the server. ``immediate`` is a crash: connections are cut, and the next start recovers."""
         if self._server is not None:
             end(self._server, _SIGNALS[mode], STOP_TIMEOUT)
             self._server = None
@@ -114,7 +114,7 @@ class PrivatePostgres(Databases):
         self.start()
 
     def close(self) -> None:
-        """End it and remove the folder. Fine at any time, also twice."""
+        """Stop the server and remove its folder. May be called at any time, and more than once."""
         self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -131,18 +131,18 @@ class PrivatePostgres(Databases):
 
 
 class GivenPostgres(Databases):
-    """The server of ``JQ_TEST_DATABASE_URL``: tests make databases in it, and do not break it."""
+    """The server of ``JQ_TEST_DATABASE_URL``: tests create databases in it, but must not break it."""
 
     def __init__(self, url: str) -> None:
         super().__init__(urlunsplit(urlsplit(url)._replace(scheme="postgresql")))
 
     def start(self) -> None:
-        """Make sure that it answers."""
+        """Check that the server answers."""
         with self.session() as session:
             session.execute("SELECT 1")
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Do nothing: the server is not ours to stop."""
 
 
 _FOLDERS = (

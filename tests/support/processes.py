@@ -54,7 +54,7 @@ def spawn(
 
 
 def run_as(user: str | None, command: Sequence[str], *, env: Mapping[str, str], timeout: float) -> str:
-    """Run ``command`` to its end and return its output.
+    """Run ``command`` and return its output.
 
     Raises:
       RuntimeError: it failed; holds its output.
@@ -86,7 +86,7 @@ def end(process: subprocess.Popen[bytes], sig: signal.Signals, timeout: float) -
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to ``process`` and to what it started in its session."""
+    """Send SIGKILL to ``process`` and everything it started in its session."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -97,7 +97,7 @@ def run_folder(kind: str) -> Path:
 
 
 def free_port() -> int:
-    """A port that nobody listens on.
+    """Find a port that nobody listens on.
 
     Below the ephemeral range: an outgoing connection must not take it while the server is down, and a client
     that dials a dead port of that range may even reach itself.

@@ -1,4 +1,4 @@
-"""Finding the servers' programs, and installing them where that is possible."""
+"""Find the servers' programs, and install them where that is possible."""
 
 from __future__ import annotations
 

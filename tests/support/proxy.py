@@ -30,7 +30,7 @@ class TcpProxy:
         self._pipes: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.accepted = 0
-        """How many client connections there were so far."""
+        """How many client connections there have been."""
         self._flowing = asyncio.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="tcp-proxy", daemon=True)
@@ -43,14 +43,14 @@ class TcpProxy:
         return cls(parts.port, parts.hostname or "127.0.0.1")
 
     def url(self, url: str) -> str:
-        """``url``, led through this proxy."""
+        """``url``, changed to go through this proxy."""
         parts = urlsplit(url)
         user, at, _ = parts.netloc.rpartition("@")
         return urlunsplit(parts._replace(netloc=f"{user}{at}127.0.0.1:{self.port}"))
 
     @property
     def connections(self) -> int:
-        """How many client connections stand."""
+        """How many client connections are open."""
         return len(self._tasks)
 
     def __enter__(self) -> Self:
@@ -68,23 +68,23 @@ class TcpProxy:
         self._loop.close()
 
     def cut(self) -> None:
-        """Reset all connections that stand now (RST, both sides). New ones are served."""
+        """Reset all open connections (RST, both sides). New ones are served."""
         self._call(self._cut())
 
     def freeze(self) -> None:
-        """Half-open: connections stay and new ones are accepted, and not a byte passes. Ended by `thaw`."""
+        """Half-open: connections stay open and new ones are accepted, but no byte passes until `thaw`."""
         self._call(self._set_flowing(False))
 
     def thaw(self) -> None:
-        """Let flow what was held back, and all that comes."""
+        """Pass on what was held back, and everything that comes."""
         self._call(self._set_flowing(True))
 
     def refuse(self) -> None:
-        """Refuse new connections (no listener). Those that stand stay: see `cut`."""
+        """Refuse new connections (no listener). Open ones stay; see `cut`."""
         self._call(self._refuse())
 
     def accept(self) -> None:
-        """Take new connections again, on the same port."""
+        """Accept new connections again, on the same port."""
         self._call(self._accept())
 
     def _call(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -118,7 +118,7 @@ class TcpProxy:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A task of our own: the one that start_server makes would log the end of a cut connection.
+        # A task of our own, since the one of start_server would log the end of a cut connection.
         self.accepted += 1
         task = self._loop.create_task(self._serve(reader, writer))
         self._tasks.add(task)
@@ -136,7 +136,7 @@ class TcpProxy:
             async with asyncio.TaskGroup() as ways:
                 there = ways.create_task(self._pump(reader, server_writer))
                 back = ways.create_task(self._pump(server_reader, writer))
-                # Neither AMQP nor PostgreSQL goes on after half a close.
+                # Neither AMQP nor PostgreSQL continues after one side has closed.
                 there.add_done_callback(lambda _: back.cancel())
                 back.add_done_callback(lambda _: there.cancel())
 

@@ -1,4 +1,4 @@
-"""The neighbours of what publishes: a broker and rows that do what a test says."""
+"""The neighbours of the publishing code: a broker and rows that do what a test says."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ RULES = GroupRules((GroupRule("pair-*", concurrency=2),))
 
 
 class Broker:
-    """The part of a `Transport` that publishing uses; answers as the test says."""
+    """The part of a `Transport` that publishing uses. The test decides its answers."""
 
     def __init__(self) -> None:
         self.connected, self.blocked, self.shared = True, False, True
         self.comes = asyncio.Event()
-        """Set: whoever waits for the connection waits no longer."""
+        """Set when nobody has to wait for the connection any more."""
         self.room: dict[str, int] = {}
         self.results: list[PublishResult] = []
         self.published: list[Outgoing] = []
@@ -72,11 +72,11 @@ class Rows:
     def __init__(self, clock: FakeClock) -> None:
         self._clock = clock
         self.ahead = timedelta()
-        """Of the database's clock before this machine's."""
+        """How far the database's clock is ahead of this machine's."""
         self.inserted: list[NewJob] = []
         self.leases: list[timedelta | None] = []
         self.waiting: set[str] = set()
-        """Those that wait in their groups."""
+        """The jobs that wait in their groups."""
         self.marked: list[tuple[str, list[str], bool]] = []
         self.error: Exception | None = None
         self.mark_error: Exception | None = None
@@ -113,7 +113,7 @@ class Rows:
 
 
 class PublishingSite:
-    """A dispatcher between a broker and rows."""
+    """A dispatcher with a broker and rows of the test."""
 
     def __init__(self, *, window: int = 1000, shared: bool = True) -> None:
         self.clock, self.events, self.broker = FakeClock(), Events(), Broker()
@@ -130,10 +130,10 @@ class PublishingSite:
 
     @property
     def published(self) -> list[str]:
-        """The ids of what came to the broker."""
+        """The ids of the jobs that reached the broker."""
         return [outgoing.job_id for outgoing in self.broker.published]
 
     async def settled(self) -> None:
-        """What can go on without the broker, the rows and the clock has gone on."""
+        """Let all tasks run as far as they can without broker, rows and clock."""
         for _ in range(20):
             await asyncio.sleep(0)

@@ -47,13 +47,13 @@ class PrivateRabbitMQ:
 
     @property
     def log(self) -> str:
-        """What the node printed and logged so far."""
+        """What the node has printed and logged."""
         files = [self.folder / "output", *sorted((self.folder / "log").glob("*.log"))]
         return "\n".join(file.read_text(errors="replace") for file in files if file.exists())
 
     @property
     def running(self) -> bool:
-        """Whether its process lives."""
+        """Whether its process is running."""
         return self._node is not None and self._node.poll() is None
 
     def start(self) -> None:
@@ -64,40 +64,40 @@ class PrivateRabbitMQ:
         eventually_sync(self._answers, START_TIMEOUT, "the private RabbitMQ node to answer")
 
     def stop(self) -> None:
-        """Stop it in order, as an administrator would."""
+        """Stop the node cleanly, as an administrator would."""
         if self._node is not None:
             end(self._node, signal.SIGTERM, STOP_TIMEOUT)
             self._node = None
 
     def kill(self) -> None:
-        """SIGKILL: a crash, nothing is flushed."""
+        """Send SIGKILL: a crash, in which nothing is flushed."""
         if self._node is not None:
             kill_session(self._node)
             self._node.wait()
             self._node = None
 
     def pause(self) -> None:
-        """SIGSTOP: its sockets stay open and nothing answers. Ended by `unpause`."""
+        """Send SIGSTOP: its sockets stay open, but nothing answers until `unpause`."""
         assert self._node is not None
         self._node.send_signal(signal.SIGSTOP)
 
     def unpause(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT, which ends `pause`."""
         assert self._node is not None
         self._node.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
-        """Stop in order, start again."""
+        """Stop the node cleanly, and start it again."""
         self.stop()
         self.start()
 
     def wipe(self) -> None:
-        """Forget all queues and messages. Only while it is stopped."""
+        """Delete all queues and messages. The node must be stopped."""
         assert not self.running, "Stop or kill the node first."
         shutil.rmtree(self.folder / "data", ignore_errors=True)
 
     def close(self) -> None:
-        """End everything and remove the folder. Fine at any time, also twice."""
+        """Stop the node and remove its folder. May be called at any time, and more than once."""
         self.kill()
         if self._epmd is not None:
             kill_session(self._epmd)
@@ -134,7 +134,7 @@ class PrivateRabbitMQ:
             return probe.depth(queue)
 
     def delete_queue(self, queue: str) -> None:
-        """Delete it under its consumers."""
+        """Delete ``queue`` although it has consumers."""
         with Probe(self.url) as probe:
             probe.delete(queue)
 
@@ -143,7 +143,7 @@ class PrivateRabbitMQ:
         self.ctl("close_all_connections", reason)
 
     def memory_alarm(self, on: bool) -> None:
-        """Raise or clear the memory alarm: publishers are blocked meanwhile."""
+        """Raise or clear the memory alarm, which blocks publishers."""
         self._alarmed = on
         self.ctl("set_vm_memory_high_watermark", *(["absolute", "1"] if on else ["0.4"]))
 
@@ -158,12 +158,14 @@ class PrivateRabbitMQ:
         self.evaluate(f"application:set_env(rabbit, consumer_timeout, {value})")
 
     def write_down(self) -> None:
-        """Have it write the records of its queues: by itself it does so seconds later, and a crash before that loses
-        the new ones."""
+        """Make the node write the records of its queues to disk.
+
+        By itself it does so seconds later, and a crash before that loses new queues.
+        """
         self.evaluate("mnesia:sync_log()")
 
     def heal(self) -> None:
-        """Undo what a test may have done to a node that still runs: pause, alarm, timeout."""
+        """Undo what a test may have done to a running node: pause, alarm, timeout."""
         if not self.running:
             return
         self.unpause()
@@ -191,7 +193,7 @@ class PrivateRabbitMQ:
             return
         program = program_of_erlang("epmd")
         if program is None:
-            return  # the node starts one itself, as a daemon on our port
+            return  # the node will start one itself, as a daemon on our port
         command = [program, "-port", self._env["ERL_EPMD_PORT"], "-address", "127.0.0.1"]
         self._epmd = spawn(command, env=self._env, output=self.folder / "epmd-output")
 
@@ -206,17 +208,17 @@ class PrivateRabbitMQ:
 
 
 class GivenRabbitMQ:
-    """The server of ``JQ_TEST_AMQP_URL``: tests may use it, not break it."""
+    """The server of ``JQ_TEST_AMQP_URL``: tests may use it, but must not break it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def start(self) -> None:
-        """Make sure that it answers."""
+        """Check that the server answers."""
         Probe(self.url).close()
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Do nothing: the server is not ours to stop."""
 
     def depth(self, queue: str) -> tuple[int, int] | None:
         """(ready messages, consumers) of ``queue``; ``None`` when it does not exist."""
@@ -224,7 +226,7 @@ class GivenRabbitMQ:
             return probe.depth(queue)
 
 
-# One that ends meanwhile gives no number, and is left out.
+# A queue that is deleted meanwhile gives no number, and is left out.
 _PRINT_QUEUES = """lists:foreach(fun(Queue) ->
     case catch rabbit_amqqueue:info(Queue, [%s]) of
         [{%s, Number}] when is_integer(Number) ->
@@ -246,7 +248,7 @@ def _environment(folder: Path, *, epmd_port: int, dist_port: int) -> Mapping[str
     return {
         "PATH": os.environ.get("PATH", os.defpath),
         "LANG": "C.UTF-8",
-        "HOME": str(folder / "home"),  # the Erlang cookie is made there
+        "HOME": str(folder / "home"),  # Erlang creates its cookie there
         "RABBITMQ_NODENAME": f"{folder.name}@localhost",
         "RABBITMQ_DIST_PORT": str(dist_port),
         "ERL_EPMD_PORT": str(epmd_port),

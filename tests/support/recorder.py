@@ -1,4 +1,4 @@
-"""What a test waits for instead of seconds: the events that the code under test emits."""
+"""Record the events that the code under test emits, so that a test waits for them instead of for seconds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ E = TypeVar("E", bound=Event)
 
 
 class EventRecorder:
-    """Keeps all events of the given classes, in order, from all threads.
+    """Records all events of the given classes, in order, from all threads.
 
     Make it before what it watches is started: `EventRecorder(runtime.events, JobFinished, JobFailed)`.
     """
@@ -23,7 +23,7 @@ class EventRecorder:
         self._stops = [events.subscribe(kind, self.seen.append) for kind in kinds]
 
     def of(self, kind: type[E], where: Callable[[E], bool] = lambda _: True) -> list[E]:
-        """Those of exactly this class so far, that also satisfy ``where``."""
+        """The events so far of exactly this class that satisfy ``where``."""
         return [event for event in tuple(self.seen) if isinstance(event, kind) and where(event)]
 
     async def wait_for(
@@ -34,7 +34,7 @@ class EventRecorder:
         count: int = 1,
         timeout: float = 15.0,
     ) -> list[E]:
-        """Wait until there are ``count`` of them; returns them."""
+        """Wait until there are ``count`` such events, and return them."""
 
         def enough() -> list[E] | None:
             found = self.of(kind, where)
@@ -47,6 +47,6 @@ class EventRecorder:
             raise
 
     def stop(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         for stop in self._stops:
             stop()

@@ -13,7 +13,7 @@ DRAMATIQ = [f"dramatiq.middleware:{name}" for name in ("Retries", "TimeLimit", "
 
 
 class RecordingBroker(JobBroker):
-    """Keeps in ``sent`` what is sent, batch by batch."""
+    """Records in ``sent`` the commands that are sent, batch by batch."""
 
     def __init__(self, middleware: Sequence[str | dict[str, Any]] = DRAMATIQ, **broker: Any) -> None:
         layers = [{layer: {}} if isinstance(layer, str) else layer for layer in middleware]

@@ -1,4 +1,4 @@
-"""Waiting for a condition: with a deadline, and with a sentence that says what was waited for."""
+"""Wait for a condition, with a deadline and an error that says what did not happen."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ T = TypeVar("T")
 POLL = 0.02
 """Seconds between two looks, when looking costs little."""
 SHARE, LONGEST = 3, 0.2
-"""After a look that costs more, the pause is so many times as long, for what is waited for needs the machine, too; but
-never longer than so many seconds."""
+"""After an expensive look, the pause is this many times as long as the look, since the code under test needs the
+machine, too; but it is never longer than this many seconds."""
 
 
 class NeverHappenedError(AssertionError):
     """The condition did not become true in time."""
 
     def __init__(self, why: str, timeout: float, last: object) -> None:
-        super().__init__(f"Waited {timeout:g} s in vain for: {why}. Last seen: {last!r}.")
+        super().__init__(f"Waited {timeout:g} s without success for: {why}. Last seen: {last!r}.")
 
 
 @overload
@@ -53,7 +53,7 @@ async def eventually(predicate: Callable[[], Any], timeout: float = 10.0, why: s
 
 
 def eventually_sync(predicate: Callable[[], T | None], timeout: float = 10.0, why: str = "the condition") -> T:
-    """The same for tests without a loop; it blocks."""
+    """`eventually` for tests without a loop; it blocks."""
     deadline = time.perf_counter() + timeout
     while True:
         began = time.perf_counter()

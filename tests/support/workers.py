@@ -1,4 +1,4 @@
-"""Worker processes of a test: the real commands, as real processes, with real signals."""
+"""Worker processes of a test: the real commands in real processes, which get real signals."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
 
 QUICK = {"dramatiq_worker_timeout": "50"}
-"""Milliseconds after which Dramatiq's threads look whether they are to stop. Its default, a second, would be waited
-for two times at the end of each worker."""
+"""Milliseconds after which Dramatiq's threads check whether to stop. With its default, a second, each worker would
+need two seconds to end."""
 
 
 class WorkerProcess:
@@ -41,16 +41,16 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """The pid of the command itself: for the ``dramatiq`` command, of the parent."""
+        """The pid of the command itself; for the ``dramatiq`` command that is the parent."""
         return self._process.pid
 
     @property
     def text(self) -> str:
-        """All that it and its children have printed."""
+        """Everything that the command and its children have printed."""
         return self.output.read_text(errors="replace")
 
     def mark(self) -> int:
-        """Where the output ends now: give it to ``since`` to look only at what comes later."""
+        """Where the output ends now. Pass it as ``since`` to look only at later output."""
         return len(self.text)
 
     def seen(self, pattern: str, since: int = 0) -> re.Match[str] | None:
@@ -87,39 +87,39 @@ class WorkerProcess:
             return []
 
     def terminate(self) -> None:
-        """SIGTERM to the command: drain."""
+        """Send SIGTERM to the command: drain."""
         self._process.send_signal(signal.SIGTERM)
 
     def interrupt(self) -> None:
-        """SIGINT to the command."""
+        """Send SIGINT to the command."""
         self._process.send_signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """SIGKILL to the command and everything it started: the machine is gone."""
+        """Send SIGKILL to the command and everything it started, as if the machine were gone."""
         kill_session(self._process)
         self._process.wait()
 
     def kill_child(self, index: int = 0) -> int:
-        """SIGKILL to one child only; returns its pid."""
+        """Send SIGKILL to one child only; returns its pid."""
         pid = self.children()[index]
         os.kill(pid, signal.SIGKILL)
         return pid
 
     def stop_signal(self) -> None:
-        """SIGSTOP to the command and everything it started: a pause longer than any lease; see `cont`."""
+        """Send SIGSTOP to the command and everything it started; `cont` ends the pause."""
         os.killpg(self.pid, signal.SIGSTOP)
 
     def cont(self) -> None:
-        """SIGCONT."""
+        """Send SIGCONT, which ends the pause."""
         os.killpg(self.pid, signal.SIGCONT)
 
     @property
     def running(self) -> bool:
-        """Whether the command itself lives."""
+        """Whether the command itself is running."""
         return self._process.poll() is None
 
     def wait(self, timeout: float = 30.0) -> int:
-        """Wait for its end; returns the exit code.
+        """Wait until the command ends; returns its exit code.
 
         Raises:
           AssertionError: it still runs after ``timeout`` seconds; with what it printed.
@@ -130,7 +130,7 @@ class WorkerProcess:
             raise AssertionError(f"{self} still runs after {timeout:g} s:\n{self.text}") from None
 
     def close(self) -> None:
-        """Make sure that nothing of it is left."""
+        """Kill the command and everything it started that is still running."""
         self.kill()
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-""""""
+"""The transport of ``embedded://``: queues, lanes and delays in the memory of one process."""

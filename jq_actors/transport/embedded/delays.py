@@ -1,4 +1,4 @@
-"""Messages in this process whose time has not come."""
+"""Messages of this process that are held back until they are due."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jq_actors.transport.port import Outgoing
 
 
 class Delays:
-    """Messages that wait for their time; ``release`` takes each when it has come. One task for all."""
+    """Holds messages back, in one task for all, and calls ``release`` with each when it is due."""
 
     def __init__(self, clock: Clock, release: Callable[[Outgoing], None]) -> None:
         self._clock, self._release = clock, release
@@ -26,7 +26,7 @@ class Delays:
         return len(self._pending)
 
     def add(self, delay: timedelta, outgoing: Outgoing) -> None:
-        """Hold ``outgoing`` back for ``delay``."""
+        """Hold ``outgoing`` back for ``delay`` from now."""
         self._arrivals += 1
         due = self._clock.monotonic() + delay.total_seconds()
         heapq.heappush(self._pending, (due, self._arrivals, outgoing))
@@ -34,12 +34,12 @@ class Delays:
             self._bell.ring()
 
     def start(self) -> None:
-        """Begin to release."""
+        """Begin to release messages that are due."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name="embedded delays")
 
     async def stop(self) -> None:
-        """Release no more; what is held back stays."""
+        """Stop releasing. The messages stay, for a later `start`."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,7 +1,7 @@
-"""The lanes of one queue in this process, and who serves them.
+"""The lanes of one queue in this process, and the slots that serve them.
 
-What the lobby's tokens are on a broker is here a plain line of lanes that wait for a slot: nobody else looks at it, so
-no wake-up can be lost between a look and a step.
+In place of a broker's tokens, the lobby here is a plain line of lanes that wait for a slot. Nothing else looks at it,
+so no wake-up can be lost between a look and the step after it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Seat:
 
 
 class MemoryLanes(Holder):
-    """The lanes of one queue. One that is empty and unserved is forgotten; see `Holder`."""
+    """The `Holder` of a queue's lanes. It forgets a lane that is empty and unserved."""
 
     def __init__(self, queue: str, clock: Clock, events: Events, bury: Callable[[DeadLetter], None]) -> None:
         super().__init__(queue, events, bury)
@@ -39,17 +39,17 @@ class MemoryLanes(Holder):
         self._lobby: OrderedDict[MemoryLane, None] = OrderedDict()
         self._held: dict[MemoryDelivery, _Seat] = {}
         self._idle: list[_Seat] = []
-        """Their delivery has ended; the next turn finds them another."""
+        """Seats whose delivery has ended. The next turn gives them another one, or leaves them."""
         self._slots, self._serving = 0, 0
         self._fairness = Fairness()
 
     @property
     def waiting(self) -> int:
-        """See `Holder.waiting`; of all lanes."""
+        """How many messages wait, in all lanes together."""
         return sum(lane.waiting for lane in self._lanes.values())
 
     def put(self, outgoing: Outgoing) -> None:
-        """See `Holder.put`."""
+        """Add a message to its lane, which is created if need be."""
         assert outgoing.lane is not None
         lane = self._lanes.get(outgoing.lane)
         if lane is None:
@@ -58,23 +58,23 @@ class MemoryLanes(Holder):
         self._see(lane)
 
     def serve(self, slots: int, fairness: Fairness, deliver: Deliver) -> None:
-        """Deliver from now on, at most ``slots`` at once."""
+        """Deliver from now on, at most ``slots`` messages at once."""
         self._slots, self._fairness, self._deliver = slots, fairness, deliver
         self._take_turn_soon()
 
     def stop(self) -> None:
-        """See `Holder.stop`."""
+        """Stop delivering, and leave the seats that have nothing in hand."""
         self._deliver = None
         for seat in self._taken_idle():
             self._leave_seat(seat, "given back")
 
     async def close(self) -> None:
-        """See `Holder.close`."""
+        """Put back all messages that are in hand."""
         for delivery in tuple(self._held):
             self.put_back(delivery)
 
     def purge(self) -> int:
-        """See `Holder.purge`; of all lanes."""
+        """Delete the waiting messages of all lanes; returns how many."""
         lanes, count = tuple(self._lanes.values()), self.waiting
         for lane in lanes:
             lane.purge()
@@ -84,7 +84,7 @@ class MemoryLanes(Holder):
     # -- the endings of a delivery
 
     def ack(self, delivery: MemoryDelivery) -> None:
-        """See `Holder.ack`."""
+        """Delete the delivery's message. Its seat gets the lane's next one, or is left."""
         if self._is_lost(delivery):
             return
         seat = self._held.pop(delivery)
@@ -97,7 +97,7 @@ class MemoryLanes(Holder):
             self._leave_seat(seat, "given back")
 
     def put_back(self, delivery: MemoryDelivery) -> None:
-        """See `Holder.put_back`; its lane waits behind the others."""
+        """Put the message back at its place, and leave the seat: the lane waits behind the others."""
         if self._is_lost(delivery):
             return
         seat, message = self._held.pop(delivery), delivery.message
@@ -145,7 +145,7 @@ class MemoryLanes(Holder):
         self._fill(seat)
 
     def _fill(self, seat: _Seat) -> None:
-        """Deliver the next message of its lane."""
+        """Deliver the next message of the seat's lane."""
         assert self._deliver is not None
         message = seat.lane.next()
         delivery = MemoryDelivery(self, message, message.redelivered)
@@ -154,7 +154,7 @@ class MemoryLanes(Holder):
         self._deliver(delivery)
 
     def _leave_seat(self, seat: _Seat, why: str) -> None:
-        """Its slot is free; what the lane still has waits behind the other lanes."""
+        """Free the seat's slot. If the lane still has messages, it waits behind the other lanes."""
         lane = seat.lane
         lane.seats -= 1
         self._serving -= 1
@@ -163,7 +163,7 @@ class MemoryLanes(Holder):
         self._see(lane)
 
     def _see(self, lane: MemoryLane) -> None:
-        """It has changed: it waits for a slot, or not any more, or is forgotten."""
+        """After a change of ``lane``: let it wait for a slot or not, or forget it."""
         if lane.wants_seat:
             self._lobby.setdefault(lane)
             self._take_turn_soon()

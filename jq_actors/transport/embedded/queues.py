@@ -1,4 +1,4 @@
-"""Queues in this process: what waits in them, and what their consumers have in hand."""
+"""The queues of this process: the messages that wait, and those that their consumers have in hand."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class DeadLetter:
 
 @dataclass(slots=True, eq=False)
 class Message:
-    """One message. Higher priority sorts first, then who came first."""
+    """One message. A higher priority sorts first, then an earlier place."""
 
     outgoing: Outgoing
     place: int
-    """Its place in the order of arrival; a requeue does not change it."""
+    """Its number in the order of arrival, which a requeue does not change."""
     redelivered: bool = False
 
     def __lt__(self, other: Message) -> bool:
@@ -38,10 +38,11 @@ class Message:
 
 
 class Holder(ABC):
-    """Holds messages, delivers them, and takes the endings of its deliveries.
+    """Holds messages, delivers them, and carries out the endings of its deliveries.
 
     Parameters:
-      queue: the user's name.
+      queue: the user's name of the queue.
+      events: where lost acks are reported.
       bury: takes a dead letter.
     """
 
@@ -54,42 +55,42 @@ class Holder(ABC):
 
     @property
     def is_consumed(self) -> bool:
-        """Whether somebody takes from it."""
+        """Whether there is a consumer."""
         return self._deliver is not None
 
     @property
     @abstractmethod
     def waiting(self) -> int:
-        """How many messages wait; those in the consumer's hand do not."""
+        """How many messages wait; those in the consumer's hand do not count."""
 
     @abstractmethod
     def put(self, outgoing: Outgoing) -> None:
-        """Take it in, behind those before it."""
+        """Add a message behind the earlier ones."""
 
     @abstractmethod
     def stop(self) -> None:
-        """Deliver no more. What is in hand stays there."""
+        """Stop delivering. Messages in hand stay in hand."""
 
     @abstractmethod
     async def close(self) -> None:
-        """Take back what is in the consumer's hand."""
+        """Put back all messages that are in hand."""
 
     @abstractmethod
     def purge(self) -> int:
-        """Throw away what waits; returns how many."""
+        """Delete the waiting messages; returns how many."""
 
     # -- the endings of a delivery
 
     @abstractmethod
     def ack(self, delivery: MemoryDelivery) -> None:
-        """Forget it."""
+        """Delete the delivery's message."""
 
     @abstractmethod
     def put_back(self, delivery: MemoryDelivery) -> None:
-        """Let it wait again, where it was before."""
+        """Let the delivery's message wait again, at its old place."""
 
     def bury(self, delivery: MemoryDelivery, reason: str) -> None:
-        """Keep it as a dead letter."""
+        """Keep the message as a dead letter."""
         if self._holds(delivery):
             self._bury(DeadLetter(self.queue, delivery.body, reason))
         self.ack(delivery)
@@ -99,7 +100,7 @@ class Holder(ABC):
 
     @abstractmethod
     def _take_turn(self) -> None:
-        """Deliver what may be delivered now, in bounded time: one who gives back at once must not keep the loop."""
+        """Deliver what may be delivered now, in a bounded number of steps: the consumer may give back at once."""
 
     def _arrived(self, outgoing: Outgoing) -> Message:
         self._arrivals += 1
@@ -112,19 +113,19 @@ class Holder(ABC):
         return True
 
     def _take_turn_soon(self) -> None:
-        # Never at once: `deliver` must not be called inside of a publish, or of another delivery's ending.
+        # Not at once: `deliver` must not be called within a publish, or within the ending of another delivery.
         if self.is_consumed and not self._turn_is_due:
             self._turn_is_due = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         self._turn_is_due = False
-        if self.is_consumed:  # stopped meanwhile?
+        if self.is_consumed:  # it may have been stopped meanwhile
             self._take_turn()
 
 
 class MemoryQueue(Holder):
-    """A plain queue. ``on_room``: see `Room`."""
+    """The `Holder` of a plain queue. ``on_room``: see `Room`."""
 
     def __init__(
         self, queue: str, events: Events, bury: Callable[[DeadLetter], None], on_room: Callable[[], None]
@@ -137,39 +138,39 @@ class MemoryQueue(Holder):
 
     @property
     def waiting(self) -> int:
-        """See `Holder.waiting`."""
+        """How many messages wait; those in the consumer's hand do not count."""
         return len(self._waiting)
 
     def put(self, outgoing: Outgoing) -> None:
-        """Take it in, behind those of its priority."""
+        """Add a message behind the others of its priority."""
         self.room.take(1)
         self._put(self._arrived(outgoing))
 
     def consume(self, prefetch: int, deliver: Deliver) -> None:
-        """Deliver from now on, at most ``prefetch`` unacked."""
+        """Deliver from now on, with at most ``prefetch`` unacked messages."""
         self._prefetch, self._deliver = prefetch, deliver
-        self.room.open(2 * prefetch)  # the consumer has work in hand, and as much waits
+        self.room.open(2 * prefetch)  # as much as the consumer has in hand may wait here too
         self._take_turn_soon()
 
     def stop(self) -> None:
-        """See `Holder.stop`."""
+        """Stop delivering, and take no more sends. Messages in hand stay in hand."""
         self._deliver = None
         self.room.close()
 
     def purge(self) -> int:
-        """See `Holder.purge`."""
+        """Delete the waiting messages; returns how many."""
         count = len(self._waiting)
         self._waiting.clear()
         self.room.give(count)
         return count
 
     async def close(self) -> None:
-        """See `Holder.close`."""
+        """Put back all messages that are in hand."""
         for delivery in tuple(self._held):
             self.put_back(delivery)
 
     def ack(self, delivery: MemoryDelivery) -> None:
-        """See `Holder.ack`."""
+        """Delete the delivery's message, which makes room for another."""
         if self._is_lost(delivery):
             return
         self._held.remove(delivery)
@@ -177,7 +178,7 @@ class MemoryQueue(Holder):
         self.room.give(1)
 
     def put_back(self, delivery: MemoryDelivery) -> None:
-        """See `Holder.put_back`."""
+        """Let the delivery's message wait again, at its old place."""
         if self._is_lost(delivery):
             return
         self._held.remove(delivery)
@@ -205,7 +206,7 @@ class MemoryQueue(Holder):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MemoryDelivery:
-    """The `Delivery` of this process."""
+    """The `Delivery` of the embedded transport."""
 
     holder: Holder
     message: Message
@@ -213,37 +214,37 @@ class MemoryDelivery:
 
     @property
     def queue(self) -> str:
-        """See `Delivery.queue`."""
+        """The queue that it came from."""
         return self.holder.queue
 
     @property
     def body(self) -> bytes:
-        """See `Delivery.body`."""
+        """The encoded command."""
         return self.message.outgoing.body
 
     @property
     def dispatch(self) -> int:
-        """See `Delivery.dispatch`."""
+        """The dispatch number that the publisher gave it."""
         return self.message.outgoing.dispatch
 
     @property
     def lane(self) -> Lane | None:
-        """See `Delivery.lane`."""
+        """The lane that it came from; ``None``: the plain queue."""
         return self.message.outgoing.lane
 
     @property
     def is_open(self) -> bool:
-        """See `Delivery.is_open`. Nobody but the worker itself can end it."""
+        """Always true: only the worker itself can end the delivery."""
         return True
 
     def ack(self) -> None:
-        """See `Delivery.ack`."""
+        """Delete the message."""
         self.holder.ack(self)
 
     def requeue(self) -> None:
-        """See `Delivery.requeue`."""
+        """Let the message wait again, at its old place."""
         self.holder.put_back(self)
 
     def bury(self, reason: str) -> None:
-        """See `Delivery.bury`."""
+        """Keep the message as a dead letter."""
         self.holder.bury(self, reason)

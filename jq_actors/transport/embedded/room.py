@@ -1,4 +1,4 @@
-"""How much of the jobs table makes sense in this process's memory."""
+"""How much of the jobs table to keep in this process's memory."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from jq_actors.transport.port import Outgoing
 
 
 class Room:
-    """The places of the messages of one queue that have rows: a window on the table, not a copy of it.
+    """Counts the messages of one queue, whose jobs have rows, so that the queue stays a small window on the table.
 
     Parameters:
-      on_room: called when what was full has drained to a good part.
+      on_room: called when a quarter of the room is free again, after it was full.
     """
 
     def __init__(self, on_room: Callable[[], None]) -> None:
@@ -22,22 +22,22 @@ class Room:
 
     @property
     def free(self) -> int:
-        """How many more make sense here; none while nobody consumes."""
+        """How many more messages there is room for; none while nobody consumes."""
         return max(0, self._size - self._taken) if self._is_open else 0
 
     def open(self, size: int) -> None:
-        """Somebody consumes, for whom ``size`` messages are enough."""
+        """There is a consumer now; ``size`` messages are enough for it."""
         self._size, self._is_open = size, True
 
     def close(self) -> None:
-        """Nobody consumes any more."""
+        """There is no consumer any more."""
         self._is_open = self._behind = False
 
     def admits(self, outgoing: Outgoing) -> bool:
-        """Whether ``outgoing`` should come in now.
+        """Whether the queue should take ``outgoing`` now.
 
-        A part of the room is kept for what the relay brings: a busy producer must not starve the rows that
-        wait. Once a sending was refused, new ones stay out until those before them have come in.
+        A part of the room is reserved for the relay's messages, since a busy producer must not starve the waiting rows.
+        Once a new send was refused, later ones are refused too, until the queue has caught up: they must not overtake.
         """
         if outgoing.relayed:
             return self._is_open
@@ -46,18 +46,18 @@ class Room:
         return admitted
 
     def caught_up(self) -> None:
-        """Nothing waits any more: what was refused before has come in."""
+        """The queue is empty, so what was refused before has been delivered by the relay."""
         self._behind = False
 
     def take(self, count: int) -> None:
-        """So many have come in. It may be more than there is room for: those that the relay brings come in always."""
+        """Count ``count`` more messages. They may exceed the room, since the relay's are always taken."""
         self._taken += count
 
     def give(self, count: int) -> None:
-        """So many are gone."""
+        """Count ``count`` messages less, and report it if that makes a good part of the room free again."""
         threshold, before = max(1, self._kept), self._size - self._taken
         self._taken -= count
-        if self._is_open and before < threshold <= before + count:  # passed once on the way from full to empty
+        if self._is_open and before < threshold <= before + count:  # true once on the way from full to empty
             self._on_room()
 
     @property

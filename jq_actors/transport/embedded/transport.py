@@ -1,9 +1,9 @@
 """The transport without a broker: queues in this process.
 
-Without persistence the queues hold the only copy of a job, so they take everything, and groups have lanes. With
-persistence they are a small window on the jobs table: a queue holds about twice what its consumer works on; the rest
-waits in rows, and the relay brings it in order. On one machine many processes can work so, with queues of their own and
-one table.
+Without persistence the queues hold the only copies of the jobs, so they take everything, and groups have lanes. With
+persistence they are a small window on the jobs table: a queue holds about twice what its consumer works on; the other
+jobs wait in their rows, and the relay publishes them in order. That way many processes of one machine can share a
+table, each with queues of its own.
 """
 
 from __future__ import annotations
@@ -36,17 +36,20 @@ from .queues import DeadLetter, Holder, MemoryQueue
 
 DESCRIPTION = "embedded (queues in this process)"
 DEAD_LETTERS = 1000
-"""How many are kept, the newest."""
+"""How many dead letters are kept; the oldest go first."""
 
 
 class EmbeddedTransport:
     """The `Transport` of ``embedded://``.
 
-    ``start`` after ``close`` opens it again, with what waited in it.
+    ``start`` after ``close`` opens it again, with the messages that waited in it.
 
     Parameters:
-      has_store: whether every job has a row, so that what does not fit can wait there (`Deferred`), and what
-        is left in the queues at ``close`` is found again by any relay.
+      config: not used, since this transport has no settings; every adapter takes it.
+      clock: for delays and the turns of lanes.
+      events: where the transport reports.
+      has_store: whether every job has a row. Then a job that does not fit in can wait there (`Deferred`), and any relay
+        finds the jobs that are left in the queues at ``close``.
     """
 
     def __init__(self, config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool) -> None:
@@ -57,41 +60,41 @@ class EmbeddedTransport:
         self._is_open = False
         self._generation = 0
         self.dead: deque[DeadLetter] = deque(maxlen=DEAD_LETTERS)
-        """What was buried, oldest first; whoever buries also tells by an event."""
+        """The dead letters, oldest first. The caller of `Delivery.bury` emits the event."""
         self.on_room: Callable[[], None] = lambda: None
-        """Called when a full queue has room again: the relay's `wake`, with persistence."""
+        """Called when a full queue has room again; with persistence, it wakes the relay."""
 
     async def start(self) -> None:
-        """Open; there is nothing to connect to."""
+        """Open the queues; there is nothing to connect to."""
         self._is_open = True
         self._generation += 1
         self._delays.start()
         self._events.emit(BrokerConnected("embedded", DESCRIPTION))
 
     async def wait_connected(self, timeout: float) -> bool:
-        """Whether it is open."""
+        """Return at once whether the transport is open."""
         return self._is_open
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[PublishResult]:
-        """Put ``batch`` into its queues and lanes; see `Transport.publish`."""
+        """Put each message of ``batch`` into its queue or lane; a delayed one when it is due."""
         return [self._publish(outgoing) for outgoing in batch]
 
     def want(self, queue: str, prefetch: int, deliver: Deliver) -> None:
-        """See `Transport.want`."""
+        """Consume ``queue`` from now on, with at most ``prefetch`` unacked messages."""
         self._queue(queue).consume(prefetch, deliver)
         self._events.emit(ConsumerConfirmed(queue))
 
     def serve_lanes(self, queue: str, slots: int, fairness: Fairness, deliver: Deliver) -> None:
-        """See `Transport.serve_lanes`. Of a partition several slots may serve several groups."""
+        """Serve the lanes of ``queue`` from now on, at most ``slots`` at once; a partition may have several of them."""
         self._lanes_of(queue).serve(slots, fairness, deliver)
 
     async def stop_intake(self) -> None:
-        """See `Transport.stop_intake`."""
+        """Stop all consuming. Deliveries stay valid."""
         for holder in self._holders():
             holder.stop()
 
     async def close(self) -> None:
-        """Put what is unacked back into its queue and close; without persistence, tell of jobs left."""
+        """Put unacked messages back and close the queues. Without persistence, report the jobs that are lost."""
         await self.stop_intake()
         await self._delays.stop()
         self._is_open = False
@@ -102,13 +105,17 @@ class EmbeddedTransport:
             self._events.emit(MemoryJobsLost(left))
 
     def capacity(self, queue: str) -> int:
-        """See `Transport.capacity`. Without persistence there is always room."""
+        """How many more messages of ``queue`` fit in now. Without persistence there is always room."""
         if not self._has_store:
             return sys.maxsize
         return self._queues[queue].room.free if queue in self._queues else 0
 
     async def depth(self, queue: str) -> QueueDepth | None:
-        """See `Transport.depth`; of this process's queue, with what waits in its lanes."""
+        """The counts of this process's queue, together with its lanes; ``None`` if there is none.
+
+        Raises:
+          TransportError: the transport is not open.
+        """
         self._check_open()
         holders = self._holders_of(queue)
         if not holders:
@@ -117,38 +124,42 @@ class EmbeddedTransport:
         return QueueDepth(sum(holder.waiting for holder in holders), consumers)
 
     async def purge(self, queue: str) -> int:
-        """See `Transport.purge`; of this process's queue and its lanes."""
+        """Delete the waiting messages of this process's queue and its lanes; returns how many.
+
+        Raises:
+          TransportError: the transport is not open.
+        """
         self._check_open()
         return sum(holder.purge() for holder in self._holders_of(queue))
 
     async def check(self, queues: Sequence[str]) -> TransportReport:
-        """Nothing can be wrong; without persistence there is something to know."""
-        warning = "without `persistence`, jobs are only in memory and end with the process"
+        """Report no problems, since there can be none, but a warning if there is no persistence."""
+        warning = "without `persistence`, jobs are only in memory, and are lost when the process ends"
         return TransportReport(DESCRIPTION, warnings=() if self._has_store else (warning,))
 
     @property
     def shared(self) -> bool:
-        """Not shared: each process has queues of its own."""
+        """Always false: each process has its own queues."""
         return False
 
     @property
     def health(self) -> TransportHealth:
-        """Connected while it is open."""
+        """Connected while the transport is open."""
         return TransportHealth(connected=self._is_open)
 
     @property
     def generation(self) -> int:
-        """How often it was opened."""
+        """How often the transport was opened."""
         return self._generation
 
     @property
     def counts_returns(self) -> bool:
-        """See `Transport.counts_returns`; it does not."""
+        """Always false: messages may come back any number of times."""
         return False
 
     @property
     def delivery_timeout(self) -> timedelta | None:
-        """None: a delivery may stay unacked for ever."""
+        """Always ``None``: a delivery may stay unacked for ever."""
         return None
 
     def _publish(self, outgoing: Outgoing) -> PublishResult:

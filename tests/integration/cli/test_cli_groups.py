@@ -135,7 +135,7 @@ def test_what_cannot_be_retried_is_told(app: Application, steps: Steps, cli: Cli
     assert json.loads(cli("jobs", "retry", first, "--json")) == {"retried": [first], "left": []}
     told = cli("jobs", "retry", first, second, code=1)
     assert told.startswith(f"{second}\n")
-    assert f"error: Job {first} has neither failed nor was it cancelled" in told
+    assert f"error: Job {first} is neither failed nor cancelled" in told
     assert f"There is no job {NOBODY}" in cli("jobs", "retry", NOBODY, code=1)
     assert "note: There may be more" in cli("jobs", "retry", "--state", "failed", "--limit", "1")
 
@@ -155,7 +155,7 @@ def test_a_job_is_moved_and_tells_its_place(app: Application, steps: Steps, cli:
 def test_a_group_is_cancelled_when_it_is_meant(steps: Steps, cli: Cli, tmp_path: Path) -> None:
     ids = steps.send("g", 1, 2, 3)
     cancel = ("groups", "cancel", "g", "--reason", "ops: wrong file")
-    assert "say --yes" in cli(*cancel, code=2)
+    assert "use --yes" in cli(*cancel, code=2)
     assert _answered("n", cancel, tmp_path) == ("Cancel 3 jobs of group g?", 1)
     assert jobs.find(state="cancelled").jobs == ()
     assert "3 jobs of group g were cancelled" in cli(*cancel, "--yes")

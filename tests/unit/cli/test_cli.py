@@ -113,8 +113,8 @@ def test_it_is_a_program_and_a_module() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ("", "name a module with actors, or list some under `imports`"),
-        ("m --memory-limit 5X", "--memory-limit: '5X' is no size"),
+        ("", "name a module with actors, or list one under `imports`"),
+        ("m --memory-limit 5X", "--memory-limit: '5X' is not a size"),
         ("m --queues a,,b", "--queues: the name '' must be"),
         ("m --queues a --queues b*", "--queues: the name 'b*' must be"),
         ("m --id me/too", "--id: the name 'me/too' must be"),

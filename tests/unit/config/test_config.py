@@ -101,10 +101,10 @@ def test_empty_files_and_sections_are_defaults(here: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("broker: [", "the file is no valid YAML"),
+        ("broker: [", "the file is not valid YAML"),
         ("- broker", "must be a mapping of settings, not list"),
         ("just text", "must be a mapping of settings, not str"),
-        ("broker: !!python/object:os.system {}", "the file is no valid YAML"),
+        ("broker: !!python/object:os.system {}", "the file is not valid YAML"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_told(here: Path, text: str, told: str) -> None:
@@ -192,11 +192,11 @@ def test_missing_and_malformed_variables_are_told_once_each(monkeypatch: pytest.
         }
     ) == {
         "broker.url": "the environment variable NOPE is not set, and there is no ${NOPE:-default}",
-        "broker.namespace": "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one",
+        "broker.namespace": "has a ${ that is not ${VAR} or ${VAR:-default}; write $${ for a literal one",
         "worker.lease": "the environment variable NOPE is not set, and there is no ${NOPE:-default}",
         "middleware[0].persistence.url": ("the environment variable NOPE is not set, and there is no ${NOPE:-default}"),
         "middleware[1].retry.max_retries": (
-            "has a ${ that is no ${VAR} or ${VAR:-default}; write $${ for a literal one"
+            "has a ${ that is not ${VAR} or ${VAR:-default}; write $${ for a literal one"
         ),
     }
 
@@ -296,14 +296,14 @@ def test_all_problems_are_told_at_once_with_their_paths() -> None:
         "broker.namespce": "unknown key; did you mean namespace?",
         "broker.namespace": "'a b' must be 1 to 64 of the characters A-Z a-z 0-9 _ . : -",
         "broker.queue_type": "must be 'classic' or 'quorum', not 'quorm'",
-        "broker.confirm_timeout": f"'10' is no duration; {duration}",
+        "broker.confirm_timeout": f"'10' is not a duration; {duration}",
         "broker.heartbeat": "must be at least 1s, not 500ms",
         "broker.publish_window": "must be a whole number, not '12'",
         "broker.max_command_size": (
-            "'1Q' is no size; write bytes as a number, or a number with K, M, G or T such as 512M"
+            "'1Q' is not a size; write bytes as a number, or a number with K, M, G or T such as 512M"
         ),
         "broker.delivery_timeout": "must be at least 1s, not 0ms",
-        "broker.reconcile_interval": f"True is no duration; {duration}",
+        "broker.reconcile_interval": f"True is not a duration; {duration}",
         "broker.delivery_limit": "must be at least 1, not 0",
         "imports": "must be a list, not 'examples'",
         "queues.heavy.concurrency": "must be at most 65535, not 70000",
@@ -329,9 +329,9 @@ def test_all_problems_are_told_at_once_with_their_paths() -> None:
     [
         ("amqp:///vhost", "names no host"),
         ("amqp://host:0/", "names no host"),
-        ("amqp://host:port/", "is no URL"),
-        ("amqp://u:hidden@host:99999/", "is no URL"),
-        ("amqp://[::1/", "is no URL"),
+        ("amqp://host:port/", "is not a URL"),
+        ("amqp://u:hidden@host:99999/", "is not a URL"),
+        ("amqp://[::1/", "is not a URL"),
         ("embedded://host", "write embedded://"),
         ("redis://:hidden@host", "must begin with one of"),
         ("host:5672", "must begin with one of"),
@@ -349,7 +349,7 @@ def test_a_broker_url_that_cannot_be_meant_is_told_without_its_secrets(url: str,
     ("broker", "told"),
     [
         ({"queue_type": "quorum"}, "queue_type: quorum needs RabbitMQ"),
-        ({"url": "amqp://h/", "delivery_limit": 5}, "delivery_limit works on queue_type: quorum only"),
+        ({"url": "amqp://h/", "delivery_limit": 5}, "delivery_limit works with queue_type: quorum only"),
         ({"heartbeat": "1500ms"}, "must be whole seconds"),
     ],
 )

@@ -34,18 +34,18 @@ def test_durations_are_read(written: str | int | timedelta, seconds: float) -> N
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        ("30", "'30' is no duration"),
-        ("", "'' is no duration"),
-        ("5 minutes", "'5 minutes' is no duration"),
+        ("30", "'30' is not a duration"),
+        ("", "'' is not a duration"),
+        ("5 minutes", "'5 minutes' is not a duration"),
         ("5M", "write a number with ms, s, m, h or d"),
-        ("-5s", "'-5s' is no duration"),
-        ("1h30m", "'1h30m' is no duration"),
-        ("nans", "is no duration"),
+        ("-5s", "'-5s' is not a duration"),
+        ("1h30m", "'1h30m' is not a duration"),
+        ("nans", "is not a duration"),
         (-1, "is negative"),
         (timedelta(seconds=-1), "is negative"),
-        (True, "True is no duration"),
-        (1.5, "1.5 is no duration"),
-        (None, "None is no duration"),
+        (True, "True is not a duration"),
+        (1.5, "1.5 is not a duration"),
+        (None, "None is not a duration"),
         ("99999999999d", "is too long"),
         (10**30, "is too long"),
     ],
@@ -96,5 +96,5 @@ def test_sizes_are_read(written: str | int, size: int) -> None:
 
 @pytest.mark.parametrize("written", ["", "M", "1.5G", "-1", -1, True, None, "10 Mbit", "1P"])
 def test_what_is_no_size_is_told(written: Any) -> None:
-    with pytest.raises(ValueError, match="is no size; write bytes"):
+    with pytest.raises(ValueError, match="is not a size; write bytes"):
         parse_size(written)

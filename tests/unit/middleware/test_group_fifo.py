@@ -62,7 +62,7 @@ def test_each_field_of_a_rule_can_be_configured() -> None:
     ("options", "told"),
     [
         ({"quantum": 0}, "quantum must be a whole number from 1 to 1000000, not 0"),
-        ({"time_slice": "5"}, "time_slice: '5' is no duration"),
+        ({"time_slice": "5"}, "time_slice: '5' is not a duration"),
         ({"idle": 99}, "idle must be at least 100ms, not 99"),
         ({"rules": "account-*"}, "rules must be a list such as [{match: account-*, concurrency: 2}], not 'account-*'"),
         ({"rules": {"match": "*"}}, "rules must be a list"),
@@ -89,7 +89,7 @@ def test_impossible_options_are_told(options: dict[str, Any], told: str) -> None
         ({"weight": True}, "weight must be a whole number from 1 to 1000, not True"),
         ({"max_size": 0}, "max_size must be a whole number of at least 1, not 0"),
         ({"partitions": 10_001}, "partitions must be a whole number from 1 to 10000, not 10001"),
-        ({"gap_timeout": "soon"}, "gap_timeout: 'soon' is no duration"),
+        ({"gap_timeout": "soon"}, "gap_timeout: 'soon' is not a duration"),
         ({"gap_timeout": 0}, "gap_timeout must be at least 100ms, not 0"),
         ({"on_gap": "cancel_rest"}, "on_gap must be one of continue, pause, not 'cancel_rest'"),
         ({"partitions": 4, "concurrency": 2}, "partitions carry groups of concurrency 1, not 2; remove one"),
@@ -138,7 +138,7 @@ def test_in_the_configuration_a_mistake_has_its_key_path() -> None:
 def test_a_rule_that_needs_rows_needs_persistence_earlier(rule: dict[str, Any], named: str) -> None:
     rules = [{"match": "first-*", "concurrency": 2}, {"match": "account-*", **rule}]
     layer = {"group_fifo": {"rules": rules}}
-    why = f"rules[1] (account-*) has {named}, kept with rows only"
+    why = f"rules[1] (account-*) has {named}, which needs rows"
     assert _problems(layer) == [f"middleware[0].group_fifo: must come after persistence, which is not listed: {why}"]
     assert _problems(layer, PERSISTENCE) == [
         f"middleware[0].group_fifo: must come after persistence, which comes later; move it up: {why}"

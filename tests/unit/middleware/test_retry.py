@@ -259,7 +259,7 @@ def test_durations_are_text_milliseconds_or_timedelta() -> None:
         ({"max_retries": -1}, "max_retries must be a whole number of at least 0, not -1"),
         ({"max_retries": "3"}, "max_retries must be a whole number of at least 0, not '3'"),
         ({"max_retries": True}, "max_retries must be a whole number of at least 0, not True"),
-        ({"min_backoff": "soon"}, "min_backoff: 'soon' is no duration"),
+        ({"min_backoff": "soon"}, "min_backoff: 'soon' is not a duration"),
         ({"max_backoff": 1.5}, "max_backoff must be a time such as 30s, not 1.5"),
         ({"min_backoff": "2h"}, "min_backoff must not be longer than max_backoff"),
         ({"jitter": "some"}, "jitter must be one of full, none, not 'some'"),

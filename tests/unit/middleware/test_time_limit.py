@@ -183,7 +183,7 @@ def test_it_declares_the_option_of_actors() -> None:
     ("limit", "sentence"),
     [
         (0, "limit must be at least 1ms, not 0"),
-        ("long", "limit: 'long' is no duration"),
+        ("long", "limit: 'long' is not a duration"),
         (1.5, "limit must be a time such as 30s, not 1.5"),
     ],
 )

@@ -21,7 +21,7 @@ async def test_it_returns_what_the_predicate_returned_at_last() -> None:
 
 
 async def test_in_vain_it_says_what_for_and_what_was_seen() -> None:
-    with pytest.raises(NeverHappenedError, match=r"0\.1 s in vain for: rain\. Last seen: 0\."):
+    with pytest.raises(NeverHappenedError, match=r"0\.1 s without success for: rain\. Last seen: 0\."):
         await eventually(lambda: 0, 0.1, "rain")
     with pytest.raises(NeverHappenedError, match="rain"):
         eventually_sync(lambda: None, 0.1, "rain")
