@@ -16,12 +16,12 @@ from jq_actors.store.database.dialect import Dialect, encode_rows
 from jq_actors.store.groups.rows import GroupRows, LockedGroups
 from jq_actors.store.groups.turns import GroupTurns, next_job
 from jq_actors.store.records import Claim, ClaimRequest
-from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.dispatches import Bodies
 from jq_actors.store.rows.grants import grant_of_queued
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.tables import NO_PLACE, Tables, group_order
 
-from .claim_followups import Claimed
+from .claim_followups import ClaimResults
 from .lost_runs import Losses, LostRun, lost_run, run_columns
 
 Row = sa.Row[Any]
@@ -50,7 +50,7 @@ class TakeOvers:
         wanted: Mapping[str, tuple[Row, ClaimRequest]],
         groups: LockedGroups,
         now: datetime,
-        claimed: Claimed,
+        claimed: ClaimResults,
     ) -> None:
         """Let the jobs of ``wanted`` (by id: what was seen, and who asks) run here, of locked groups or of none.
 
@@ -89,7 +89,7 @@ class TakeOvers:
         dispatches: Mapping[str, int],
         asking: Mapping[str, ClaimRequest],
         now: datetime,
-        claimed: Claimed,
+        claimed: ClaimResults,
     ) -> None:
         if not runs:
             return

@@ -13,8 +13,7 @@ from jq_actors.model.turn_rules import BEHIND
 from jq_actors.store.database.database import Database
 from jq_actors.store.database.dialect import encode_rows
 from jq_actors.store.records import Dispatch
-from jq_actors.store.rows.bodies import Bodies
-from jq_actors.store.rows.relay_queries import dispatch_columns, dispatches_of, queued_anew
+from jq_actors.store.rows.dispatches import Bodies, dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.tables import BIGINT, JOB_ID, NO_PLACE, Tables, UtcDateTime
 
 from .rows import GroupRows, LockedGroups

@@ -14,7 +14,7 @@ from jq_actors.model.turn_rules import BEHIND
 from jq_actors.store.database.database import Database
 from jq_actors.store.database.dialect import encode_rows
 from jq_actors.store.records import JobFilter
-from jq_actors.store.rows.relay_queries import queued_anew
+from jq_actors.store.rows.dispatches import queued_anew
 from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables
 
 from .rows import GroupRows

@@ -18,9 +18,9 @@ from jq_actors.store.database.database import Database
 from jq_actors.store.tables import JOB_ID, Tables
 
 from .rows import GroupPolicy, GroupRow, GroupRows
+from .snapshots import GroupSnapshots
 from .stops import GroupStops
 from .turns import GroupTurns
-from .views import GroupViews
 
 GROUPS_AT_ONCE = 500
 """Groups that one look reads; the next one goes on behind them."""
@@ -35,7 +35,7 @@ class GroupSweep:
         tables: Tables,
         policy: GroupPolicy,
         rows: GroupRows,
-        views: GroupViews,
+        views: GroupSnapshots,
         turns: GroupTurns,
         stops: GroupStops,
     ) -> None:

@@ -18,14 +18,13 @@ from jq_actors.model.job import JobId, JobState
 from jq_actors.model.turn_rules import BEHIND, Member, Places, assign_places
 from jq_actors.store.database.dialect import Dialect, encode_rows
 from jq_actors.store.records import Chain, Dispatch, NextJob
-from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.dispatches import Bodies, dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.rows.grants import grant
-from jq_actors.store.rows.relay_queries import dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.tables import BIGINT, JOB_ID, Tables, UtcDateTime
 
 from .rows import GroupRows, LockedGroups
-from .views import GroupViews
+from .snapshots import GroupSnapshots
 
 NOW = sa.bindparam("now", type_=UtcDateTime)
 _PUBLISH_AT = sa.bindparam("publish_from", type_=UtcDateTime)
@@ -61,7 +60,7 @@ class GroupTurns:
     """Gives places, and takes them back. Called last in a transaction that has locked and changed groups."""
 
     def __init__(
-        self, tables: Tables, dialect: Dialect, rows: GroupRows, views: GroupViews, bodies: Bodies, workers: Workers
+        self, tables: Tables, dialect: Dialect, rows: GroupRows, views: GroupSnapshots, bodies: Bodies, workers: Workers
     ) -> None:
         self._rows, self._views, self._bodies, self._workers = rows, views, bodies, workers
         self.fits: Fits = {}

@@ -17,7 +17,7 @@ from jq_actors.store.groups.rows import GroupPolicy, LockedGroups
 from jq_actors.store.records import NewJob
 from jq_actors.store.tables import BIGINT, Tables
 
-from .admission_rules import GroupRoom
+from .admission_rules import AdmittingGroup
 
 Wanted = Mapping[str, Sequence[NewJob]]
 """The new jobs of each group."""
@@ -80,9 +80,9 @@ class GroupIntake:
 
     async def _rooms(
         self, connection: AsyncConnection, wanted: Wanted, groups: LockedGroups, *, limited: bool
-    ) -> dict[str, GroupRoom]:
+    ) -> dict[str, AdmittingGroup]:
         rules = {name: self._policy.rules.rule_of(name) for name in wanted}
-        rooms = {name: GroupRoom(groups[name], rules[name].concurrency) for name in wanted}
+        rooms = {name: AdmittingGroup(groups[name], rules[name].concurrency) for name in wanted}
         for name, jobs in wanted.items():
             if any(job.position is not None for job in jobs):
                 await self._look_at_numbers(connection, rooms[name], jobs)
@@ -93,7 +93,7 @@ class GroupIntake:
                 rooms[name] = replace(rooms[name], max_size=limit, not_running=counts.get(name, 0))
         return rooms
 
-    async def _look_at_numbers(self, connection: AsyncConnection, room: GroupRoom, jobs: Sequence[NewJob]) -> None:
+    async def _look_at_numbers(self, connection: AsyncConnection, room: AdmittingGroup, jobs: Sequence[NewJob]) -> None:
         name = room.row.name
         if room.row.next_position is None:
             room.has_plain = bool(await connection.scalar(self._has_plain, {"name": name}))

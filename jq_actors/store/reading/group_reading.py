@@ -16,7 +16,7 @@ from jq_actors.model.turn_rules import GroupView, why_it_waits
 from jq_actors.store.database.database import Database
 from jq_actors.store.database.dialect import encode_rows
 from jq_actors.store.groups.rows import GroupRow, GroupRows
-from jq_actors.store.groups.views import GroupViews
+from jq_actors.store.groups.snapshots import GroupSnapshots
 from jq_actors.store.records import GroupPage
 from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables, UtcDateTime, group_order
 
@@ -39,7 +39,7 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 class GroupReading:
     """Reads groups from rows alone; locks nothing."""
 
-    def __init__(self, database: Database, tables: Tables, rows: GroupRows, views: GroupViews) -> None:
+    def __init__(self, database: Database, tables: Tables, rows: GroupRows, views: GroupSnapshots) -> None:
         self._database, self._rows, self._views = database, rows, views
         c, g = tables.jobs.c, tables.groups.c
         names = database.dialect.rows({"name": sa.Text()})

@@ -13,7 +13,7 @@ from jq_actors.model.group import GroupState
 from jq_actors.model.job import JobState, Place
 from jq_actors.store.database.dialect import Dialect, encode_rows
 from jq_actors.store.groups.rows import GroupRow, GroupRows
-from jq_actors.store.groups.views import GroupViews
+from jq_actors.store.groups.snapshots import GroupSnapshots
 from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables, group_order
 
 from .group_reading import state_of
@@ -29,7 +29,7 @@ _GROUP = sa.bindparam("name", type_=sa.Text)
 class Places:
     """Counts and estimates."""
 
-    def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows, views: GroupViews) -> None:
+    def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows, views: GroupSnapshots) -> None:
         self._rows, self._views = rows, views
         jobs = tables.jobs
         c, order = jobs.c, group_order(jobs)

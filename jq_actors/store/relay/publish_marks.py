@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.job import JobState
 from jq_actors.store.database.database import Database
 from jq_actors.store.database.dialect import encode_rows
-from jq_actors.store.rows.publish_leases import Key, PublishLeases
+from jq_actors.store.relay.publish_leases import Key, PublishLeases
 from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 
 FIRST_PAUSE = timedelta(seconds=1)

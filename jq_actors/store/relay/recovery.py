@@ -147,7 +147,7 @@ class Recovering:
                 )
                 for run in runs
             ]
-            await self._settles.write(connection, interrupted, now, now, again=False)
+            await self._settles.write(connection, interrupted, now, now, may_be_committed=False)
         # After the locks of the groups: what lies in its memory may be a group's.
         await connection.execute(self._unlane, {"worker": worker})
 

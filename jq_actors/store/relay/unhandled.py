@@ -14,9 +14,8 @@ from jq_actors.store.database.database import Database
 from jq_actors.store.database.dialect import encode_rows
 from jq_actors.store.groups.rows import GroupRows
 from jq_actors.store.groups.turns import GroupTurns, waiting
-from jq_actors.store.rows.relay_queries import queued_anew
-from jq_actors.store.rows.storable import MAX_REASON, storable
-from jq_actors.store.tables import JOB_ID, Tables
+from jq_actors.store.rows.dispatches import queued_anew
+from jq_actors.store.tables import JOB_ID, MAX_REASON, Tables, storable
 
 
 class UnhandledJobs:

@@ -22,8 +22,8 @@ from jq_actors.store.database.dialect import Dialect, encode_rows
 from jq_actors.store.tables import NO_PLACE, Tables, UtcDateTime, group_order
 
 from .rows import GroupRow, GroupRows, LockedGroups
+from .snapshots import GroupSnapshots
 from .turns import NOW, GroupTurns, waiting
-from .views import GroupViews
 
 PROBE = 100
 """Jobs of a group that are looked at, besides as many as it says hold its places. Only where something is wrong with
@@ -37,7 +37,7 @@ _ALWAYS_HOLD = (JobState.QUEUED.value, JobState.RUNNING.value)
 Row = sa.Row[Any]
 
 
-class GroupMending:
+class GroupRepair:
     """Looks at each group that has not moved for a while."""
 
     def __init__(
@@ -45,7 +45,7 @@ class GroupMending:
         database: Database,
         tables: Tables,
         rows: GroupRows,
-        views: GroupViews,
+        views: GroupSnapshots,
         turns: GroupTurns,
     ) -> None:
         self._database, self._rows, self._views, self._turns = database, rows, views, turns

@@ -27,7 +27,7 @@ WALK = 200
 Row = sa.Row[Any]
 
 
-class GroupViews:
+class GroupSnapshots:
     """Reads them. Under the groups' locks they stay true but for jobs that are claimed meanwhile."""
 
     def __init__(self, tables: Tables, dialect: Dialect, policy: GroupPolicy) -> None:
