@@ -19,7 +19,7 @@ from jq_actors.model.job import JobId, JobState
 from jq_actors.model.outcome import Interrupted, Retrying, Snoozed
 from jq_actors.store.batching.group_commit import GroupCommit
 from jq_actors.store.claims.claims import Claims
-from jq_actors.store.claims.lost_runs import Losses
+from jq_actors.store.claims.lost_runs import LostRuns
 from jq_actors.store.claims.settles import Settles
 from jq_actors.store.claims.take_overs import TakeOvers
 from jq_actors.store.database.database import Database
@@ -27,7 +27,7 @@ from jq_actors.store.inserts.grouped_inserts import GroupedInserts
 from jq_actors.store.inserts.inserts import Inserted, Insertion, Inserts
 from jq_actors.store.inserts.sizes import size_of_insertion, size_of_request, size_of_settlement
 from jq_actors.store.inserts.ungrouped_inserts import UngroupedInserts, are_ungrouped
-from jq_actors.store.relay.publish_marks import Mark, Marks
+from jq_actors.store.relay.publish_marks import Mark, PublishMarks
 from jq_actors.store.relay.recovery import Recovering
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.schema.readiness import Readiness
@@ -72,19 +72,19 @@ class SqlStore(SqlRelay):
         self._workers = Workers(tables, dialect, grace=leases.worker)
         parts = GroupParts(self._db, tables, self._workers)
         rows, turns, bodies = parts.rows, parts.turns, parts.bodies
-        losses = Losses(tables, dialect, parts.stops)
+        lost_runs = LostRuns(tables, dialect, parts.stops)
         self._inserts = Inserts(tables, dialect, rows, parts.intake, turns)
         self._ungrouped_inserts = UngroupedInserts(self._db, tables, self._inserts)
         self._grouped_inserts = GroupedInserts(self._db, tables, parts.policy)
-        take_overs = TakeOvers(tables, dialect, self._workers, losses, turns, bodies, leases.max_crashes)
+        take_overs = TakeOvers(tables, dialect, self._workers, lost_runs, turns, bodies, leases.max_crashes)
         self._claims = Claims(self._db, tables, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
         self._settles = Settles(self._db, tables, parts.policy, rows, turns, parts.stops, self._workers, bodies)
         self._publish_lease = leases.publish
         self.on_released: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_due: Callable[[datetime], None] = lambda _: None
-        recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles, rows, turns)
+        recovering = Recovering(self._db, tables, leases, self._workers, lost_runs, self._settles, rows, turns)
         super().__init__(self._db, tables, events, parts, self._workers, self._readiness, recovering)
-        self._marks = Marks(self._db, tables, self._publishing)
+        self._marks = PublishMarks(self._db, tables, self._publishing)
         of_all: dict[str, Any] = {"answers": self._db.answers, "clock": clock, "events": events}
         self._claiming = GroupCommit(
             "claim", self._write_claims, **of_all, abandoned=self._give_back, size=size_of_request

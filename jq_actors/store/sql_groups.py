@@ -54,7 +54,7 @@ class SqlGroups:
         self._moves = GroupMoves(database, tables, rows, turns)
         self._retries = Retries(database, tables, rows, turns)
         self._sweep = GroupSweep(database, tables, policy, rows, views, turns, stops)
-        self._mending = GroupRepair(database, tables, rows, views, turns)
+        self._repair = GroupRepair(database, tables, rows, views, turns)
         self._group_reading = GroupReading(database, tables, rows, views)
         self._reading = Reading(database, tables, Places(tables, database.dialect, rows, views))
 
@@ -91,9 +91,9 @@ class SqlGroups:
 
     async def mend_groups(self, before: datetime, limit: int) -> int:
         """See JobStore."""
-        looked, mended = await self._mending.mend(before, limit, self.now())
-        if mended:
-            self._events.emit(GroupsMended(len(mended), mended[0]))
+        looked, repaired = await self._repair.repair(before, limit, self.now())
+        if repaired:
+            self._events.emit(GroupsMended(len(repaired), repaired[0]))
         return looked
 
     # -- for operators

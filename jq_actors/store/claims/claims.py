@@ -1,8 +1,9 @@
 """Claims: the compare-and-set that makes a delivery an attempt.
 
 The common case is one UPDATE for the whole batch, in groups or not: a queued job of a group holds one of its places.
-What it refuses is read and given to `protocol.judge`; what that wants done (adopt, take over) is done in a transaction,
-each again as a compare-and-set, under the locks of the groups concerned. Whoever loses one is judged once more.
+The rows of the refused claims are read and given to `claim_rules.judge`. What that decides (adopt, take over) is done
+in a transaction, again by compare-and-sets, under the locks of the groups concerned. A claim that loses one of them is
+judged again.
 """
 
 from __future__ import annotations
@@ -146,10 +147,10 @@ class Claims:
     async def _lock_groups(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime
     ) -> LockedGroups:
-        """Lock the groups in which more than a plain grant is wanted."""
+        """Lock the groups in which more than a grant is wanted."""
         rows = await self._seen(connection, requests)
-        todo, _ = await self._verdicts(connection, requests, rows, now)
-        return await self._rows.lock(connection, todo.groups(rows), now)
+        followups, _ = await self._verdicts(connection, requests, rows, now)
+        return await self._rows.lock(connection, followups.groups(rows), now)
 
     async def _judge(
         self,
@@ -160,15 +161,16 @@ class Claims:
         claimed: ClaimResults,
     ) -> None:
         rows = await self._seen(connection, requests)
-        todo, answers = await self._verdicts(connection, requests, rows, now)
+        followups, answers = await self._verdicts(connection, requests, rows, now)
         claimed.answers |= answers
-        adopted = [r for r in todo.adopt.values() if r.adopt and (r.adopt.group is None or r.adopt.group in groups)]
+        wanted = followups.adopt.values()
+        adopted = [r for r in wanted if r.adopt and (r.adopt.group is None or r.adopt.group in groups)]
         if adopted:
             granted = await self._inserts.adopt(connection, adopted, groups, self._workers.my_id, now)
             claimed.answers |= granted
-        runs = {job_id: (rows[job_id], request) for job_id, request in todo.take_over.items()}
+        runs = {job_id: (rows[job_id], request) for job_id, request in followups.take_over.items()}
         await self._take_overs.write(connection, runs, groups, now, claimed)
-        await self._grant(connection, todo.grant, now, claimed)
+        await self._grant(connection, followups.grant, now, claimed)
 
     async def _seen(self, connection: AsyncConnection, requests: Sequence[ClaimRequest]) -> dict[str, Row]:
         """The rows of the requests' jobs, and of those that run in the chains that redelivered ones began."""
@@ -185,7 +187,7 @@ class Claims:
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], rows: Mapping[str, Row], now: datetime
     ) -> tuple[Followups, dict[int, Claim]]:
         dead = await _dead_owners(rows.values())
-        todo, answers = Followups(), dict[int, Claim]()
+        followups, answers = Followups(), dict[int, Claim]()
         for request in requests:
             row = rows.get(request.job_id)
             if row is not None and row.state == JobState.RUNNING and self._workers.is_me(row.worker_id):
@@ -194,12 +196,12 @@ class Claims:
             view = None if row is None else self._view(row, dead)
             verdict = judge(view, request.dispatch, now, promised=request.promised)
             if row is not None and request.redelivered and _is_over(row, request):
-                answer = self._of_chain(request, row, rows, dead, now, todo)
+                answer = self._of_chain(request, row, rows, dead, now, followups)
             else:
-                answer = todo.answer(verdict, request, view, now)
+                answer = followups.answer(verdict, request, view, now)
             if answer is not None:
                 answers[request.run_token] = answer
-        return todo, answers
+        return followups, answers
 
     def _of_chain(
         self,
@@ -208,7 +210,7 @@ class Claims:
         rows: Mapping[str, Row],
         dead: frozenset[str],
         now: datetime,
-        todo: Followups,
+        followups: Followups,
     ) -> Claim | None:
         """Its job has ended, and perhaps began a chain: what runs of its group is taken over, or watched."""
         answer = Claim(Verdict.DROP_FINAL)
@@ -218,8 +220,8 @@ class Claims:
                 continue
             view = self._view(other, dead)
             verdict = judge(view, other.dispatch, now, promised=True)
-            if verdict is Verdict.TAKE_OVER and other.id not in todo.take_over:
-                todo.take_over[other.id] = request
+            if verdict is Verdict.TAKE_OVER and other.id not in followups.take_over:
+                followups.take_over[other.id] = request
                 return None
             if verdict is Verdict.HOLD and not self._workers.is_me(other.worker_id):
                 answer = Claim(Verdict.HOLD, look_again=COME_AGAIN, group=row.group_key)

@@ -50,7 +50,7 @@ class LostRun:
         return f"{self.error} {self.crashes} times"
 
 
-class Losses:
+class LostRuns:
     """The compare-and-sets that end lost runs, each under the token of the run.
 
     Of jobs in groups the caller holds the groups' locks, and gives their turns on when it is done (`GroupTurns.give`).

@@ -1,6 +1,6 @@
 """New jobs of groups, in one statement that is a transaction of its own: admitted and inserted under the groups' locks.
 
-It says `group_room.may_enter` once more, for groups that are not numbered and have no limit. Nearly all are so.
+It says `admission_rules.may_enter` once more, for groups that are not numbered and have no limit. Nearly all are so.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class UngroupedInserts:
     async def _find_or_insert(self, insertions: Sequence[Insertion], now: datetime) -> None:
         """They may be committed, and only the answer is lost: what is there already is theirs."""
         try:
-            await self._database.write(lambda c: self._inserts.insert(c, insertions, now, again=True))
+            await self._database.write(lambda c: self._inserts.insert(c, insertions, now, may_be_committed=True))
         except StoreError as error:
             raise StoreUnknownError(f"The answer to a commit was lost, and then: {error}") from error
 

@@ -26,7 +26,7 @@ Mark = tuple[Sequence[Key], bool]
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 
-class Marks:
+class PublishMarks:
     """Says of dispatches what became of them; only of those that this process has leased."""
 
     def __init__(self, database: Database, tables: Tables, leases: PublishLeases) -> None:

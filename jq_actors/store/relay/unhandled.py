@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.job import JobId, JobState, is_job_id
 from jq_actors.model.turn_rules import BEHIND
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column
 from jq_actors.store.groups.rows import GroupRows
 from jq_actors.store.groups.turns import GroupTurns, waiting
 from jq_actors.store.rows.dispatches import queued_anew
@@ -45,7 +45,7 @@ class UnhandledJobs:
 
     async def offer(self, actors: Sequence[str], reason_begins: str, now: datetime) -> list[JobId]:
         """See `JobStore.offer_unhandled`. In a group they go on in their places, or wait if those are others' now."""
-        batch = encode_rows([{"actor": actor} for actor in actors])
+        batch = encode_column("actor", actors)
         parameters = {"batch": batch, "reason_begins": reason_begins}
 
         async def offer(connection: AsyncConnection) -> list[JobId]:
@@ -83,5 +83,5 @@ class UnhandledJobs:
     ) -> list[JobId]:
         if not job_ids:
             return []
-        batch = encode_rows([{"id": job_id} for job_id in job_ids])
+        batch = encode_column("id", job_ids)
         return [JobId(i) for i in (await connection.execute(statement, {"batch": batch, "now": now})).scalars()]
