@@ -40,7 +40,7 @@ class ClaimRequest:
     run_token: int
     """Fresh for each claim, 63 random bits: the fence of the run that it starts."""
     promised: bool
-    """The producer stored a row (see `protocol.judge`)."""
+    """The producer stored a row (see `claim_rules.judge`)."""
     adopt: NewJob | None
     """The row to make when there is none and none was promised; ``None`` when one was."""
     redelivered: bool = False

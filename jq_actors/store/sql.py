@@ -17,18 +17,17 @@ from jq_actors.events import Events, JobsReleased
 from jq_actors.model.claim_rules import Verdict
 from jq_actors.model.job import JobId, JobState
 from jq_actors.model.outcome import Interrupted, Retrying, Snoozed
-from jq_actors.store.claims.batching import GroupCommit
+from jq_actors.store.batching.group_commit import GroupCommit
 from jq_actors.store.claims.claims import Claims
-from jq_actors.store.claims.flush_paths import Commits
-from jq_actors.store.claims.lost_runs import Losses
+from jq_actors.store.claims.lost_runs import LostRuns
 from jq_actors.store.claims.settles import Settles
 from jq_actors.store.claims.take_overs import TakeOvers
 from jq_actors.store.database.database import Database
 from jq_actors.store.inserts.grouped_inserts import GroupedInserts
 from jq_actors.store.inserts.inserts import Inserted, Insertion, Inserts
-from jq_actors.store.inserts.plain_inserts import PlainInserts, is_plain
 from jq_actors.store.inserts.sizes import size_of_insertion, size_of_request, size_of_settlement
-from jq_actors.store.relay.publish_marks import Mark, Marks
+from jq_actors.store.inserts.ungrouped_inserts import UngroupedInserts, are_ungrouped
+from jq_actors.store.relay.publish_marks import Mark, PublishMarks
 from jq_actors.store.relay.recovery import Recovering
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.schema.readiness import Readiness
@@ -73,20 +72,19 @@ class SqlStore(SqlRelay):
         self._workers = Workers(tables, dialect, grace=leases.worker)
         parts = GroupParts(self._db, tables, self._workers)
         rows, turns, bodies = parts.rows, parts.turns, parts.bodies
-        losses = Losses(tables, dialect, parts.failures)
+        lost_runs = LostRuns(tables, dialect, parts.stops)
         self._inserts = Inserts(tables, dialect, rows, parts.intake, turns)
-        self._plain_inserts = PlainInserts(self._db, tables, self._inserts)
+        self._ungrouped_inserts = UngroupedInserts(self._db, tables, self._inserts)
         self._grouped_inserts = GroupedInserts(self._db, tables, parts.policy)
-        take_overs = TakeOvers(tables, dialect, self._workers, losses, turns, bodies, leases.max_crashes)
-        self._claims = Claims(tables, dialect, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
-        self._settles = Settles(tables, dialect, parts.policy, rows, turns, parts.failures, self._workers, bodies)
-        self._commits = Commits(self._db, self._claims, self._settles)
+        take_overs = TakeOvers(tables, dialect, self._workers, lost_runs, turns, bodies, leases.max_crashes)
+        self._claims = Claims(self._db, tables, leases, self._workers, self._inserts, rows, turns, take_overs, bodies)
+        self._settles = Settles(self._db, tables, parts.policy, rows, turns, parts.stops, self._workers, bodies)
         self._publish_lease = leases.publish
         self.on_released: Callable[[Sequence[Dispatch]], None] = lambda _: None
         self.on_due: Callable[[datetime], None] = lambda _: None
-        recovering = Recovering(self._db, tables, leases, self._workers, losses, self._settles, rows, turns)
+        recovering = Recovering(self._db, tables, leases, self._workers, lost_runs, self._settles, rows, turns)
         super().__init__(self._db, tables, events, parts, self._workers, self._readiness, recovering)
-        self._marks = Marks(self._db, tables, self._publishing)
+        self._marks = PublishMarks(self._db, tables, self._publishing)
         of_all: dict[str, Any] = {"answers": self._db.answers, "clock": clock, "events": events}
         self._claiming = GroupCommit(
             "claim", self._write_claims, **of_all, abandoned=self._give_back, size=size_of_request
@@ -100,8 +98,8 @@ class SqlStore(SqlRelay):
         )
         of_inserts = of_all | {"size": size_of_insertion, "patient": False}
         self._inserting: GroupCommit[Insertion, Inserted] = GroupCommit("insert", self._write_jobs, **of_inserts)
-        self._inserting_plain: GroupCommit[Insertion, Inserted] = GroupCommit(
-            "insert", self._write_plain_jobs, **of_inserts
+        self._inserting_ungrouped: GroupCommit[Insertion, Inserted] = GroupCommit(
+            "insert", self._write_ungrouped_jobs, **of_inserts
         )
         self._marking = GroupCommit("mark", self._write_marks, **of_all, patient=False)
 
@@ -115,13 +113,13 @@ class SqlStore(SqlRelay):
         """See JobStore."""
         await self._readiness.close()
         # Claims first: one that nobody waits for any more is given back by a settlement.
-        for group in (self._claiming, self._settling, self._inserting, self._inserting_plain, self._marking):
+        for group in (self._claiming, self._settling, self._inserting, self._inserting_ungrouped, self._marking):
             await group.close(CLOSE_TIMEOUT)
         await self._db.close(CLOSE_TIMEOUT)
 
     def now(self) -> datetime:
         """See JobStore."""
-        return self._clock.wall() + self._readiness.ahead
+        return self._db.now()
 
     @property
     def connections_in_use(self) -> int:
@@ -132,7 +130,7 @@ class SqlStore(SqlRelay):
 
     async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
         """See JobStore. Insertions of several callers share a commit; each stays all or none."""
-        group = self._inserting_plain if is_plain(jobs) else self._inserting
+        group = self._inserting_ungrouped if are_ungrouped(jobs) else self._inserting
         inserted = await group.add((jobs, publish_lease))
         if isinstance(inserted, NotStoredError):
             raise inserted
@@ -162,19 +160,19 @@ class SqlStore(SqlRelay):
         """See JobStore."""
         await self._marks.refused(dispatches, self.now())
 
-    async def _write_claims(self, requests: Sequence[ClaimRequest], again: bool) -> list[Claim]:
+    async def _write_claims(self, requests: Sequence[ClaimRequest], may_be_committed: bool) -> list[Claim]:
         await self._live()
-        claimed = await self._commits.claims(requests, self.now(), again=again)
+        claimed = await self._claims.commit(requests, self.now(), may_be_committed=may_be_committed)
         for event in claimed.events:
             self._events.emit(event)
         return [claimed.answers[request.run_token] for request in requests]
 
-    async def _write_settlements(self, settlements: Sequence[Settlement], again: bool) -> list[Settled]:
+    async def _write_settlements(self, settlements: Sequence[Settlement], may_be_committed: bool) -> list[Settled]:
         if any(settlement.chain is not None for settlement in settlements):
             await self._live()  # what follows here is claimed, too
         now = self.now()
         lease = now + self._publish_lease
-        batch = await self._commits.settlements(settlements, now, lease, again=again)
+        batch = await self._settles.commit(settlements, now, lease, may_be_committed=may_be_committed)
         self._old_runs.note(settlements)
         for event in batch.events:
             self._events.emit(event)
@@ -186,7 +184,7 @@ class SqlStore(SqlRelay):
             self.on_due(min(due))
         return batch.answers(settlements)
 
-    async def _write_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
+    async def _write_jobs(self, insertions: Sequence[Insertion], _may_be_committed: bool) -> list[Inserted]:
         now = self.now()
         inserted = await self._grouped_inserts.try_write(insertions, now)
         if inserted is not None:
@@ -196,9 +194,9 @@ class SqlStore(SqlRelay):
             self._events.emit(JobsReleased(batch.released))
         return self._leased(insertions, batch.each, now)
 
-    async def _write_plain_jobs(self, insertions: Sequence[Insertion], _again: bool) -> list[Inserted]:
+    async def _write_ungrouped_jobs(self, insertions: Sequence[Insertion], _may_be_committed: bool) -> list[Inserted]:
         now = self.now()
-        return self._leased(insertions, await self._plain_inserts.write(insertions, now), now)
+        return self._leased(insertions, await self._ungrouped_inserts.write(insertions, now), now)
 
     def _leased(self, insertions: Sequence[Insertion], inserted: list[Inserted], now: datetime) -> list[Inserted]:
         for (_, lease), dispatches in zip(insertions, inserted, strict=True):
@@ -206,7 +204,7 @@ class SqlStore(SqlRelay):
                 self._publishing.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
         return inserted
 
-    async def _write_marks(self, marks: Sequence[Mark], _again: bool) -> list[None]:
+    async def _write_marks(self, marks: Sequence[Mark], _may_be_committed: bool) -> list[None]:
         now = self.now()
         me = self._workers.my_id if any(in_memory for _, in_memory in marks) else None
         await self._marks.published(marks, me, now)

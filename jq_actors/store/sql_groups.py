@@ -10,21 +10,20 @@ from jq_actors.model.group import Group, GroupState
 from jq_actors.model.group_rules import GroupRules
 from jq_actors.model.job import Job, JobId, JobState
 from jq_actors.store.database.database import Database
-from jq_actors.store.groups.failures import GroupFailures
-from jq_actors.store.groups.mending import GroupMending
 from jq_actors.store.groups.moves import GroupMoves
+from jq_actors.store.groups.repair import GroupRepair
 from jq_actors.store.groups.retries import Retries
 from jq_actors.store.groups.rows import GroupPolicy, GroupRows
+from jq_actors.store.groups.snapshots import GroupSnapshots
 from jq_actors.store.groups.steering import GroupSteering
 from jq_actors.store.groups.stops import GroupStops
 from jq_actors.store.groups.sweep import GroupSweep
 from jq_actors.store.groups.turns import Fits, GroupTurns
-from jq_actors.store.groups.views import GroupViews
 from jq_actors.store.inserts.group_intake import GroupIntake
 from jq_actors.store.reading.group_reading import GroupReading
 from jq_actors.store.reading.places import Places
 from jq_actors.store.reading.reading import Reading
-from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.dispatches import Bodies
 from jq_actors.store.rows.workers import Workers
 
 from .records import GroupPage, JobEnd, JobFilter, JobPage
@@ -39,10 +38,9 @@ class GroupParts:
         self.policy = GroupPolicy()
         self.bodies = Bodies(tables, dialect)
         self.rows = GroupRows(tables, dialect)
-        self.views = GroupViews(tables, dialect, self.policy)
+        self.views = GroupSnapshots(tables, dialect, self.policy)
         self.turns = GroupTurns(tables, dialect, self.rows, self.views, self.bodies, workers)
-        self.stops = GroupStops(tables)
-        self.failures = GroupFailures(self.stops, self.policy)
+        self.stops = GroupStops(tables, self.policy)
         self.intake = GroupIntake(tables, dialect, self.policy)
 
 
@@ -56,7 +54,7 @@ class SqlGroups:
         self._moves = GroupMoves(database, tables, rows, turns)
         self._retries = Retries(database, tables, rows, turns)
         self._sweep = GroupSweep(database, tables, policy, rows, views, turns, stops)
-        self._mending = GroupMending(database, tables, rows, views, turns)
+        self._repair = GroupRepair(database, tables, rows, views, turns)
         self._group_reading = GroupReading(database, tables, rows, views)
         self._reading = Reading(database, tables, Places(tables, database.dialect, rows, views))
 
@@ -93,9 +91,9 @@ class SqlGroups:
 
     async def mend_groups(self, before: datetime, limit: int) -> int:
         """See JobStore."""
-        looked, mended = await self._mending.mend(before, limit, self.now())
-        if mended:
-            self._events.emit(GroupsMended(len(mended), mended[0]))
+        looked, repaired = await self._repair.repair(before, limit, self.now())
+        if repaired:
+            self._events.emit(GroupsMended(len(repaired), repaired[0]))
         return looked
 
     # -- for operators

@@ -13,11 +13,11 @@ from jq_actors.model.worker_identity import WorkerIdentity
 from jq_actors.store.database.database import Database
 from jq_actors.store.groups.due import GroupDue
 from jq_actors.store.relay.old_runs import OldRuns
+from jq_actors.store.relay.publish_leases import PublishLeases
+from jq_actors.store.relay.publish_queries import RelayQueries
 from jq_actors.store.relay.recovery import Recovering
 from jq_actors.store.relay.retention import Pruning
 from jq_actors.store.relay.unhandled import UnhandledJobs
-from jq_actors.store.rows.publish_leases import PublishLeases
-from jq_actors.store.rows.relay_queries import RelayQueries
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.schema.readiness import Readiness
 
@@ -116,7 +116,7 @@ class SqlRelay(SqlGroups):
         self._held = held
 
         async def renew(connection: AsyncConnection) -> datetime:
-            await self._readiness.measure(connection)
+            await self._db.measure(connection)
             now = self.now()
             await self._workers.renew(connection, now, held)
             return now

@@ -11,13 +11,18 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 REVISION = "0003"
-"""The newest revision of ``migrations/``; a test compares the two. Here, so that an open needs no Alembic."""
+"""The newest revision of ``migrations/``; a test compares the two. It is here so that `open` needs no Alembic."""
 
 NO_PLACE = 2**62
-"""The ``order_key`` of a scheduled job of a group that is not numbered: it has its place when it is due, not before."""
+"""The ``order_key`` of a scheduled job of a group that is not numbered: it gets its place when it is due."""
 
 MAX_TABLE_NAME = 40
-"""PostgreSQL cuts identifiers at 63 characters; the longest suffix of ours must still fit."""
+"""PostgreSQL cuts identifiers at 63 characters; the longest of our suffixes must still fit."""
+
+MAX_REASON = 500
+"""Characters of the reason in the hot row."""
+MAX_ERROR = 4_000
+"""Characters of the error in an attempt and in the payload."""
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
@@ -27,17 +32,17 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        """See TypeDecorator."""
+        """The type of the dialect."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(sa.TIMESTAMP(timezone=True))
         return dialect.type_descriptor(sa.Text())
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | str | None:
-        """See TypeDecorator."""
+        """A time as the driver takes it."""
         return value if value is None or dialect.name == "postgresql" else iso_utc(value)
 
     def process_result_value(self, value: datetime | str | None, dialect: sa.Dialect) -> datetime | None:
-        """See TypeDecorator."""
+        """A time as the driver gives it, in UTC."""
         if value is None:
             return None
         # psycopg answers in the session's time zone.
@@ -47,6 +52,11 @@ class UtcDateTime(sa.types.TypeDecorator[datetime]):
 def iso_utc(moment: datetime) -> str:
     """``moment`` as text that PostgreSQL reads as a timestamp and that sorts as time does."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def storable(text: str, length: int) -> str:
+    """At most ``length`` characters of ``text``, without the NULs and half surrogate pairs that databases refuse."""
+    return text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 JOB_ID = sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")
@@ -71,7 +81,7 @@ def tables_for(jobs_table: str) -> Tables:
     """The tables whose names begin with ``jobs_table``.
 
     Raises:
-      ValueError: it is no plain lower-case identifier of at most ``MAX_TABLE_NAME`` characters.
+      ValueError: it is not a lower-case identifier of at most ``MAX_TABLE_NAME`` characters.
     """
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", jobs_table) or len(jobs_table) > MAX_TABLE_NAME:
         raise ValueError(
@@ -91,8 +101,8 @@ def tables_for(jobs_table: str) -> Tables:
 _STORAGE = {
     # A claim is a HOT update, which needs room on the row's own page.
     "fillfactor": 50,
-    # A queue fills and drains within minutes: old statistics would have the planner think that a backlog of a
-    # million is a handful of rows, or the other way round. By default 10 and 20 % of all rows have to change first.
+    # A queue fills and drains within minutes: with old statistics the planner would take a backlog of a million for
+    # a handful of rows, or the reverse. By default 10 and 20 % of all rows have to change first.
     "autovacuum_analyze_scale_factor": 0.01,
     "autovacuum_vacuum_scale_factor": 0.02,
 }
@@ -121,8 +131,7 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("lane_owner", sa.Text),
         sa.Column("redispatches", sa.Integer, nullable=False),
         sa.Column("due_at", UtcDateTime, nullable=False),
-        # When a relay makes the row queued while it is scheduled or retrying, else NULL: at `due_at`, or some time
-        # after it where its delivery is kept in hand.
+        # While it is scheduled or retrying: when a relay makes the row queued. Else NULL.
         sa.Column("wake_at", UtcDateTime),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("crashes", sa.Integer, nullable=False),
@@ -132,8 +141,8 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("started_at", UtcDateTime),
         sa.Column("finished_at", UtcDateTime),
         sa.Column("tags", JSON_VALUE, nullable=False),
-        # Where it stands in its group, in place of `seq`: its position, what a move or its due time made it, or
-        # NO_PLACE.
+        # Its place in the order of its group, instead of `seq`: its position, what a move or its due time made it,
+        # or NO_PLACE.
         sa.Column("order_key", BIGINT),
         # Since when it is waiting; NULL: it is not.
         sa.Column("parked_at", UtcDateTime),
@@ -150,12 +159,12 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
 def _index_jobs(jobs: sa.Table) -> None:
     # No index may name a column that a claim changes (state, attempt, run_token, worker_id, started_at), not even
     # in its condition: on PostgreSQL that would end HOT updates, and each claim would write to every index (A58).
-    # A final settle writes to them all once; that is the price of finding one failed job among millions.
+    # A final settlement writes to them all once; that is the price of finding one failed job among millions.
     c = jobs.c
     unfinished, final = c.final_state.is_(None), c.final_state.is_not(None)
     _index(jobs, "id", c.id, unique=True)
 
-    # The relay's questions. Each of these holds only the rows that the question is about.
+    # The relay's queries. Each of these indexes holds only the rows that its query is about.
     _index(jobs, "wake", c.wake_at, where=c.wake_at.is_not(None))
     _index(jobs, "publish", c.publish_at, c.seq, where=c.publish_at.is_not(None))
     _index(jobs, "publish_queue", c.queue, c.publish_at, c.seq, where=c.publish_at.is_not(None))
@@ -163,15 +172,15 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "lane", c.lane_owner, where=c.lane_owner.is_not(None))
     _index(jobs, "expiry", c.final_state, c.finished_at, where=final)
 
-    # `find`: newest first, by one field; a second one is filtered on the way. Tags alone have no index.
+    # `find`: newest first, by one field; further fields are filtered on the way. Tags alone have no index.
     _index(jobs, "unfinished", c.seq, where=unfinished)
     _index(jobs, "final", c.final_state, c.seq, where=final)
     _index(jobs, "actor", c.actor, c.seq)
     _index(jobs, "queue", c.queue, c.seq)
     _index(jobs, "group", c.group_key, c.seq, where=c.group_key.is_not(None))
 
-    # Groups: their unfinished jobs in order, and the numbers that are taken. Those that wait have no index of their
-    # own: they begin right behind the few that hold places, and a release stays a HOT update.
+    # Groups: their unfinished jobs in order, and the positions that are taken. Waiting jobs have no index of their
+    # own: they begin right behind the few that hold places, and so a release stays a HOT update.
     grouped = c.group_key.is_not(None)
     _index(jobs, "turn", c.group_key, group_order(jobs), where=grouped & unfinished)
     _index(jobs, "position", c.group_key, c.position, unique=True, where=c.position.is_not(None))
@@ -205,7 +214,7 @@ def _payloads(name: str, metadata: sa.MetaData) -> sa.Table:
 
 
 def _attempts(name: str, metadata: sa.MetaData) -> sa.Table:
-    # The token, not the number, tells runs apart: a snoozed or interrupted run gives its number to the next.
+    # The token, not the number, tells runs apart: a snoozed or interrupted run passes its number on to the next run.
     return sa.Table(
         f"{name}_attempts",
         metadata,
@@ -227,17 +236,17 @@ def _groups(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("paused_at", UtcDateTime),
         sa.Column("paused_reason", sa.Text),
-        # In a numbered group: the next number to get a place. NULL: it is not numbered. It outlives the group's jobs.
+        # In a numbered group: the next position to get a place. NULL: not numbered. It outlives the group's jobs.
         sa.Column("next_position", BIGINT),
-        # How many of its jobs hold a place, and how many are waiting. Counted here, since only what is in the row
-        # itself is as new as the lock on it (`PlainSettles`).
+        # How many of its jobs hold a place, and how many wait. They are counted here, because only what is in the row
+        # itself is as new as the lock on it (`chained_settles`).
         sa.Column("held", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("waiting", sa.Integer, nullable=False, server_default=sa.text("0")),
-        # How many of the last insertion got a place: RETURNING does not know what the row was before.
+        # How many jobs of the last insertion got a place: RETURNING does not see the row as it was before.
         sa.Column("admitted", sa.Integer, nullable=False, server_default=sa.text("0")),
         # Grows with each write that changes which jobs wait, or their order.
         sa.Column("version", BIGINT, nullable=False, server_default=sa.text("0")),
-        # When something of it was admitted, released or looked at, to some seconds.
+        # When a job of it was admitted or released, or it was looked at; to some seconds.
         sa.Column("moved_at", UtcDateTime, nullable=False),
         postgresql_with=_STORAGE,
     )
@@ -259,6 +268,6 @@ def _workers(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("queues", JSON_VALUE, nullable=False),
         sa.Column("held", JSON_VALUE, nullable=False),
         sa.Column("version", sa.Text, nullable=False),
-        # Renewed with every heartbeat: keep the versions on one page.
+        # Every heartbeat updates the row: keep its versions on one page.
         postgresql_with={"fillfactor": 50},
     )

@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from jq_actors.store.claims.settles import Settles
+from jq_actors.store.claims.settles import SettledBatch, Settles
 from jq_actors.store.inserts.grouped_inserts import GroupedInserts
 from jq_actors.store.schema import migrate
 from tests.conformance.store.places import wrong_in
@@ -82,7 +82,7 @@ async def led(db: World) -> AsyncIterator[World]:
 def url_of_each_way(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     kind, _, in_transactions = request.param.partition(", ")
     if in_transactions:
-        monkeypatch.setattr(Settles, "write_plain", _nothing)
+        monkeypatch.setattr(Settles, "try_fast_path", _nothing_settled)
         monkeypatch.setattr(GroupedInserts, "try_write", _nothing)
     return _migrated(request, kind, tmp_path)
 
@@ -92,6 +92,11 @@ async def each_way(url_of_each_way: str) -> AsyncIterator[World]:
     async with world_on(url_of_each_way) as world:
         yield world
         assert await wrong_in(world) == []
+
+
+async def _nothing_settled(*_arguments: Any) -> SettledBatch:
+    """Leave all to transactions."""
+    return SettledBatch()
 
 
 async def _nothing(*_arguments: Any) -> None:

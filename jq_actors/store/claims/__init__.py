@@ -1,1 +1,1 @@
-""""""
+"""A run begins and ends: claims, settlements, and the runs of lost workers."""

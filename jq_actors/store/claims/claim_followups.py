@@ -22,7 +22,7 @@ Row = sa.Row[Any]
 
 
 @dataclass(slots=True)
-class Claimed:
+class ClaimResults:
     """What became of a batch. Its events are to be told when it is committed."""
 
     answers: dict[int, Claim] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Claimed:
 
 
 @dataclass(slots=True)
-class ToDo:
+class Followups:
     """What the verdicts over a batch want done."""
 
     grant: list[ClaimRequest] = field(default_factory=list)

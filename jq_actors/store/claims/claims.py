@@ -1,8 +1,9 @@
 """Claims: the compare-and-set that makes a delivery an attempt.
 
 The common case is one UPDATE for the whole batch, in groups or not: a queued job of a group holds one of its places.
-What it refuses is read and given to `protocol.judge`; what that wants done (adopt, take over) is done in a transaction,
-each again as a compare-and-set, under the locks of the groups concerned. Whoever loses one is judged once more.
+The rows of the refused claims are read and given to `claim_rules.judge`. What that decides (adopt, take over) is done
+in a transaction, again by compare-and-sets, under the locks of the groups concerned. A claim that loses one of them is
+judged again.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.model.claim_rules import Owner, RowView, Verdict, judge
 from jq_actors.model.job import JobState
-from jq_actors.store.database.dialect import Dialect, encode_rows
-from jq_actors.store.database.lines import Executes
+from jq_actors.store.database.database import Database
+from jq_actors.store.database.dialect import Dialect, encode_column, encode_rows
 from jq_actors.store.groups.rows import GroupRows, LockedGroups
 from jq_actors.store.groups.turns import GroupTurns, next_job
 from jq_actors.store.inserts.inserts import Inserts
 from jq_actors.store.records import Claim, ClaimRequest, Leases
-from jq_actors.store.rows.bodies import Bodies
-from jq_actors.store.rows.grants import grant_of_queued, granted_columns
+from jq_actors.store.rows.dispatches import Bodies
+from jq_actors.store.rows.grants import grant_of_queued, granted_before
 from jq_actors.store.rows.workers import Workers, known_dead
-from jq_actors.store.tables import BIGINT, JOB_ID, Tables
+from jq_actors.store.tables import JOB_ID, Tables
 
-from .claim_followups import COME_AGAIN, Claimed, ToDo, first_of_each
+from .claim_followups import COME_AGAIN, ClaimResults, Followups, first_of_each
 from .lost_runs import run_columns
 from .take_overs import BrokenChains, TakeOvers
 
@@ -42,8 +43,8 @@ class Claims:
 
     def __init__(
         self,
+        database: Database,
         tables: Tables,
-        dialect: Dialect,
         leases: Leases,
         workers: Workers,
         inserts: Inserts,
@@ -52,34 +53,57 @@ class Claims:
         take_overs: TakeOvers,
         bodies: Bodies,
     ) -> None:
+        self._database, dialect = database, database.dialect
         self._leases, self._workers, self._inserts, self._bodies = leases, workers, inserts, bodies
         self._rows, self._turns, self._take_overs = rows, turns, take_overs
         self._chains = BrokenChains(tables, dialect, rows)
-        self._writes_alone = not dialect.nests_writes
+        self._has_fast_path = dialect.has_writable_ctes
         self._grant_statement = grant_of_queued(tables, dialect)
         self._look_statement = _look(tables, dialect)
-        self._granted_statement = _granted(tables, dialect)
+        self._granted_statement = granted_before(tables, dialect)
 
-    async def write_plain(
-        self, line: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
-    ) -> None:
-        """Grant those of ``requests`` that one statement grants, which is committed by itself.
+    async def commit(self, requests: Sequence[ClaimRequest], now: datetime, *, may_be_committed: bool) -> ClaimResults:
+        """Answer all ``requests``: by the fast path those that it grants, the others by `write`.
 
-        Of the others nobody knows yet what becomes of them: see `write`.
+        After an error some may be committed; then the next try has to say so (``may_be_committed``).
+
+        Raises:
+          StoreUnavailableError, StoreUnknownError, StoreError: as `Database.write` does.
         """
-        await self._grant(line, requests, now, claimed)
+        results = ClaimResults()
+        if self._has_fast_path and not may_be_committed:
+            granted = await self.try_fast_path(requests, now)
+            may_be_committed = granted is None
+            results = granted or results
+        rest = results.unanswered(requests)
+        if not rest:
+            return results
+        others = await self._database.write(lambda c: self.write(c, rest, now, may_be_committed=may_be_committed))
+        others.answers |= results.answers
+        return others
+
+    async def try_fast_path(self, requests: Sequence[ClaimRequest], now: datetime) -> ClaimResults | None:
+        """Grant those of ``requests`` that one statement grants, which commits by itself; ``None``: nobody knows."""
+        results = ClaimResults()
+        parameters = self._grant_parameters(requests, now)
+        rows = await self._database.try_autocommit("claim", self._grant_statement, parameters)
+        if rows is None:
+            return None
+        for row in rows:
+            results.grant(row)
+        return results
 
     async def write(
-        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, *, again: bool
-    ) -> Claimed:
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, *, may_be_committed: bool
+    ) -> ClaimResults:
         """Answer every one of ``requests`` for this process's worker.
 
-        ``again``: an earlier try may have been committed; what it granted is granted.
+        ``may_be_committed``: an earlier try may have granted some; these are granted.
         """
-        claimed = Claimed()
-        if again:
+        claimed = ClaimResults()
+        if may_be_committed:
             await self._find_granted(connection, requests, claimed)
-        elif self._writes_alone:
+        elif not self._has_fast_path:
             await self._grant(connection, requests, now, claimed)
         groups = LockedGroups({})
         for round_ in range(ROUNDS):
@@ -98,10 +122,10 @@ class Claims:
         return claimed
 
     async def _find_granted(
-        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], claimed: Claimed
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], claimed: ClaimResults
     ) -> None:
         # By its token alone: what was granted may be another job than that of the delivery.
-        batch = {"batch": encode_rows([{"run_token": request.run_token} for request in requests])}
+        batch = {"batch": encode_column("run_token", [request.run_token for request in requests])}
         own = {request.run_token: request.job_id for request in requests}
         rows = (await connection.execute(self._granted_statement, {**batch, "me": self._workers.my_id})).all()
         bodies = await self._bodies.of(connection, [row.id for row in rows if row.id != own[row.run_token]])
@@ -110,22 +134,23 @@ class Claims:
             claimed.grant(row, instead)
 
     async def _grant(
-        self, connection: Executes, requests: Sequence[ClaimRequest], now: datetime, claimed: Claimed
+        self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, claimed: ClaimResults
     ) -> None:
-        first = first_of_each(requests)
-        if first:
-            rows = [{"id": r.job_id, "dispatch": r.dispatch, "run_token": r.run_token} for r in first]
-            parameters = {"batch": encode_rows(rows), "me": self._workers.my_id, "now": now}
-            for row in await connection.execute(self._grant_statement, parameters):
+        if requests:
+            for row in await connection.execute(self._grant_statement, self._grant_parameters(requests, now)):
                 claimed.grant(row)
+
+    def _grant_parameters(self, requests: Sequence[ClaimRequest], now: datetime) -> dict[str, Any]:
+        rows = [{"id": r.job_id, "dispatch": r.dispatch, "run_token": r.run_token} for r in first_of_each(requests)]
+        return {"batch": encode_rows(rows), "me": self._workers.my_id, "now": now}
 
     async def _lock_groups(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime
     ) -> LockedGroups:
-        """Lock the groups in which more than a plain grant is wanted."""
+        """Lock the groups in which more than a grant is wanted."""
         rows = await self._seen(connection, requests)
-        todo, _ = await self._verdicts(connection, requests, rows, now)
-        return await self._rows.lock(connection, todo.groups(rows), now)
+        followups, _ = await self._verdicts(connection, requests, rows, now)
+        return await self._rows.lock(connection, followups.groups(rows), now)
 
     async def _judge(
         self,
@@ -133,18 +158,19 @@ class Claims:
         requests: Sequence[ClaimRequest],
         groups: LockedGroups,
         now: datetime,
-        claimed: Claimed,
+        claimed: ClaimResults,
     ) -> None:
         rows = await self._seen(connection, requests)
-        todo, answers = await self._verdicts(connection, requests, rows, now)
+        followups, answers = await self._verdicts(connection, requests, rows, now)
         claimed.answers |= answers
-        adopted = [r for r in todo.adopt.values() if r.adopt and (r.adopt.group is None or r.adopt.group in groups)]
+        wanted = followups.adopt.values()
+        adopted = [r for r in wanted if r.adopt and (r.adopt.group is None or r.adopt.group in groups)]
         if adopted:
             granted = await self._inserts.adopt(connection, adopted, groups, self._workers.my_id, now)
             claimed.answers |= granted
-        runs = {job_id: (rows[job_id], request) for job_id, request in todo.take_over.items()}
+        runs = {job_id: (rows[job_id], request) for job_id, request in followups.take_over.items()}
         await self._take_overs.write(connection, runs, groups, now, claimed)
-        await self._grant(connection, todo.grant, now, claimed)
+        await self._grant(connection, followups.grant, now, claimed)
 
     async def _seen(self, connection: AsyncConnection, requests: Sequence[ClaimRequest]) -> dict[str, Row]:
         """The rows of the requests' jobs, and of those that run in the chains that redelivered ones began."""
@@ -159,9 +185,9 @@ class Claims:
 
     async def _verdicts(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], rows: Mapping[str, Row], now: datetime
-    ) -> tuple[ToDo, dict[int, Claim]]:
+    ) -> tuple[Followups, dict[int, Claim]]:
         dead = await _dead_owners(rows.values())
-        todo, answers = ToDo(), dict[int, Claim]()
+        followups, answers = Followups(), dict[int, Claim]()
         for request in requests:
             row = rows.get(request.job_id)
             if row is not None and row.state == JobState.RUNNING and self._workers.is_me(row.worker_id):
@@ -170,12 +196,12 @@ class Claims:
             view = None if row is None else self._view(row, dead)
             verdict = judge(view, request.dispatch, now, promised=request.promised)
             if row is not None and request.redelivered and _is_over(row, request):
-                answer = self._of_chain(request, row, rows, dead, now, todo)
+                answer = self._of_chain(request, row, rows, dead, now, followups)
             else:
-                answer = todo.answer(verdict, request, view, now)
+                answer = followups.answer(verdict, request, view, now)
             if answer is not None:
                 answers[request.run_token] = answer
-        return todo, answers
+        return followups, answers
 
     def _of_chain(
         self,
@@ -184,7 +210,7 @@ class Claims:
         rows: Mapping[str, Row],
         dead: frozenset[str],
         now: datetime,
-        todo: ToDo,
+        followups: Followups,
     ) -> Claim | None:
         """Its job has ended, and perhaps began a chain: what runs of its group is taken over, or watched."""
         answer = Claim(Verdict.DROP_FINAL)
@@ -194,8 +220,8 @@ class Claims:
                 continue
             view = self._view(other, dead)
             verdict = judge(view, other.dispatch, now, promised=True)
-            if verdict is Verdict.TAKE_OVER and other.id not in todo.take_over:
-                todo.take_over[other.id] = request
+            if verdict is Verdict.TAKE_OVER and other.id not in followups.take_over:
+                followups.take_over[other.id] = request
                 return None
             if verdict is Verdict.HOLD and not self._workers.is_me(other.worker_id):
                 answer = Claim(Verdict.HOLD, look_again=COME_AGAIN, group=row.group_key)
@@ -229,15 +255,6 @@ def _look(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
         .select_from(batch)
         .join(jobs, jobs.c.id == batch.c.id)
         .outerjoin(workers, workers.c.id == jobs.c.worker_id)
-    )
-
-
-def _granted(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
-    c, b = tables.jobs.c, dialect.rows({"run_token": BIGINT}).c
-    # By the index of unfinished rows: an answer is lost seldom.
-    mine = (c.state == JobState.RUNNING.value, c.worker_id == sa.bindparam("me", type_=sa.Text))
-    return sa.select(*granted_columns(tables)).where(
-        c.final_state.is_(None), *mine, c.run_token.in_(sa.select(b.run_token))
     )
 
 

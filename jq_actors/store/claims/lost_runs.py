@@ -13,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.events import Event, JobFailed, JobTakenOver
 from jq_actors.model.job import JobId, JobState
 from jq_actors.store.database.dialect import Dialect, encode_rows
-from jq_actors.store.groups.failures import FailedJob, GroupFailures
 from jq_actors.store.groups.rows import LockedGroups
+from jq_actors.store.groups.stops import FailedJob, GroupStops
 from jq_actors.store.groups.turns import NOW
 from jq_actors.store.tables import BIGINT, JOB_ID, Tables
 
@@ -50,14 +50,14 @@ class LostRun:
         return f"{self.error} {self.crashes} times"
 
 
-class Losses:
+class LostRuns:
     """The compare-and-sets that end lost runs, each under the token of the run.
 
     Of jobs in groups the caller holds the groups' locks, and gives their turns on when it is done (`GroupTurns.give`).
     """
 
-    def __init__(self, tables: Tables, dialect: Dialect, failures: GroupFailures) -> None:
-        self._failures = failures
+    def __init__(self, tables: Tables, dialect: Dialect, stops: GroupStops) -> None:
+        self._stops = stops
         jobs, attempts, payloads = tables.jobs, tables.attempts, tables.payloads
         lost = dialect.rows({"id": JOB_ID, "run_token": BIGINT, "reason": sa.Text()})
         ended = (
@@ -105,7 +105,7 @@ class Losses:
             if run.group is not None:
                 groups.add(run.group, held=-1)
                 of_groups.append(FailedJob(run.job_id, run.group, run.reason))
-        return failed, await self._failures.stop(connection, groups, of_groups, now)
+        return failed, await self._stops.after_failures(connection, groups, of_groups, now)
 
     async def record(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> None:
         """Write the attempts of runs that were ended."""

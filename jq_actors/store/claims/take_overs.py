@@ -12,17 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.events import JobsReleased
 from jq_actors.model.claim_rules import Verdict, survives_crash
 from jq_actors.model.job import JobState
-from jq_actors.store.database.dialect import Dialect, encode_rows
+from jq_actors.store.database.dialect import Dialect, encode_column, encode_rows
 from jq_actors.store.groups.rows import GroupRows, LockedGroups
 from jq_actors.store.groups.turns import GroupTurns, next_job
 from jq_actors.store.records import Claim, ClaimRequest
-from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.dispatches import Bodies
 from jq_actors.store.rows.grants import grant_of_queued
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.tables import NO_PLACE, Tables, group_order
 
-from .claim_followups import Claimed
-from .lost_runs import Losses, LostRun, lost_run, run_columns
+from .claim_followups import ClaimResults
+from .lost_runs import LostRun, LostRuns, lost_run, run_columns
 
 Row = sa.Row[Any]
 
@@ -35,12 +35,12 @@ class TakeOvers:
         tables: Tables,
         dialect: Dialect,
         workers: Workers,
-        losses: Losses,
+        lost_runs: LostRuns,
         turns: GroupTurns,
         bodies: Bodies,
         max_crashes: int,
     ) -> None:
-        self._workers, self._losses, self._turns, self._bodies = workers, losses, turns, bodies
+        self._workers, self._lost_runs, self._turns, self._bodies = workers, lost_runs, turns, bodies
         self._max_crashes = max_crashes
         self._statement = grant_of_queued(tables, dialect)
 
@@ -50,7 +50,7 @@ class TakeOvers:
         wanted: Mapping[str, tuple[Row, ClaimRequest]],
         groups: LockedGroups,
         now: datetime,
-        claimed: Claimed,
+        claimed: ClaimResults,
     ) -> None:
         """Let the jobs of ``wanted`` (by id: what was seen, and who asks) run here, of locked groups or of none.
 
@@ -61,8 +61,8 @@ class TakeOvers:
         mine = [run for run in runs.values() if run.group is None or run.group in groups]
         asking: dict[str, ClaimRequest] = {run.job_id: wanted[run.job_id][1] for run in mine}
         alive = [run for run in mine if survives_crash(run.crashes, self._max_crashes)]
-        taken = await self._losses.queue(connection, alive, now)
-        failed, events = await self._losses.fail(connection, [run for run in mine if run not in alive], groups, now)
+        taken = await self._lost_runs.queue(connection, alive, now)
+        failed, events = await self._lost_runs.fail(connection, [run for run in mine if run not in alive], groups, now)
         claimed.answers |= {asking[run.job_id].run_token: Claim(Verdict.DROP_FINAL) for run in failed}
         claimed.taken += taken
         claimed.failed += failed
@@ -89,7 +89,7 @@ class TakeOvers:
         dispatches: Mapping[str, int],
         asking: Mapping[str, ClaimRequest],
         now: datetime,
-        claimed: Claimed,
+        claimed: ClaimResults,
     ) -> None:
         if not runs:
             return
@@ -133,5 +133,5 @@ class BrokenChains:
         count = max((row.held for row in groups.values()), default=0)
         if not count:
             return {}
-        parameters = {"batch": encode_rows([{"name": name} for name in groups]), "count": count}
+        parameters = {"batch": encode_column("name", groups), "count": count}
         return {row.id: row for row in await connection.execute(self._statement, parameters)}

@@ -1,11 +1,11 @@
-"""The connection pool: transactions that no caller can tear, errors translated, each outage told once."""
+"""The connection pool: transactions that no caller can tear, translated errors, and one report for each outage."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -21,26 +21,26 @@ from jq_actors.events import Events, StoreBack, StoreLost
 from .dialect import Fault
 from .dialects import dialect_of
 from .engines import Engines, make_engines
-from .lines import Line, NoAnswerError, make_line
+from .lines import Line, NoAnswerError, Statement, make_line
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
-"""What to do in one transaction. It may be called again after a conflict: no effects but in the database."""
+"""The work of one transaction. It may be called again after a conflict, so it has no effects outside the database."""
 
 MAX_CONFLICTS = 20
-"""How often a transaction that lost against others is repeated."""
+"""How often a transaction is repeated that was rolled back because of others."""
 ANSWER_TIMEOUT = 5.0
-"""Seconds in which a database that is there answers."""
+"""Seconds within which a reachable database answers."""
 
 
 class Database:
-    """One database, by a pool of connections; everything on one loop.
+    """One database, reached by a pool of connections; everything on one loop.
 
     Each transaction runs in a task of its own: a cancelled caller neither tears it nor leaves a connection
     checked out or dirty (A60).
 
     Raises (the constructor):
-      ValueError: a URL that is not of a known kind.
+      ValueError: the URL is not of a supported kind.
     """
 
     def __init__(self, url: str, *, pool_size: int, clock: Clock, events: Events) -> None:
@@ -54,66 +54,44 @@ class Database:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._away_since: float | None = None
         self._ready = self._closed = False
+        self._ahead = timedelta()
+
+    def now(self) -> datetime:
+        """The server's time, from this machine's clock and the measured difference."""
+        return self._clock.wall() + self._ahead
 
     async def write(self, work: Work[T], *, unready: bool = False) -> T:
-        """Commit ``work``, all or nothing. What makes the database ready may take its time: it has no deadline.
+        """Commit ``work``, all or nothing. With ``unready`` (for migrations) there is no deadline.
 
         Raises:
           StoreUnavailableError: the database cannot be reached; nothing is written.
-          StoreUnknownError: it was lost while it committed; perhaps it is written.
-          StoreError: it refuses these values.
+          StoreUnknownError: the database was lost during the commit; the work may be written.
+          StoreError: the database refuses the values.
         """
         return await self._in_own_task(self._write(work, None if unready else self.dialect.deadline, unready=unready))
 
     async def write_urgently(self, work: Work[T], deadline: float) -> T:
-        """The same in ``deadline`` seconds, before what else waits to be written, and by a connection for this alone.
+        """Commit ``work`` within ``deadline`` seconds, before other writes, by a connection reserved for that.
 
-        So it works while long statements have all others. Raises as `write` does.
+        So it works while long statements occupy all other connections. Raises as `write` does.
         """
         return await self._in_own_task(self._write(work, deadline, urgent=True))
 
-    async def try_alone(self, kind: str, work: Callable[[Line], Awaitable[None]]) -> bool:
-        """Do ``work``, each statement of which is a transaction of its own; whether all of them are committed.
+    async def autocommit(self, kind: str, statement: Statement, parameters: Mapping[str, Any]) -> list[Any] | None:
+        """Execute ``statement`` as a transaction of its own; returns its rows.
 
-        Statements of one ``kind`` wait for each other, and for no others.
+        The statements of one ``kind`` wait for each other, and for no others. They run in the caller's task: one that
+        is cancelled loses the connection. Only where the dialect `has_writable_ctes`.
 
-        ``False``: the connection was lost, or another transaction was in the way. Some may be committed, whose answers
-        are lost; nothing is repeated, and no loss is told: whoever calls does the rest, and finds what is done, by
-        `write`. Only on databases that `Dialect.nests_writes` is true of.
-
-        Raises:
-          StoreUnknownError: it does not work; some may be committed.
-          StoreError: it refuses these values. Those of the statements before are committed.
-        """
-        try:
-            await work(await self._line(kind))
-        except sa.exc.StatementError as error:
-            is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
-            if not is_lost and self.dialect.fault_of(error) is not Fault.CONFLICT:
-                raise self._translated(error, committing=True) from error
-            return False
-        except (NoAnswerError, OSError, TimeoutError, sa.exc.TimeoutError):
-            return False
-        if self._ready:
-            self._back()
-        return True
-
-    async def execute_alone(
-        self, kind: str, statement: sa.Select[Any] | sa.UpdateBase, parameters: Mapping[str, Any]
-    ) -> list[Any] | None:
-        """Execute ``statement``, each time the same, that is a transaction of its own; returns its rows.
-
-        ``None``: nobody knows whether it is committed, or another transaction was in the way. No loss is told then.
-        Only on databases that `Dialect.nests_writes` is true of. In the caller's own task: one that is cancelled tears
-        the connection down.
+        Returns ``None`` if the statement may be committed, or another transaction was in the way. That is not reported
+        as an outage.
 
         Raises:
           StoreUnavailableError: the database cannot be reached; nothing is written.
-          StoreError: it refuses these values.
+          StoreError: the database refuses the values.
         """
-        line = await self._line(kind)
         try:
-            rows = list(await line.execute(statement, parameters))
+            return await self._autocommit(kind, statement, parameters)
         except NoAnswerError:
             return None
         except sa.exc.StatementError as error:
@@ -122,49 +100,65 @@ class Database:
             raise self._translated(error, committing=False) from error
         except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
             raise self._unavailable(str(error) or "no answer", committing=False) from error
-        if self._ready:
-            self._back()
-        return rows
+
+    async def try_autocommit(self, kind: str, statement: Statement, parameters: Mapping[str, Any]) -> list[Any] | None:
+        """The same for a caller that does the work by `write` if this does not succeed.
+
+        So the answer is also ``None``, and nothing is reported, when the connection is lost or cannot be made.
+
+        Raises:
+          StoreUnknownError: the database does not do its work; the statement may be committed.
+          StoreError: the database refuses the values.
+        """
+        try:
+            return await self._autocommit(kind, statement, parameters)
+        except sa.exc.StatementError as error:
+            is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+            if not is_lost and self.dialect.fault_of(error) is not Fault.CONFLICT:
+                raise self._translated(error, committing=True) from error
+            return None
+        except (NoAnswerError, OSError, TimeoutError, sa.exc.TimeoutError):
+            return None
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
         """Do ``work``, which changes nothing. Raises as `write` does."""
         return await self._in_own_task(self._read(work, unready=unready))
 
     async def answers(self) -> bool:
-        """Whether the database answers the smallest of questions; whether it can be written to is another matter."""
+        """Whether the database answers a trivial query; whether it accepts writes is another matter."""
         try:
             await self._in_own_task(self._ask())
         except (StoreError, sa.exc.StatementError, OSError, TimeoutError, sa.exc.TimeoutError):
             return False
         return True
 
-    async def measure(self, connection: AsyncConnection) -> timedelta:
-        """How far the server's clock is ahead of this machine's; nothing, if less than this can tell.
+    async def measure(self, connection: AsyncConnection) -> None:
+        """Measure how far the server's clock is ahead of this machine's; a difference within the error counts as none.
 
-        Else the measuring error of a busy moment would set the times of this worker's rows off against each other.
+        Else the error of a busy moment would set the times in this worker's rows off against each other.
         """
         if self.dialect.server_time is None:
-            return timedelta()
+            return
         query = sa.select(self.dialect.server_time)
         before = self._clock.wall()
         server = await connection.scalar(query) or before
         uncertain = (self._clock.wall() - before) / 2
         ahead = server - before - uncertain
-        return ahead if abs(ahead) > uncertain else timedelta()
+        self._ahead = ahead if abs(ahead) > uncertain else timedelta()
 
     def make_ready(self) -> None:
-        """The tables are as this release wants them. Before, no work is done that is not ``unready``."""
+        """Allow work that is not ``unready``: the tables are as this release needs them."""
         self._ready = True
         self._back()
 
     def lost(self, reason: str) -> None:
-        """The database does not do its work; told once until it is back."""
+        """Report that the database does not do its work, once until it is back."""
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
             self._events.emit(StoreLost(reason))
 
     async def close(self, timeout: float) -> None:
-        """Let transactions end, for at most ``timeout`` seconds; then disconnect."""
+        """Let transactions finish, for at most ``timeout`` seconds; then disconnect."""
         self._closed = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout)
@@ -175,25 +169,26 @@ class Database:
         for line in self._lines.values():
             await line.close()
         if self._engines is not None:
-            for engine in (self._engines.reader, self._engines.each_alone, self._engines.urgent):
+            for engine in self._engines.with_pools:
                 await engine.dispose()
 
     @property
     def checked_out(self) -> int:
         """Connections in use now."""
-        engines = self._engines
-        pools = [] if engines is None else [e.pool for e in (engines.reader, engines.each_alone, engines.urgent)]
+        pools = [] if self._engines is None else [engine.pool for engine in self._engines.with_pools]
         kept = sum(line.kept for line in self._lines.values())
         return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool)) - kept
 
     # -- one transaction
 
-    async def _line(self, kind: str) -> Line:
+    async def _autocommit(self, kind: str, statement: Statement, parameters: Mapping[str, Any]) -> list[Any]:
         engines = await self._connected(unready=False)
         line = self._lines.get(kind)
         if line is None:
-            line = self._lines[kind] = make_line(engines.each_alone, self.dialect.deadline, self._clock)
-        return line
+            line = self._lines[kind] = make_line(engines.autocommit, self.dialect.deadline, self._clock)
+        rows = list(await line.execute(statement, parameters))
+        self._back()
+        return rows
 
     async def _in_own_task(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.create_task(work)
@@ -217,7 +212,7 @@ class Database:
                 async with self.dialect.write_lock(urgent=urgent):
                     return await self._transact(engines.urgent if urgent else engines.writer, work, deadline)
             except _ConflictError:
-                # Two that met once must not meet for ever.
+                # Without the random pause, two transactions that met once could meet for ever.
                 await self._clock.sleep(self._clock.random() * 0.01 * 2 ** min(conflicts, 5))
         raise StoreUnavailableError(
             f"{self.description}: rolled back {MAX_CONFLICTS} times because of other transactions."
@@ -232,20 +227,19 @@ class Database:
                 except sa.exc.DBAPIError as error:
                     if progress.committing or not error.connection_invalidated:
                         raise
-                    # The connection may have died in the pool, of a restart of the server for example. The pool has
-                    # dropped all that are as old: the next one is new, or there is no database.
+                    # The connection may have died in the pool, for example because the server was restarted. The pool
+                    # has dropped all connections of that age: the next one is new, or there is no database.
                     answer = await _once(engine, work, progress)
         except sa.exc.StatementError as error:
             raise self._translated(error, committing=progress.committing) from error
         except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
             reason = str(error) or f"no answer within {deadline} s"
             raise self._unavailable(reason, committing=progress.committing) from error
-        if self._ready:
-            self._back()
+        self._back()
         return answer
 
     def _back(self) -> None:
-        if self._away_since is not None:
+        if self._ready and self._away_since is not None:
             seconds, self._away_since = self._clock.monotonic() - self._away_since, None
             self._events.emit(StoreBack(seconds))
 
@@ -256,7 +250,7 @@ class Database:
             raise StoreUnavailableError(f"{self.description} has not been reached yet.")
         async with self._making:
             if self._engines is None:
-                # In a thread: it imports the driver, which takes a while.
+                # In a thread: importing the driver takes a while.
                 self._engines = await in_thread(partial(make_engines, self._url, self.dialect, self._pool_size))
         return self._engines
 
@@ -278,7 +272,7 @@ class Database:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a transaction came."""
+    """How far a transaction has come."""
 
     committing: bool = False
 
@@ -293,4 +287,4 @@ async def _once(engine: AsyncEngine, work: Work[T], progress: _Progress) -> T:
 
 
 class _ConflictError(Exception):
-    """Rolled back because of another transaction; nothing was written."""
+    """The transaction was rolled back because of another one; nothing was written."""

@@ -1,14 +1,14 @@
-"""What PostgreSQL and SQLite say differently (`dialects`); nothing else in the store asks which of them it talks to.
+"""What differs between PostgreSQL and SQLite (`dialects`); nothing else in the store asks which one it talks to.
 
-A batch travels as ONE JSON parameter, so that a statement's text is constant: it is compiled and prepared
-once, whatever the number of rows. `Dialect.rows` turns that parameter into something to select from.
+A batch travels as ONE JSON parameter, so that the text of a statement is constant: it is compiled and prepared
+once, however many rows there are. `Dialect.rows` turns that parameter into something to select from.
 """
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from enum import Enum, auto
@@ -19,44 +19,48 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from jq_actors.store.tables import iso_utc
+from jq_actors.store.tables import UtcDateTime, iso_utc
 
 ColumnTypes = Mapping[str, sa.types.TypeEngine[Any]]
 
 BATCH = sa.bindparam("batch", type_=sa.Text)
 """The JSON parameter of every batch statement; `encode_rows` makes its value."""
 
+NOW = sa.bindparam("now", type_=UtcDateTime)
+LIMIT = sa.bindparam("limit", type_=sa.Integer)
+"""Parameters of many statements."""
+
 WRITES = "jq_writes"
 """Execution option of the engine whose transactions write."""
 
 
 class Fault(Enum):
-    """What a database error means to the one who has something to write."""
+    """What a database error means for a caller that has something to write."""
 
     AWAY = auto()
-    """The database cannot take it now, whatever it is: keep it and try again."""
+    """The database cannot take any write now: keep it and try again."""
     CONFLICT = auto()
     """Rolled back because of another transaction: try again at once."""
     REFUSED = auto()
-    """These very values cannot be stored; trying again is in vain."""
+    """These very values cannot be stored; trying again cannot succeed."""
 
 
 class Dialect(ABC):
     """One kind of database."""
 
     name: ClassVar[str]
-    """What SQLAlchemy calls it."""
+    """SQLAlchemy's name for it."""
     deadline: ClassVar[float]
-    """Seconds after which a transaction is given up, so that a half-open connection stops nobody for ever."""
+    """Seconds after which a transaction is given up, so that a half-open connection blocks nobody for ever."""
     server_time: ClassVar[sa.ColumnElement[datetime] | None]
     """The server's clock; ``None``: it is this machine's."""
 
-    nests_writes: ClassVar[bool]
-    """Whether a statement that changes rows may contain others. Then what needs no more than one statement is a
-    transaction by itself (`Database.try_alone`). Else whoever writes is alone, and has no need to hurry."""
+    has_writable_ctes: ClassVar[bool]
+    """Whether one statement can change several tables. If so, work that fits into one statement takes the fast path
+    and commits by itself (`Database.try_autocommit`). On SQLite there is one writer at a time, which need not hurry."""
 
     def write_lock(self, *, urgent: bool) -> AbstractAsyncContextManager[Any]:
-        """Held around each write transaction of this process; who is ``urgent`` goes before the others."""
+        """A lock around each write transaction of this process; an ``urgent`` one goes before the others."""
         return nullcontext()
 
     @abstractmethod
@@ -64,12 +68,12 @@ class Dialect(ABC):
         """Arguments of ``create_async_engine``."""
 
     @abstractmethod
-    def configure(self, engine: AsyncEngine, *, each_alone: bool = False) -> None:
-        """Set up the engine's connections and transactions. ``each_alone``: each statement is a transaction."""
+    def configure(self, engine: AsyncEngine, *, autocommit: bool = False) -> None:
+        """Set up the engine's connections and transactions. ``autocommit``: each statement is a transaction."""
 
     @abstractmethod
     def describe(self, url: sa.URL) -> str:
-        """The database in words, without a secret."""
+        """The database in words, without secrets."""
 
     @abstractmethod
     def rows(self, columns: ColumnTypes, parameter: sa.BindParameter[str] = BATCH) -> sa.FromClause:
@@ -77,25 +81,25 @@ class Dialect(ABC):
 
     @abstractmethod
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """An INSERT that supports ON CONFLICT."""
 
     @abstractmethod
     def has_tags(self, column: sa.ColumnElement[Any], tags: Sequence[str]) -> sa.ColumnElement[bool]:
-        """Whether the JSON array in ``column`` holds all of ``tags``."""
+        """Whether the JSON array in ``column`` contains all of ``tags``."""
 
     @abstractmethod
     def each_with(
         self, outer: sa.FromClause, keys: sa.Select[Any], table: sa.Table, key: sa.ColumnElement[Any]
     ) -> sa.FromClause:
-        """Each row of ``outer`` with those of ``table`` whose ``key`` is among its ``keys``, a query that names it."""
+        """Join each row of ``outer`` with the rows of ``table`` whose ``key`` the correlated query ``keys`` gives."""
 
     @abstractmethod
     async def next_numbers(self, connection: AsyncConnection, jobs: sa.Table, count: int) -> list[int]:
-        """``count`` numbers, ascending, after every ``seq`` that was given so far; no row will get them."""
+        """``count`` ascending numbers, greater than every ``seq`` given so far; no row will ever get them."""
 
     @abstractmethod
     async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
-        """Let no other process migrate these tables until the transaction ends."""
+        """Keep other processes from migrating these tables until the transaction ends."""
 
     @abstractmethod
     def fault_of(self, error: sa.exc.StatementError) -> Fault:
@@ -103,17 +107,22 @@ class Dialect(ABC):
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The value of the parameter ``batch``. ASCII, so that no text can be one that a driver cannot encode.
+    """The value of the parameter ``batch``. It is ASCII, so that every driver can encode it.
 
-    Rows of jobs come in the order of their ids, in which a statement then locks them. So two of them never wait for
-    each other in a circle, which the server would find out after a second.
+    Rows of jobs are sorted by id, and a statement locks them in that order. So two statements never deadlock, which
+    the server would notice only after a second.
     """
     if rows and "id" in rows[0]:
         rows = sorted(rows, key=itemgetter("id"))
     return json.dumps(rows, default=_encode, separators=(",", ":"))
 
 
+def encode_column(name: str, values: Iterable[Any]) -> str:
+    """The value of the parameter ``batch`` for rows of one column."""
+    return encode_rows([{name: value} for value in values])
+
+
 def _encode(value: object) -> str:
     if isinstance(value, datetime):
         return iso_utc(value)
-    raise TypeError(f"{type(value).__name__} has no form in a batch")
+    raise TypeError(f"{type(value).__name__} cannot be put into a batch")

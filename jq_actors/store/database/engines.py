@@ -14,18 +14,23 @@ from .dialect import WRITES, Dialect
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The first two share one pool; the others have pools of their own."""
+    """The first two share one pool; each of the others has its own."""
 
     reader: AsyncEngine
     writer: AsyncEngine
-    each_alone: AsyncEngine
-    """Each of whose statements is committed by itself. They are planned in another way, and wait for no transaction."""
+    autocommit: AsyncEngine
+    """Commits each statement by itself. Its statements are planned differently, and wait for no transaction."""
     urgent: AsyncEngine
-    """One connection, for what must not wait for all others: the lease."""
+    """One connection, for the lease, which must not wait for other work."""
+
+    @property
+    def with_pools(self) -> tuple[AsyncEngine, ...]:
+        """One engine of each pool."""
+        return self.reader, self.autocommit, self.urgent
 
 
 def make_engines(url: sa.URL, dialect: Dialect, pool_size: int) -> Engines:
-    """Make them; connects to nothing. Imports the driver, which takes a while.
+    """Make the engines, without connecting. This imports the driver, which takes a while.
 
     Raises:
       StoreError: the driver is not installed.
@@ -35,21 +40,21 @@ def make_engines(url: sa.URL, dialect: Dialect, pool_size: int) -> Engines:
     return Engines(
         reader=engine,
         writer=engine.execution_options(**writes),
-        each_alone=_make_engine(url, dialect, pool_size, each_alone=True),
+        autocommit=_make_engine(url, dialect, pool_size, autocommit=True),
         urgent=urgent.execution_options(**writes),
     )
 
 
-def _make_engine(url: sa.URL, dialect: Dialect, pool_size: int, *, each_alone: bool = False) -> AsyncEngine:
+def _make_engine(url: sa.URL, dialect: Dialect, pool_size: int, *, autocommit: bool = False) -> AsyncEngine:
     try:
         engine = create_async_engine(
             url,
             hide_parameters=True,  # they hold jobs' arguments
             enable_from_linting=False,  # joining a batch with the one row of a worker multiplies nothing
             **dialect.engine_options(url, pool_size),
-            **({"isolation_level": "AUTOCOMMIT"} if each_alone else {}),
+            **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
         )
     except ModuleNotFoundError as error:
         raise StoreError(f"{dialect.describe(url)} needs a driver: pip install {error.name}.") from error
-    dialect.configure(engine, each_alone=each_alone)
+    dialect.configure(engine, autocommit=autocommit)
     return engine

@@ -1,9 +1,9 @@
-"""Lines: how a statement that is a transaction of its own gets to the server, and its rows come back.
+"""Lines: how a statement that commits by itself reaches the server, and how its rows come back.
 
-What SQLAlchemy adds to a small statement (a checkout, a greenlet for each step, a cursor, a result) takes longer than
-the server needs for all of it: 0.5 ms of this process's time for a claim of one job, of which half is left by the
-driver's own calls. For what is done for each job, that counts. So with asyncpg each kind of such statements has a
-connection of its own, which is spoken to without SQLAlchemy.
+Around a small statement SQLAlchemy adds a checkout, a greenlet for each step, a cursor and a result, which together
+take longer than the server needs: 0.5 ms of this process's time for a claim of one job, of which the driver's own calls
+are half. For statements that run once per job, that counts. So with asyncpg each kind of such statements has a
+connection of its own, and speaks to it without SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -20,60 +20,56 @@ from jq_actors.clock import Clock
 
 DISCARD = "DISCARD PLANS"
 NO_CONNECTION = "08"
-"""Class of the states that a driver makes up when there is no answer of the server. Any other one is its answer."""
+"""The class of the SQLSTATEs that a driver makes up when the server does not answer. Any other one is an answer."""
 
 REPLAN_AFTER, REPLAN_USES = 0.5, 20
-"""Seconds and executions after which the server plans a connection's statements anew. A generic plan that was made when
-the table was nearly empty reads all of it each time, and would do so until the next ANALYZE: once there are 100,000
+"""Seconds and executions after which the server plans a connection's statements again. A generic plan that was made
+while the table was nearly empty reads the whole table each time, and would do so until the next ANALYZE: with 100,000
 jobs, for each settlement."""
 
-Statement = sa.Select[Any] | sa.UpdateBase
+Statement = sa.Select[Any] | sa.CompoundSelect[Any] | sa.UpdateBase
 
 
 class NoAnswerError(Exception):
-    """The statement was sent, and its answer is lost: nobody knows whether it is committed."""
+    """The statement was sent, and its answer is lost: it may be committed."""
 
 
-class Executes(Protocol):
-    """What takes a statement: a line, or a connection."""
+class Line(Protocol):
+    """A way for the statements of one kind, one after the other."""
 
-    async def execute(self, statement: Any, parameters: Mapping[str, Any]) -> Iterable[Any]:
-        """Its rows, whose columns are attributes."""
+    async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
+        """Execute and commit ``statement``; returns its rows, whose columns are attributes.
+
+        Raises:
+          NoAnswerError: the statement may be committed.
+          sa.exc.StatementError, sa.exc.TimeoutError, OSError, TimeoutError: nothing is committed.
+        """
         ...
 
-
-class Line(Executes, Protocol):
-    """A way for the statements of one kind, one after the other.
-
-    `execute` raises:
-      NoAnswerError: see there.
-      sa.exc.StatementError, sa.exc.TimeoutError, OSError, TimeoutError: surely nothing is committed.
-    """
-
     async def close(self) -> None:
-        """Let go of what is kept."""
+        """Disconnect."""
         ...
 
     @property
     def kept(self) -> int:
-        """Connections that are checked out although they do nothing."""
+        """Connections that are checked out although they are idle."""
         ...
 
 
 def make_line(engine: AsyncEngine, deadline: float, clock: Clock) -> Line:
-    """The quickest way; each statement of ``engine`` is committed by itself, and gets ``deadline`` seconds."""
+    """The fastest line. ``engine`` commits each statement by itself; each gets ``deadline`` seconds."""
     line = AsyncpgLine if engine.dialect.driver == "asyncpg" else PoolLine
     return line(engine, deadline, clock)
 
 
 class PoolLine:
-    """By SQLAlchemy, and any connection."""
+    """Uses SQLAlchemy, and any connection of the pool."""
 
     def __init__(self, engine: AsyncEngine, deadline: float, clock: Clock) -> None:
         self._engine, self._deadline, self._clock = engine, deadline, clock
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
-        """See Line."""
+        """Execute it by SQLAlchemy."""
         sent = False
         try:
             async with asyncio.timeout(self._deadline), self._engine.connect() as connection:
@@ -83,14 +79,10 @@ class PoolLine:
                 sent = True
                 result = await connection.execute(statement, parameters)
                 return result.all() if result.returns_rows else []
-        except sa.exc.DBAPIError as error:
-            if sent and error.connection_invalidated:
-                raise NoAnswerError from error
-            raise
-        except (OSError, TimeoutError, sa.exc.TimeoutError) as error:
-            if sent:
-                raise NoAnswerError from error
-            raise
+        except BaseException as error:
+            if not sent or (meaning := _meaning(error)) is error:
+                raise
+            raise meaning from error
 
     async def close(self) -> None:
         """Nothing is kept."""
@@ -102,7 +94,7 @@ class PoolLine:
 
 
 class AsyncpgLine:
-    """By a connection of its own, and asyncpg's calls."""
+    """Uses a connection of its own, and asyncpg's calls."""
 
     def __init__(self, engine: AsyncEngine, deadline: float, clock: Clock) -> None:
         self._engine, self._deadline, self._clock = engine, deadline, clock
@@ -113,7 +105,7 @@ class AsyncpgLine:
         self._one_at_a_time = asyncio.Lock()
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
-        """See Line."""
+        """Execute it by asyncpg. Any error ends the connection, whose state would be unknown."""
         compiled = self._compiled.get(statement)
         if compiled is None:
             compiled = self._compiled[statement] = _compile(statement, self._engine.sync_engine.dialect)
@@ -128,9 +120,9 @@ class AsyncpgLine:
                     records = await self._driver.fetch(compiled.sql, *compiled.arguments(parameters))
             except BaseException as error:
                 await self.close()
-                if not sent:
+                if not sent or (meaning := _meaning(error)) is error:
                     raise
-                raise _told(error) from error
+                raise meaning from error
         return map(compiled.row, records)
 
     async def _connect(self) -> None:
@@ -141,7 +133,7 @@ class AsyncpgLine:
             self._driver = (await self._connection.get_raw_connection()).driver_connection
 
     async def close(self) -> None:
-        """Disconnect, whatever state the connection is in. It is made anew when it is needed."""
+        """Disconnect, whatever state the connection is in. The next statement connects again."""
         connection, self._connection, self._driver = self._connection, None, None
         if connection is not None:
             await connection.invalidate()
@@ -149,19 +141,19 @@ class AsyncpgLine:
 
     @property
     def kept(self) -> int:
-        """The one, while nothing is executed."""
+        """One, while nothing is executed."""
         return int(self._connection is not None and not self._one_at_a_time.locked())
 
 
 @dataclass(slots=True)
 class Plans:
-    """Those that a connection keeps."""
+    """The plans that the server keeps for a connection."""
 
     made_at: float = 0.0
     uses: int = 0
 
     def are_old(self, now: float) -> bool:
-        """Whether they are to be made anew before the next use, which is counted."""
+        """Count a use; whether the plans have to be discarded before it."""
         self.uses += 1
         if self.uses <= REPLAN_USES or now - self.made_at < REPLAN_AFTER:
             return False
@@ -178,7 +170,7 @@ class _Compiled:
     constants: Mapping[str, Any]
     make_row: Callable[..., Any]
     converters: list[tuple[int, Callable[[Any], Any]]]
-    """Of the columns that SQLAlchemy has another form for than the driver."""
+    """For the columns to which SQLAlchemy gives another form than the driver."""
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
         """The values of the placeholders."""
@@ -206,10 +198,13 @@ def _compile(statement: Statement, dialect: sa.Dialect) -> _Compiled:
     )
 
 
-def _told(error: BaseException) -> BaseException:
-    """What the caller is told of an error after the statement was sent: the server's answer, or that there is none."""
+def _meaning(error: BaseException) -> BaseException:
+    """What an error after the statement was sent means to the caller: the server's answer, or that there is none."""
     if not isinstance(error, Exception):
         return error
+    if isinstance(error, sa.exc.StatementError):
+        is_lost = isinstance(error, sa.exc.DBAPIError) and error.connection_invalidated
+        return NoAnswerError() if is_lost else error
     state = getattr(error, "sqlstate", None)
     if state is not None and not state.startswith(NO_CONNECTION):
         return sa.exc.DBAPIError("", None, error)

@@ -11,10 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.model.turn_rules import BEHIND
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column, encode_rows
 from jq_actors.store.records import Dispatch
-from jq_actors.store.rows.bodies import Bodies
-from jq_actors.store.rows.relay_queries import dispatch_columns, dispatches_of, queued_anew
+from jq_actors.store.rows.dispatches import Bodies, dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.tables import BIGINT, JOB_ID, NO_PLACE, Tables, UtcDateTime
 
 from .rows import GroupRows, LockedGroups
@@ -63,7 +62,7 @@ class GroupDue:
         if not candidates:
             return [], 0
         groups = await self._rows.lock(connection, {row.group_key for row in candidates}, now)
-        batch = encode_rows([{"id": row.id} for row in candidates])
+        batch = encode_column("id", [row.id for row in candidates])
         # Read anew under the locks: another relay may have woken some of them.
         found = (await connection.execute(self._due, {"batch": batch, "now": now})).all()
         rows = [row for row in found if row.group_key in groups]
@@ -80,7 +79,7 @@ class GroupDue:
     ) -> list[Dispatch]:
         if not rows:
             return []
-        batch = encode_rows([{"id": row.id} for row in rows])
+        batch = encode_column("id", [row.id for row in rows])
         queued = (await connection.execute(self._go_on, {"batch": batch, "now": now, "lease": lease})).all()
         bodies = await self._bodies.of(connection, [row.id for row in queued])
         return dispatches_of(sorted(queued, key=lambda row: (row.due_at, row.seq)), bodies)
@@ -94,7 +93,7 @@ class GroupDue:
         now: datetime,
     ) -> None:
         if stopped:
-            batch = encode_rows([{"id": row.id} for row in stopped])
+            batch = encode_column("id", [row.id for row in stopped])
             await connection.execute(self._give_up_place, {"batch": batch, "now": now})
         if without_place:
             numbers = await self._numbers(connection, without_place)

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.job import JobId, JobState, is_job_id
 from jq_actors.model.turn_rules import BEHIND
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column
 from jq_actors.store.records import JobFilter
-from jq_actors.store.rows.relay_queries import queued_anew
+from jq_actors.store.rows.dispatches import queued_anew
 from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables
 
 from .rows import GroupRows
@@ -61,7 +61,7 @@ class Retries:
         return await self._database.write(retry)
 
     async def _retry(self, connection: AsyncConnection, job_ids: Sequence[str], now: datetime) -> list[JobId]:
-        batch = {"batch": encode_rows([{"id": job_id} for job_id in job_ids])}
+        batch = {"batch": encode_column("id", job_ids)}
         names = (await connection.execute(self._groups, batch)).scalars().all()
         groups = await self._rows.lock(connection, names, now)
         rows = list((await connection.execute(self._alone, {**batch, "now": now})).all())

@@ -1,19 +1,22 @@
-"""Stopping groups: a pause, or the cancellation of what does not run. Whoever does it holds the groups' locks."""
+"""Stopping groups: a pause, or the cancellation of what does not run. The caller holds the groups' locks."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import assert_never
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.model.job import UNFINISHED_STATES, JobState
+from jq_actors.events import Event, GroupCancelled, GroupPaused
+from jq_actors.model.group_rules import OnFailure
+from jq_actors.model.job import UNFINISHED_STATES, JobId, JobState
 from jq_actors.model.turn_rules import PAUSED
-from jq_actors.store.rows.storable import MAX_REASON, storable
-from jq_actors.store.tables import Tables
+from jq_actors.store.tables import MAX_REASON, Tables, storable
 
-from .rows import LockedGroups
+from .rows import GroupPolicy, LockedGroups
 from .turns import NOW, waiting
 
 _CANCELLABLE = sorted(state.value for state in UNFINISHED_STATES - {JobState.RUNNING})
@@ -21,10 +24,20 @@ _GROUP = sa.bindparam("of_group", type_=sa.Text)
 _REASON = sa.bindparam("why", type_=sa.Text)
 
 
-class GroupStops:
-    """The statements that stop groups."""
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job of a group that has just failed for good."""
 
-    def __init__(self, tables: Tables) -> None:
+    job_id: JobId
+    group: str
+    error: str
+
+
+class GroupStops:
+    """Pauses groups, or cancels their jobs: by an operator's wish, or because a job has failed (`OnFailure`)."""
+
+    def __init__(self, tables: Tables, policy: GroupPolicy) -> None:
+        self._policy = policy
         g, jobs = tables.groups.c, tables.jobs
         c = jobs.c
         self._pause = sa.update(tables.groups).where(g.name == _GROUP).values(paused_at=NOW, paused_reason=_REASON)
@@ -74,3 +87,31 @@ class GroupStops:
         holding = (await connection.scalar(self._holding, {"of_group": name})) or 0
         groups.put(replace(groups[name], held=holding, waiting=0))
         return count
+
+    async def after_failures(
+        self, connection: AsyncConnection, groups: LockedGroups, failed: Iterable[FailedJob], now: datetime
+    ) -> list[Event]:
+        """Stop the groups of ``failed`` jobs where their rules say so. Returns the events to emit after the commit."""
+        reasons: dict[str, str] = {}
+        for job in failed:
+            reasons.setdefault(job.group, f"job {job.job_id} failed: {job.error}")
+        events: list[Event] = []
+        for group in sorted(reasons):
+            events += await self._after_failure(connection, groups, group, reasons[group], now)
+        return events
+
+    async def _after_failure(
+        self, connection: AsyncConnection, groups: LockedGroups, name: str, reason: str, now: datetime
+    ) -> list[Event]:
+        rule = self._policy.rules.rule_of(name)
+        match rule.on_failure:
+            case OnFailure.CONTINUE:
+                return []
+            case OnFailure.PAUSE:
+                is_new = await self.pause(connection, groups, name, reason, now)
+                return [GroupPaused(name, reason)] if is_new else []
+            case OnFailure.CANCEL_REST:
+                count = await self.cancel(connection, groups, name, reason, now)
+                return [GroupCancelled(name, count, reason)] if count else []
+            case _:
+                assert_never(rule.on_failure)

@@ -18,9 +18,9 @@ from jq_actors.store.database.database import Database
 from jq_actors.store.tables import JOB_ID, Tables
 
 from .rows import GroupPolicy, GroupRow, GroupRows
+from .snapshots import GroupSnapshots
 from .stops import GroupStops
 from .turns import GroupTurns
-from .views import GroupViews
 
 GROUPS_AT_ONCE = 500
 """Groups that one look reads; the next one goes on behind them."""
@@ -35,12 +35,12 @@ class GroupSweep:
         tables: Tables,
         policy: GroupPolicy,
         rows: GroupRows,
-        views: GroupViews,
+        snapshots: GroupSnapshots,
         turns: GroupTurns,
         stops: GroupStops,
     ) -> None:
         self._database, self._policy, self._rows = database, policy, rows
-        self._views, self._turns, self._stops = views, turns, stops
+        self._snapshots, self._turns, self._stops = snapshots, turns, stops
         self._after = ""
         c, g = tables.jobs.c, tables.groups.c
         self._names = (
@@ -79,7 +79,7 @@ class GroupSweep:
 
     async def _end_gap(self, connection: AsyncConnection, name: str, now: datetime) -> tuple[int, list[Event]]:
         groups, rule = await self._rows.lock(connection, [name], now), self._rule(name)
-        view = (await self._views.read(connection, groups.rows))[name]
+        view = (await self._snapshots.read(connection, groups.rows))[name]
         head = _waits_for_number(view)
         if head is None or head.position is None or rule.gap_timeout is None:
             return 0, []

@@ -1,6 +1,6 @@
 """Turns in groups: whoever has changed a group under its lock ends by giving its places to those whose turn it is.
 
-What `turns.assign_places` says is read and written here, for all of a transaction's groups together.
+What `turn_rules.assign_places` says is read and written here, for all of a transaction's groups together.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.model.job import JobId, JobState
 from jq_actors.model.turn_rules import BEHIND, Member, Places, assign_places
-from jq_actors.store.database.dialect import Dialect, encode_rows
+from jq_actors.store.database.dialect import Dialect, encode_column, encode_rows
 from jq_actors.store.records import Chain, Dispatch, NextJob
-from jq_actors.store.rows.bodies import Bodies
+from jq_actors.store.rows.dispatches import Bodies, dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.rows.grants import grant
-from jq_actors.store.rows.relay_queries import dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.rows.workers import Workers
 from jq_actors.store.tables import BIGINT, JOB_ID, Tables, UtcDateTime
 
 from .rows import GroupRows, LockedGroups
-from .views import GroupViews
+from .snapshots import GroupSnapshots
 
 NOW = sa.bindparam("now", type_=UtcDateTime)
 _PUBLISH_AT = sa.bindparam("publish_from", type_=UtcDateTime)
@@ -61,9 +60,15 @@ class GroupTurns:
     """Gives places, and takes them back. Called last in a transaction that has locked and changed groups."""
 
     def __init__(
-        self, tables: Tables, dialect: Dialect, rows: GroupRows, views: GroupViews, bodies: Bodies, workers: Workers
+        self,
+        tables: Tables,
+        dialect: Dialect,
+        rows: GroupRows,
+        snapshots: GroupSnapshots,
+        bodies: Bodies,
+        workers: Workers,
     ) -> None:
-        self._rows, self._views, self._bodies, self._workers = rows, views, bodies, workers
+        self._rows, self._snapshots, self._bodies, self._workers = rows, snapshots, bodies, workers
         self.fits: Fits = {}
         jobs = tables.jobs
         b = dialect.rows({"id": JOB_ID, "has_place": sa.Boolean()})
@@ -120,7 +125,7 @@ class GroupTurns:
         """
         settled: dict[str, Places] = {}
         while names:
-            views = await self._views.read(connection, {name: groups[name] for name in names})
+            views = await self._snapshots.read(connection, {name: groups[name] for name in names})
             places = {name: assign_places(view) for name, view in views.items()}
             gone = await self._withdrawn(connection, places, now)
             for name, of_group in places.items():
@@ -196,7 +201,7 @@ class GroupTurns:
     ) -> set[JobId]:
         if not members:
             return set()
-        batch = encode_rows([{"id": member.job_id} for member in members])
+        batch = encode_column("id", [member.job_id for member in members])
         rows = (await connection.execute(self._release, {"batch": batch, "now": now, "publish_from": at})).all()
         bodies = await self._bodies.of(connection, [row.id for row in rows])
         order = {member.job_id: number for number, member in enumerate(members)}

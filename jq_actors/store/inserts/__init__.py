@@ -1,1 +1,1 @@
-""""""
+"""New jobs are admitted to their groups, and inserted."""

@@ -13,7 +13,7 @@ FIRST_POSITION = 1
 
 
 @dataclass(slots=True)
-class GroupRoom:
+class AdmittingGroup:
     """A group, as one insertion after the other changes it."""
 
     row: GroupRow

@@ -12,12 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.errors import NotStoredError
 from jq_actors.model.job import JobId, JobState
-from jq_actors.store.database.dialect import Dialect, encode_rows
+from jq_actors.store.database.dialect import Dialect, encode_column, encode_rows
 from jq_actors.store.groups.rows import GroupPolicy, LockedGroups
 from jq_actors.store.records import NewJob
 from jq_actors.store.tables import BIGINT, Tables
 
-from .admission_rules import GroupRoom
+from .admission_rules import AdmittingGroup
 
 Wanted = Mapping[str, Sequence[NewJob]]
 """The new jobs of each group."""
@@ -62,44 +62,47 @@ class GroupIntake:
         wanted = by_group(job for jobs in insertions for job in jobs)
         if not wanted:
             return admission
-        rooms = await self._rooms(connection, wanted, groups, limited=limited)
+        admitting = await self._admitting(connection, wanted, groups, limited=limited)
         for index, jobs in enumerate(insertions):
             ids = [job.id for job in jobs]
-            refusals = (rooms[name].refusal(part, ids) for name, part in by_group(jobs).items())
+            refusals = (admitting[name].refusal(part, ids) for name, part in by_group(jobs).items())
             refusal = next((refusal for refusal in refusals if refusal is not None), None)
             if refusal is not None:
                 admission.refused[index] = refusal
                 continue
-            admission.waiting |= {job.id for job in jobs if job.group is not None and not rooms[job.group].take(job)}
-        for name, room in rooms.items():
-            if room.row != groups[name]:
-                groups.put(room.row)
-            if room.row.next_position is not None:
+            in_groups = [(job, admitting[job.group]) for job in jobs if job.group is not None]
+            admission.waiting |= {job.id for job, group in in_groups if not group.take(job)}
+        for name, group in admitting.items():
+            if group.row != groups[name]:
+                groups.put(group.row)
+            if group.row.next_position is not None:
                 admission.numbered.add(name)
         return admission
 
-    async def _rooms(
+    async def _admitting(
         self, connection: AsyncConnection, wanted: Wanted, groups: LockedGroups, *, limited: bool
-    ) -> dict[str, GroupRoom]:
+    ) -> dict[str, AdmittingGroup]:
         rules = {name: self._policy.rules.rule_of(name) for name in wanted}
-        rooms = {name: GroupRoom(groups[name], rules[name].concurrency) for name in wanted}
+        admitting = {name: AdmittingGroup(groups[name], rules[name].concurrency) for name in wanted}
         for name, jobs in wanted.items():
             if any(job.position is not None for job in jobs):
-                await self._look_at_numbers(connection, rooms[name], jobs)
+                await self._look_at_numbers(connection, admitting[name], jobs)
         if limited:
             limits = {name: rule.max_size for name, rule in rules.items() if rule.max_size is not None}
             counts = await self._count(connection, limits)
             for name, limit in limits.items():
-                rooms[name] = replace(rooms[name], max_size=limit, not_running=counts.get(name, 0))
-        return rooms
+                admitting[name] = replace(admitting[name], max_size=limit, not_running=counts.get(name, 0))
+        return admitting
 
-    async def _look_at_numbers(self, connection: AsyncConnection, room: GroupRoom, jobs: Sequence[NewJob]) -> None:
-        name = room.row.name
-        if room.row.next_position is None:
-            room.has_plain = bool(await connection.scalar(self._has_plain, {"name": name}))
+    async def _look_at_numbers(
+        self, connection: AsyncConnection, group: AdmittingGroup, jobs: Sequence[NewJob]
+    ) -> None:
+        name = group.row.name
+        if group.row.next_position is None:
+            group.has_plain = bool(await connection.scalar(self._has_plain, {"name": name}))
         asked = [{"position": job.position} for job in jobs if job.position is not None]
         parameters = {"name": name, "batch": encode_rows(asked)}
-        room.used.update((await connection.execute(self._used, parameters)).scalars())
+        group.used.update((await connection.execute(self._used, parameters)).scalars())
 
     async def _count(self, connection: AsyncConnection, limits: Mapping[str, int]) -> dict[str, int]:
         """How many jobs each group has that neither run nor are scheduled, counted up to its limit."""
@@ -108,7 +111,7 @@ class GroupIntake:
             alike[limit].append(name)
         counts: dict[str, int] = {}
         for limit, names in alike.items():
-            batch = encode_rows([{"name": name} for name in names])
+            batch = encode_column("name", names)
             rows = await connection.execute(self._waiting, {"batch": batch, "limit": limit})
             counts |= {row.name: row.count for row in rows}
         return counts

@@ -1,6 +1,6 @@
 """New jobs of groups, in one statement that is a transaction of its own: admitted and inserted under the groups' locks.
 
-It says `group_room.may_enter` once more, for groups that are not numbered and have no limit. Nearly all are so.
+It says `admission_rules.may_enter` once more, for groups that are not numbered and have no limit. Nearly all are so.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from jq_actors.store.tables import Tables, UtcDateTime
 
 from .admission_rules import is_scheduled
 from .inserts import Inserted, Insertion, dispatches_of
-from .plain_inserts import COLUMNS, arrays, chunks, constant, payloads_of, row_values, time_of, unnested
+from .ungrouped_inserts import COLUMNS, arrays, chunks, constant, payloads_of, row_values, time_of, unnested
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 
@@ -33,7 +33,7 @@ class GroupedInserts:
 
     def __init__(self, database: Database, tables: Tables, policy: GroupPolicy) -> None:
         self._database, self._policy = database, policy
-        self._statement = _insert(tables) if database.dialect.nests_writes else None
+        self._statement = _insert(tables) if database.dialect.has_writable_ctes else None
 
     async def try_write(self, insertions: Sequence[Insertion], now: datetime) -> list[Inserted] | None:
         """Insert the jobs of ``insertions``, in their order; what became of each.
@@ -50,7 +50,7 @@ class GroupedInserts:
             return None
         parameters = {**arrays(first, now), **self._of_groups(first), **move_at(now)}
         try:
-            rows = await self._database.execute_alone("insert", self._statement, parameters)
+            rows = await self._database.autocommit("insert", self._statement, parameters)
         except StoreUnavailableError:
             raise
         except StoreError:

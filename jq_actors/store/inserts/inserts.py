@@ -69,11 +69,16 @@ class Inserts:
         )
 
     async def insert(
-        self, connection: AsyncConnection, insertions: Sequence[Insertion], now: datetime, *, again: bool = False
+        self,
+        connection: AsyncConnection,
+        insertions: Sequence[Insertion],
+        now: datetime,
+        *,
+        may_be_committed: bool = False,
     ) -> InsertedBatch:
         """Insert the jobs of ``insertions``, in their order.
 
-        ``again``: an earlier try may have been committed, all of it; what exists is of that. Not for jobs of groups.
+        ``may_be_committed``: an earlier try may have inserted all of them, so jobs may exist. Not for jobs of groups.
 
         Raises:
           StoreError: one of them exists; names it.
@@ -91,7 +96,7 @@ class Inserts:
         for start in range(0, len(jobs), CHUNK):
             chunk = jobs[start : start + CHUNK]
             made = await self._insert_rows(connection, [row for _, row in chunk])
-            if len(made) < len(chunk) and not again:
+            if len(made) < len(chunk) and not may_be_committed:
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
             await self._insert_bodies(connection, [job for job, _ in chunk if job.id in made])

@@ -1,1 +1,1 @@
-""""""
+"""Reading jobs and groups, without locks."""

@@ -14,9 +14,9 @@ from jq_actors.model.group import Group, GroupState
 from jq_actors.model.job import JobId, JobState
 from jq_actors.model.turn_rules import GroupView, why_it_waits
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column, encode_rows
 from jq_actors.store.groups.rows import GroupRow, GroupRows
-from jq_actors.store.groups.views import GroupViews
+from jq_actors.store.groups.snapshots import GroupSnapshots
 from jq_actors.store.records import GroupPage
 from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables, UtcDateTime, group_order
 
@@ -39,8 +39,8 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 class GroupReading:
     """Reads groups from rows alone; locks nothing."""
 
-    def __init__(self, database: Database, tables: Tables, rows: GroupRows, views: GroupViews) -> None:
-        self._database, self._rows, self._views = database, rows, views
+    def __init__(self, database: Database, tables: Tables, rows: GroupRows, snapshots: GroupSnapshots) -> None:
+        self._database, self._rows, self._snapshots = database, rows, snapshots
         c, g = tables.jobs.c, tables.groups.c
         names = database.dialect.rows({"name": sa.Text()})
         self._counts = _counts(tables).where(c.group_key.in_(sa.select(names.c.name)))
@@ -88,11 +88,11 @@ class GroupReading:
 
     async def _read(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[Group]:
         """The groups of these names, in their order, of which something is known."""
-        batch = {"batch": encode_rows([{"name": name} for name in names])}
+        batch = {"batch": encode_column("name", names)}
         counts = {row.group_key: row for row in await connection.execute(self._counts, {**batch, "now": now})}
         rows = await self._rows.read(connection, names)
         known = {name: rows.get(name) or GroupRow(name) for name in names if name in {*rows, *counts}}
-        views = await self._views.read(connection, known)
+        views = await self._snapshots.read(connection, known)
         heads = {row.group_key: row for row in await connection.execute(self._heads, batch)}
         reasons = await self._unhandled_reasons(connection, views)
         return [_group(name, view, counts.get(name), heads.get(name), reasons, now) for name, view in views.items()]

@@ -13,7 +13,7 @@ from jq_actors.model.group import GroupState
 from jq_actors.model.job import JobState, Place
 from jq_actors.store.database.dialect import Dialect, encode_rows
 from jq_actors.store.groups.rows import GroupRow, GroupRows
-from jq_actors.store.groups.views import GroupViews
+from jq_actors.store.groups.snapshots import GroupSnapshots
 from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables, group_order
 
 from .group_reading import state_of
@@ -29,8 +29,8 @@ _GROUP = sa.bindparam("name", type_=sa.Text)
 class Places:
     """Counts and estimates."""
 
-    def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows, views: GroupViews) -> None:
-        self._rows, self._views = rows, views
+    def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows, snapshots: GroupSnapshots) -> None:
+        self._rows, self._snapshots = rows, snapshots
         jobs = tables.jobs
         c, order = jobs.c, group_order(jobs)
         members = (c.group_key == _GROUP, c.final_state.is_(None), c.state != JobState.SCHEDULED.value)
@@ -69,7 +69,7 @@ class Places:
     async def _starts_at(self, connection: AsyncConnection, name: str, ahead: int, now: datetime) -> datetime | None:
         rows = await self._rows.read(connection, [name])
         row = rows.get(name) or GroupRow(name)
-        view = (await self._views.read(connection, {name: row}))[name]
+        view = (await self._snapshots.read(connection, {name: row}))[name]
         state, _ = state_of(view, {})
         head = (await connection.execute(self._first, {"name": name})).one_or_none()
         if state in (GroupState.PAUSED, GroupState.BLOCKED) or head is None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from jq_actors.model.job import JobId
 from jq_actors.model.outcome import Interrupted, Retrying, Snoozed, Unhandled
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column
 from jq_actors.store.records import Settlement
 from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 
@@ -54,5 +54,5 @@ class OldRuns:
         if not self._noted:
             return
         jobs, self._noted = self._noted, {}
-        parameters = {"batch": encode_rows([{"job_id": job_id} for job_id in jobs]), "before": now - SETTLED_SINCE}
+        parameters = {"batch": encode_column("job_id", jobs), "before": now - SETTLED_SINCE}
         await self._database.write(lambda connection: connection.execute(self._delete, parameters))

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.job import JobState
 from jq_actors.store.database.database import Database
 from jq_actors.store.database.dialect import encode_rows
-from jq_actors.store.rows.publish_leases import Key, PublishLeases
+from jq_actors.store.relay.publish_leases import Key, PublishLeases
 from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 
 FIRST_PAUSE = timedelta(seconds=1)
@@ -26,7 +26,7 @@ Mark = tuple[Sequence[Key], bool]
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 
-class Marks:
+class PublishMarks:
     """Says of dispatches what became of them; only of those that this process has leased."""
 
     def __init__(self, database: Database, tables: Tables, leases: PublishLeases) -> None:

@@ -12,7 +12,7 @@ from jq_actors.events import Event, JobsReleased
 from jq_actors.model.claim_rules import Owner, owner_is_lost, survives_crash
 from jq_actors.model.job import JobState
 from jq_actors.model.outcome import Interrupted
-from jq_actors.store.claims.lost_runs import Losses, LostRun, events_of, lost_run, run_columns
+from jq_actors.store.claims.lost_runs import LostRun, LostRuns, events_of, lost_run, run_columns
 from jq_actors.store.claims.settles import Settles
 from jq_actors.store.database.database import Database
 from jq_actors.store.groups.rows import GroupRows
@@ -53,14 +53,14 @@ class Recovering:
         tables: Tables,
         leases: Leases,
         known_workers: Workers,
-        losses: Losses,
+        lost_runs: LostRuns,
         settles: Settles,
         rows: GroupRows,
         turns: GroupTurns,
     ) -> None:
         jobs, workers = tables.jobs, tables.workers
         self._database, self._leases, self._workers = database, leases, known_workers
-        self._losses, self._settles, self._rows, self._turns = losses, settles, rows, turns
+        self._lost_runs, self._settles, self._rows, self._turns = lost_runs, settles, rows, turns
         self._all = sa.select(
             workers.c.id, workers.c.host, workers.c.pid, workers.c.process_started, workers.c.lease_until
         )
@@ -123,9 +123,9 @@ class Recovering:
             runs = await self._runs(connection, owner.worker_id, limit)
             groups = await self._rows.lock(connection, {run.group for run in runs if run.group is not None}, now)
             alive = [run for run in runs if survives_crash(run.crashes, self._leases.max_crashes)]
-            recovered.queued = await self._losses.queue(connection, alive, now)
+            recovered.queued = await self._lost_runs.queue(connection, alive, now)
             doomed = [run for run in runs if run not in alive]
-            recovered.failed, recovered.of_groups = await self._losses.fail(connection, doomed, groups, now)
+            recovered.failed, recovered.of_groups = await self._lost_runs.fail(connection, doomed, groups, now)
             given = await self._turns.give(connection, groups, now)
             if given.count:
                 recovered.of_groups.append(JobsReleased(given.count))
@@ -147,7 +147,7 @@ class Recovering:
                 )
                 for run in runs
             ]
-            await self._settles.write(connection, interrupted, now, now, again=False)
+            await self._settles.write(connection, interrupted, now, now, may_be_committed=False)
         # After the locks of the groups: what lies in its memory may be a group's.
         await connection.execute(self._unlane, {"worker": worker})
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.model.job import JobState
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column
 from jq_actors.store.records import Retention
 from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 
@@ -60,7 +60,7 @@ class Pruning:
     async def _delete(self, parameters: Mapping[str, Any], connection: AsyncConnection) -> int:
         ids = list((await connection.execute(self._jobs, parameters)).scalars())
         if ids:
-            batch = {"batch": encode_rows([{"job_id": job_id} for job_id in ids])}
+            batch = {"batch": encode_column("job_id", ids)}
             for statement in self._others:
                 await connection.execute(statement, batch)
         return len(ids)

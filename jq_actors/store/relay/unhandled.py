@@ -11,12 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.job import JobId, JobState, is_job_id
 from jq_actors.model.turn_rules import BEHIND
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import encode_rows
+from jq_actors.store.database.dialect import encode_column
 from jq_actors.store.groups.rows import GroupRows
 from jq_actors.store.groups.turns import GroupTurns, waiting
-from jq_actors.store.rows.relay_queries import queued_anew
-from jq_actors.store.rows.storable import MAX_REASON, storable
-from jq_actors.store.tables import JOB_ID, Tables
+from jq_actors.store.rows.dispatches import queued_anew
+from jq_actors.store.tables import JOB_ID, MAX_REASON, Tables, storable
 
 
 class UnhandledJobs:
@@ -46,7 +45,7 @@ class UnhandledJobs:
 
     async def offer(self, actors: Sequence[str], reason_begins: str, now: datetime) -> list[JobId]:
         """See `JobStore.offer_unhandled`. In a group they go on in their places, or wait if those are others' now."""
-        batch = encode_rows([{"actor": actor} for actor in actors])
+        batch = encode_column("actor", actors)
         parameters = {"batch": batch, "reason_begins": reason_begins}
 
         async def offer(connection: AsyncConnection) -> list[JobId]:
@@ -84,5 +83,5 @@ class UnhandledJobs:
     ) -> list[JobId]:
         if not job_ids:
             return []
-        batch = encode_rows([{"id": job_id} for job_id in job_ids])
+        batch = encode_column("id", job_ids)
         return [JobId(i) for i in (await connection.execute(statement, {"batch": batch, "now": now})).scalars()]

@@ -1,6 +1,6 @@
-"""Migrations of the tables by Alembic, programmatic: the scripts ship in the package, and need no ini file.
+"""Migrations of the tables by Alembic, without an ini file: the scripts are part of the package.
 
-`current` and `upgrade` are for threads without a loop: they block.
+`current` and `upgrade` block: they are for threads without a loop.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 
 def head() -> str:
-    """The revision that this release wants."""
+    """The revision that this release needs."""
     return REVISION
 
 
 def current(url: str, jobs_table: str) -> str | None:
-    """The revision that the database has; ``None``: no tables.
+    """The revision of the database; ``None``: it has no tables.
 
     Raises:
-      ValueError: a URL that is not of a known kind.
+      ValueError: the URL is not of a supported kind.
       StoreUnavailableError: the database cannot be reached.
     """
 
@@ -42,14 +42,13 @@ def current(url: str, jobs_table: str) -> str | None:
 
 
 def upgrade(url: str, jobs_table: str) -> None:
-    """Bring the tables to `head`. Several processes at once are safe: the first one does it.
+    """Bring the tables to `head`. Several processes may do so at once: the first one migrates.
 
     Raises:
       NotMigratedError: the tables are newer than this release.
       ValueError, StoreUnavailableError: as `current` does.
     """
-
-    scripts = _Scripts()  # reads files: before there is a loop
+    scripts = _Scripts()  # it reads files, so before there is a loop
 
     async def work(database: Database) -> None:
         async def migrate(connection: AsyncConnection) -> None:
@@ -62,7 +61,7 @@ def upgrade(url: str, jobs_table: str) -> None:
 
 
 def revision_in(connection: sa.Connection, jobs_table: str) -> str | None:
-    """The revision of the tables, by an open connection."""
+    """The revision of the tables that ``connection`` sees."""
     version_table = _version_table(jobs_table)
     if not sa.inspect(connection).has_table(version_table):
         return None
@@ -71,7 +70,7 @@ def revision_in(connection: sa.Connection, jobs_table: str) -> str | None:
 
 
 def not_migrated(found: str | None, jobs_table: str) -> NotMigratedError:
-    """The error for tables that are at ``found``."""
+    """The error for tables at the revision ``found``."""
     return NotMigratedError(
         f"The tables {jobs_table} are at revision {found or 'none'}, this release of jq_actors wants {REVISION};"
         " `jq-actors db upgrade` makes them so, unless they belong to a newer release."
@@ -88,7 +87,7 @@ async def _with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> 
 
 class _Scripts:
     def __init__(self) -> None:
-        # Here, for Alembic takes a while to import, and is needed seldom.
+        # Imported here, because Alembic takes a while to import and is rarely needed.
         from alembic.runtime.environment import EnvironmentContext
         from alembic.script import ScriptDirectory
 
@@ -106,7 +105,7 @@ class _Scripts:
         with self._context(Config(), directory, fn=lambda at, _: directory._upgrade_revs(REVISION, at)) as context:
             context.configure(
                 connection=connection,
-                # Ours live in somebody's database, who may have a version table of Alembic there already.
+                # The owner of the database may have a version table of Alembic there already.
                 version_table=_version_table(jobs_table),
                 jobs_table=jobs_table,  # for the scripts: op.get_context().opts
             )

@@ -1,11 +1,8 @@
-"""Getting a database ready: tables made or checked, its clock compared; while it is away, again and again."""
+"""Making a database ready: its tables are made or checked, its clock is compared; while it is away, again and again."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
-
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from jq_actors.clock import Clock
 from jq_actors.concurrency.in_thread import in_thread
@@ -24,18 +21,16 @@ class Readiness:
     """Opens a database.
 
     Parameters:
-      auto_migrate: make or change the tables where they are not as this release wants them.
+      auto_migrate: make or change the tables where they are not as this release needs them.
     """
 
     def __init__(self, url: str, jobs_table: str, database: Database, clock: Clock, *, auto_migrate: bool) -> None:
         self._url, self._jobs_table, self._auto_migrate = url, jobs_table, auto_migrate
         self._database, self._clock = database, clock
         self._trying: asyncio.Task[None] | None = None
-        self.ahead = timedelta()
-        """How far the server's clock is ahead of this machine's, when it was last measured."""
 
     async def open(self) -> None:
-        """Make ready, or go on trying in the background.
+        """Make the database ready, or go on trying in the background: also while the server refuses our password.
 
         Raises:
           NotMigratedError: the tables are of another version and may not, or cannot, be changed.
@@ -46,21 +41,17 @@ class Readiness:
             self._trying = asyncio.create_task(self._keep_trying(), name="store-open")
 
     async def close(self) -> None:
-        """Try no more."""
+        """Stop trying."""
         if self._trying is not None:
             self._trying.cancel()
             await asyncio.wait([self._trying])
-
-    async def measure(self, connection: AsyncConnection) -> None:
-        """Compare the clocks."""
-        self.ahead = await self._database.measure(connection)
 
     async def revision(self) -> str | None:
         """The revision of the tables; ``None``: there are none."""
         return await self._database.read(lambda c: c.run_sync(migrate.revision_in, self._jobs_table), unready=True)
 
     async def check(self) -> StoreReport:
-        """What `JobStore.check` reports."""
+        """What `JobStore.check` reports. It needs no `open`, and changes nothing."""
         description, problems = self._database.description, list[str]()
         revision: str | None = None
         try:
@@ -77,9 +68,9 @@ class Readiness:
         if found != REVISION:
             if not self._auto_migrate:
                 raise migrate.not_migrated(found, self._jobs_table)
-            # In a thread: Alembic reads files and takes a while.
+            # In a thread: Alembic reads files, which takes a while.
             await in_thread(lambda: migrate.upgrade(self._url, self._jobs_table))
-        await self._database.read(self.measure, unready=True)
+        await self._database.read(self._database.measure, unready=True)
         self._database.make_ready()
 
     async def _keep_trying(self) -> None:
@@ -88,7 +79,7 @@ class Readiness:
             try:
                 await self._prepare()
             except StoreError as error:
-                # Also for tables of another version: an operator's `db upgrade` ends that.
+                # Tables of another version are tried again, too: an operator may run `db upgrade`.
                 self._database.lost(str(error))
             else:
                 return

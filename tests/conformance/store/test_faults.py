@@ -16,8 +16,6 @@ from jq_actors.events import StoreBack, StoreLost
 from jq_actors.model.claim_rules import Verdict
 from jq_actors.model.job import JobState
 from jq_actors.model.outcome import Failed, Failure, Interrupted, Outcome, Succeeded
-from jq_actors.store.claims.claim_followups import Claimed
-from jq_actors.store.claims.settles import SettledBatch
 from jq_actors.store.database.dialects import PostgreSQL
 from jq_actors.store.records import NewJob
 from jq_actors.store.schema import migrate
@@ -139,15 +137,15 @@ async def test_commit_whose_answer_was_lost_is_neither_refused_nor_repeated(
     jobs = [known, lost, unknown]
     answers = await asyncio.gather(*(settled(store, *rest) for rest in zip(jobs, tokens, outcomes, strict=True)))
     assert answers == [True] * 3
-    # Where what is plain is written first, its answers are lost, too.
-    assert writes == ["lost"] * (4 if store._db.dialect.nests_writes else 2)
+    # Where there is a fast path, its answers are lost, too.
+    assert writes == ["lost"] * (4 if store._db.dialect.has_writable_ctes else 2)
     assert not await settled(store, known, tokens[0], Succeeded(2))
     assert [len((await got(store, job)).attempts) for job in jobs] == [1, 2, 1]
 
 
 def _lose_answers(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """From now on what is plain, and each second write, raises although it was committed."""
-    write, lost = store._db.write, list[str]()
+    """From now on the answers of the fast path, and of each second write, are lost although they were committed."""
+    write, try_autocommit, lost = store._db.write, store._db.try_autocommit, list[str]()
     turns = itertools.cycle([True, False])
 
     async def committed_and_lost(work: Any, **options: Any) -> Any:
@@ -157,17 +155,12 @@ def _lose_answers(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> list[str]
             raise StoreUnknownError("The connection was lost while it committed.")
         return answer
 
-    def answer_lost(write_plain: Callable[..., Any], nothing: Callable[[], Any]) -> Callable[..., Any]:
-        async def committed_and_lost(connection: Any, items: Any, *times: Any) -> None:
-            await write_plain(connection, items, *times[:-1], nothing())
-            lost.append("lost")
-            raise sa.exc.DBAPIError("", None, OSError("connection reset"), connection_invalidated=True)
-
-        return committed_and_lost
+    async def committed_and_unknown(*arguments: Any) -> None:
+        assert await try_autocommit(*arguments) is not None
+        lost.append("lost")
 
     monkeypatch.setattr(store._db, "write", committed_and_lost)
-    monkeypatch.setattr(store._claims, "write_plain", answer_lost(store._claims.write_plain, Claimed))
-    monkeypatch.setattr(store._settles, "write_plain", answer_lost(store._settles.write_plain, SettledBatch))
+    monkeypatch.setattr(store._db, "try_autocommit", committed_and_unknown)
     return lost
 
 

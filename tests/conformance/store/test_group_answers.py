@@ -30,7 +30,7 @@ async def begun(store: SqlStore, job: NewJob, chain: Chain | None = None) -> Set
 async def written(store: SqlStore, settlement: Settlement, *, again: bool) -> Settled:
     """``again``: an earlier try may have been committed."""
     now = store.now()
-    batch = await store._commits.settlements([settlement], now, now, again=again)
+    batch = await store._settles.commit([settlement], now, now, may_be_committed=again)
     [settled] = batch.answers([settlement])
     return settled
 

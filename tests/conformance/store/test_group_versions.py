@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.claim_rules import Verdict
 from jq_actors.model.job import JobId, JobState
 from jq_actors.model.outcome import Failed, Failure, Retrying
+from jq_actors.store.claims.settles import SettledBatch
 from jq_actors.store.records import Claim, ClaimRequest, JobFilter, NewJob, Settled
 from jq_actors.store.sql import SqlStore
 
@@ -178,7 +179,7 @@ async def test_runs_that_end_at_once_for_two_workers_let_different_ones_follow(p
         followers.append(await ends(other, *others, chain=a_chain()))
 
     # So that it is a transaction, which can be held.
-    settling.monkeypatch.setattr(other._settles, "write_plain", _nothing)
+    settling.monkeypatch.setattr(other._settles, "try_fast_path", _nothing_settled)
     follower = await settling.during(other, end(), *run)
     assert followers[0].next is not None
     assert {follower, followers[0].next.job_id} == {third.id, fourth.id}
@@ -287,3 +288,8 @@ async def test_run_behind_which_an_earlier_one_waits_loses_its_place_when_it_doe
 
 async def _nothing(*_arguments: Any) -> None:
     """Leave all to what comes next."""
+
+
+async def _nothing_settled(*_arguments: Any) -> SettledBatch:
+    """Leave all to a transaction."""
+    return SettledBatch()

@@ -114,12 +114,12 @@ async def test_when_the_answer_is_lost_it_is_said_that_they_may_be_stored(
     pg: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = await pg.worker()
-    execute_alone = store._db.execute_alone
+    autocommit = store._db.autocommit
 
     async def lose_the_answer(*arguments: Any) -> None:
-        assert await execute_alone(*arguments) is not None
+        assert await autocommit(*arguments) is not None
 
-    monkeypatch.setattr(store._db, "execute_alone", lose_the_answer)
+    monkeypatch.setattr(store._db, "autocommit", lose_the_answer)
     job = new_job(group="g")
     with pytest.raises(StoreUnknownError):
         await store.insert([job], publish_lease=HOUR)

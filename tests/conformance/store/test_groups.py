@@ -135,7 +135,7 @@ async def test_answer_that_was_lost_is_given_again(led: World) -> None:
 
     async def written(*, again: bool) -> Claim:
         write = store._claims.write
-        claimed = await store._db.write(lambda c: write(c, [request], store.now(), again=again))
+        claimed = await store._db.write(lambda c: write(c, [request], store.now(), may_be_committed=again))
         return claimed.answers[request.run_token]
 
     if led.url.startswith("postgresql"):  # there the grant is a statement of its own

@@ -76,7 +76,7 @@ async def test_a_run_that_was_settled_just_now_is_found_again(db: World) -> None
     await add_runs(db, job, "snoozed", 200, now + 300 * SECOND)
     await store.prune(Retention(), 10)
     assert (await runs_of(db, job))["snoozed"] == 201
-    assert await store._write_settlements([snoozed], again=True) == [Settled(written=True)]
+    assert await store._write_settlements([snoozed], may_be_committed=True) == [Settled(written=True)]
 
 
 async def test_runs_are_pruned_once_they_are_old_enough(db: World) -> None:

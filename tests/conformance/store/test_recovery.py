@@ -15,6 +15,7 @@ from jq_actors.events import JobFailed, JobTakenOver
 from jq_actors.model.claim_rules import Verdict
 from jq_actors.model.job import JobState
 from jq_actors.model.outcome import Succeeded
+from jq_actors.store.claims.claim_followups import ClaimResults
 from jq_actors.store.records import Leases, NewJob, Recovery
 from jq_actors.store.sql import SqlStore
 from tests.support.clock import FakeClock
@@ -223,10 +224,11 @@ async def test_claim_that_is_under_way_when_its_worker_is_taken_for_lost_is_reco
     claimed, commit = asyncio.Event(), asyncio.Event()
     write = slow._claims.write
 
-    async def nothing(*_arguments: Any) -> None:
-        """Leave all to what has a commit of its own."""
+    async def nothing(*_arguments: Any) -> ClaimResults:
+        """Leave all to a transaction."""
+        return ClaimResults()
 
-    monkeypatch.setattr(slow._claims, "write_plain", nothing)
+    monkeypatch.setattr(slow._claims, "try_fast_path", nothing)
 
     async def held_before_its_commit(*arguments: Any, **options: Any) -> Any:
         answer = await write(*arguments, **options)

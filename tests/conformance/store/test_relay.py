@@ -14,7 +14,7 @@ from jq_actors.model.job import JobState
 from jq_actors.model.outcome import Failure, Interrupted, Retrying, Succeeded, Unhandled
 from jq_actors.store.records import Dispatch
 from jq_actors.store.relay.publish_marks import FIRST_PAUSE
-from jq_actors.store.rows.relay_queries import FIRST_BACKOFF, MAX_DOUBLINGS
+from jq_actors.store.relay.publish_queries import FIRST_BACKOFF, MAX_DOUBLINGS
 from jq_actors.store.sql import SqlStore
 
 from .stores import World, clock, got, granted, new_job, queued, request_of, settled, unpublished

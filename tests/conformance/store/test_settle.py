@@ -236,11 +236,11 @@ async def test_outcomes_that_were_written_by_themselves_stand_when_the_rest_is_r
     token = await granted(store, plain)
     write, tries = store._settles.write, list[bool]()
 
-    async def refused_first(*arguments: Any, again: bool) -> Any:
-        tries.append(again)
+    async def refused_first(*arguments: Any, may_be_committed: bool) -> Any:
+        tries.append(may_be_committed)
         if len(tries) == 1:
             raise StoreError("refused")
-        return await write(*arguments, again=again)
+        return await write(*arguments, may_be_committed=may_be_committed)
 
     monkeypatch.setattr(store._settles, "write", refused_first)
     ends = (settled(store, plain, token, Succeeded(1)), settled(store, late, 1, Succeeded(2)))

@@ -14,7 +14,7 @@ from jq_actors.events import StoreRefused
 from jq_actors.model.claim_rules import Verdict
 from jq_actors.model.job import JobId
 from jq_actors.model.outcome import Failed, Failure, Succeeded
-from jq_actors.store.claims import set_aside
+from jq_actors.store.batching import set_aside
 from jq_actors.store.database.dialects import PostgreSQL
 from jq_actors.store.sql import SqlStore
 from tests.support.waiting import eventually
@@ -145,16 +145,16 @@ async def _give_up_one_of_many(db: World, state: str) -> None:
 
 def _fail_once(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next write of outcomes fails, as in an outage."""
-    write: Callable[..., Any] = store._commits.settlements
+    write: Callable[..., Any] = store._settles.commit
     tries = list[bool]()
 
-    async def flaky(*arguments: Any, again: bool) -> Any:
-        tries.append(again)
+    async def flaky(*arguments: Any, may_be_committed: bool) -> Any:
+        tries.append(may_be_committed)
         if len(tries) == 1:
             raise StoreUnavailableError("database is locked")
-        return await write(*arguments, again=again)
+        return await write(*arguments, may_be_committed=may_be_committed)
 
-    monkeypatch.setattr(store._commits, "settlements", flaky)
+    monkeypatch.setattr(store._settles, "commit", flaky)
 
 
 class _Broken:

@@ -9,8 +9,8 @@ import pytest
 
 from jq_actors.errors import StoreError, StoreItemError, StoreUnavailableError, StoreUnknownError
 from jq_actors.events import Events, StoreFlushed, StoreRefused
-from jq_actors.store.claims.batching import GroupCommit
-from jq_actors.store.claims.set_aside import MAX_BACKOFF, STRIKES
+from jq_actors.store.batching.group_commit import GroupCommit
+from jq_actors.store.batching.set_aside import MAX_BACKOFF, STRIKES
 from tests.support.clock import FakeClock
 from tests.support.recorder import EventRecorder
 from tests.support.waiting import eventually

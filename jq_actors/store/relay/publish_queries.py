@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from jq_actors.model.job import JobId, JobState
+from jq_actors.model.job import JobState
 from jq_actors.store.database.database import Database
 from jq_actors.store.records import Dispatch
+from jq_actors.store.rows.dispatches import Bodies, dispatch_columns, dispatches_of, queued_anew
 from jq_actors.store.tables import Tables, UtcDateTime
 
-from .bodies import Bodies
 from .publish_leases import PublishLeases
 
 FIRST_BACKOFF = timedelta(seconds=30)
@@ -125,36 +125,6 @@ class RelayQueries:
         dispatches = await self._database.write(take)
         self._leases.took([(d.job_id, d.dispatch) for d in dispatches], now + lease, now)
         return dispatches
-
-
-def dispatch_columns(jobs: sa.Table) -> list[sa.ColumnElement[Any]]:
-    """What a statement returns of rows that are to be published (`dispatches_of`)."""
-    c = jobs.c
-    return [c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key, c.order_key, c.due_at]
-
-
-def dispatches_of(rows: Sequence[Row], bodies: Mapping[str, bytes]) -> list[Dispatch]:
-    """The dispatches of ``rows`` (of `dispatch_columns`), in their order; those whose bodies are gone are left out."""
-    return [
-        Dispatch(JobId(row.id), row.dispatch, row.queue, bodies[row.id], row.priority, row.group_key)
-        for row in rows
-        if row.id in bodies
-    ]
-
-
-def queued_anew(jobs: sa.Table) -> dict[str, Any]:
-    """What makes a row a queued one that is published, from ``now`` on, as a new dispatch: older copies are stale."""
-    return {
-        "state": JobState.QUEUED.value,
-        "dispatch": jobs.c.dispatch + 1,
-        "published_at": None,
-        "publish_at": _NOW,
-        "lane_owner": None,
-        "redispatches": 0,
-        "reason": None,
-        "wake_at": None,
-        "parked_at": None,
-    }
 
 
 def _order(row: Row) -> int:

@@ -18,12 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from jq_actors.model.job import JobState
 from jq_actors.model.turn_rules import GroupView, Places, assign_places
 from jq_actors.store.database.database import Database
-from jq_actors.store.database.dialect import Dialect, encode_rows
+from jq_actors.store.database.dialect import Dialect, encode_column
 from jq_actors.store.tables import NO_PLACE, Tables, UtcDateTime, group_order
 
 from .rows import GroupRow, GroupRows, LockedGroups
+from .snapshots import GroupSnapshots
 from .turns import NOW, GroupTurns, waiting
-from .views import GroupViews
 
 PROBE = 100
 """Jobs of a group that are looked at, besides as many as it says hold its places. Only where something is wrong with
@@ -37,7 +37,7 @@ _ALWAYS_HOLD = (JobState.QUEUED.value, JobState.RUNNING.value)
 Row = sa.Row[Any]
 
 
-class GroupMending:
+class GroupRepair:
     """Looks at each group that has not moved for a while."""
 
     def __init__(
@@ -45,10 +45,10 @@ class GroupMending:
         database: Database,
         tables: Tables,
         rows: GroupRows,
-        views: GroupViews,
+        snapshots: GroupSnapshots,
         turns: GroupTurns,
     ) -> None:
-        self._database, self._rows, self._views, self._turns = database, rows, views, turns
+        self._database, self._rows, self._snapshots, self._turns = database, rows, snapshots, turns
         g, c = tables.groups.c, tables.jobs.c
         left = sa.exists().where(c.group_key == g.name, c.final_state.is_(None))
         idle = (g.waiting == 0, g.held == 0, g.next_position.is_(None), g.paused_at.is_(None))
@@ -86,12 +86,12 @@ class GroupMending:
             .group_by(c.group_key)
         )
 
-    async def mend(self, before: datetime, limit: int, now: datetime) -> tuple[int, list[str]]:
-        """Look at up to ``limit`` groups that have not moved since ``before``; returns how many, and those mended."""
+    async def repair(self, before: datetime, limit: int, now: datetime) -> tuple[int, list[str]]:
+        """Look at up to ``limit`` groups that have not moved since ``before``; returns how many, and those repaired."""
         names = await self._database.write(lambda c: self._picked(c, before, limit, now))
         wrong = await self._database.read(lambda c: self._wrong(c, names)) if names else []
-        mended = await self._database.write(lambda c: self._mend(c, wrong, now)) if wrong else []
-        return len(names), mended
+        repaired = await self._database.write(lambda c: self._repair(c, wrong, now)) if wrong else []
+        return len(names), repaired
 
     async def _picked(self, connection: AsyncConnection, before: datetime, limit: int, now: datetime) -> list[str]:
         names = list((await connection.execute(self._pick, {"before": before, "limit": limit, "now": now})).scalars())
@@ -102,14 +102,14 @@ class GroupMending:
     async def _wrong(self, connection: AsyncConnection, names: Sequence[str]) -> list[str]:
         """Those with which something is wrong, or may be."""
         rows = await self._rows.read(connection, names)
-        views = await self._views.read(connection, rows)
+        views = await self._snapshots.read(connection, rows)
         count = PROBE + max((row.held for row in rows.values()), default=0)
         first: defaultdict[str, list[Row]] = defaultdict(list)
         for row in await connection.execute(self._first, {"batch": _batch(list(rows)), "count": count}):
             first[row.group_key].append(row)
         return [name for name, row in rows.items() if _is_wrong(row, views[name], first[name], count)]
 
-    async def _mend(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[str]:
+    async def _repair(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[str]:
         """See to what is wrong; returns where something was."""
         groups = await self._rows.lock(connection, names, now)
         batch = {"batch": _batch(names)}
@@ -155,4 +155,4 @@ def _first(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
 
 
 def _batch(names: Sequence[str]) -> str:
-    return encode_rows([{"name": name} for name in names])
+    return encode_column("name", names)

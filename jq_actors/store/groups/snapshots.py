@@ -1,4 +1,4 @@
-"""What `turns.assign_places` looks at: of each group the jobs that hold places and the first ones that wait.
+"""What `turn_rules.assign_places` looks at: of each group the jobs that hold places and the first ones that wait.
 
 Read, for any number of groups, in a time that does not grow with them: those that hold places stand at the front, and
 so do, right behind them, those that come next.
@@ -27,7 +27,7 @@ WALK = 200
 Row = sa.Row[Any]
 
 
-class GroupViews:
+class GroupSnapshots:
     """Reads them. Under the groups' locks they stay true but for jobs that are claimed meanwhile."""
 
     def __init__(self, tables: Tables, dialect: Dialect, policy: GroupPolicy) -> None:

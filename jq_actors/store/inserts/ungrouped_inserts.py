@@ -36,17 +36,17 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 _NO_TAGS = "[]"
 
 
-def is_plain(jobs: Sequence[NewJob]) -> bool:
+def are_ungrouped(jobs: Sequence[NewJob]) -> bool:
     """Whether nothing has to be asked before ``jobs`` are inserted."""
     return all(job.group is None for job in jobs)
 
 
-class PlainInserts:
+class UngroupedInserts:
     """Commits insertions of jobs without groups."""
 
     def __init__(self, database: Database, tables: Tables, inserts: Inserts) -> None:
         self._database, self._inserts = database, inserts
-        self._statement = _insert(tables) if database.dialect.nests_writes else None
+        self._statement = _insert(tables) if database.dialect.has_writable_ctes else None
 
     async def write(self, insertions: Sequence[Insertion], now: datetime) -> list[Inserted]:
         """Insert the jobs of ``insertions``, in their order; returns what became of each.
@@ -70,7 +70,7 @@ class PlainInserts:
         try:
             if others:
                 await self._database.write(insert)
-            elif await self._database.execute_alone("insert", statement, arrays(first, now)) is None:
+            elif await self._database.autocommit("insert", statement, arrays(first, now)) is None:
                 await self._find_or_insert(insertions, now)
         except StoreUnavailableError:
             raise
@@ -81,7 +81,7 @@ class PlainInserts:
     async def _find_or_insert(self, insertions: Sequence[Insertion], now: datetime) -> None:
         """They may be committed, and only the answer is lost: what is there already is theirs."""
         try:
-            await self._database.write(lambda c: self._inserts.insert(c, insertions, now, again=True))
+            await self._database.write(lambda c: self._inserts.insert(c, insertions, now, may_be_committed=True))
         except StoreError as error:
             raise StoreUnknownError(f"The answer to a commit was lost, and then: {error}") from error
 

@@ -78,14 +78,14 @@ class Batches(Generic[Item, Answer]):
                 return batch[:count]
         return batch
 
-    async def write(self, batch: Sequence[Entry[Item, Answer]], *, again: bool) -> Exception | None:
+    async def write(self, batch: Sequence[Entry[Item, Answer]], *, may_be_committed: bool) -> Exception | None:
         """Write ``batch`` and give out the answers; ``None``: done, else nothing was given out.
 
-        ``again``: see `Write`.
+        ``may_be_committed``: see `Write`.
         """
         started = self._clock.monotonic()
         try:
-            answers = await self._write([entry.item for entry in batch], again)
+            answers = await self._write([entry.item for entry in batch], may_be_committed)
             answered = list(zip(batch, answers, strict=True))
         except Exception as error:  # noqa: BLE001 - whatever it is, it goes to the callers
             return error

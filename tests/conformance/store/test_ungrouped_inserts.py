@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from jq_actors.errors import StoreError, StoreUnavailableError
 from jq_actors.model.job import JobState
-from jq_actors.store.inserts import plain_inserts
+from jq_actors.store.inserts import ungrouped_inserts
 from tests.support.proxy import TcpProxy
 
 from .stores import World, got, job_ids, new_job, unpublished, world_on
@@ -67,7 +67,7 @@ async def test_they_are_stored_in_the_order_in_which_they_were_sent(db: World) -
 
 
 async def test_large_ones_go_in_parts_and_stay_all_or_none(db: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain_inserts, "MOST_BYTES", 2000)
+    monkeypatch.setattr(ungrouped_inserts, "MOST_BYTES", 2000)
     store = await db.worker()
     [known] = await unpublished(store)
     jobs = [new_job(body=b'{"args":["' + b"x" * 500 + b'"],"kwargs":{}}') for _ in range(20)]
@@ -94,15 +94,15 @@ async def test_when_the_answer_is_lost_they_are_stored_once(
     pg: World, monkeypatch: pytest.MonkeyPatch, is_committed: bool
 ) -> None:
     store = await pg.worker()
-    execute_alone = store._db.execute_alone
+    autocommit = store._db.autocommit
     lost: list[None] = []
 
     async def lose_the_answer(*arguments: Any) -> None:
         lost.append(None)
         if is_committed:
-            assert await execute_alone(*arguments) is not None
+            assert await autocommit(*arguments) is not None
 
-    monkeypatch.setattr(store._db, "execute_alone", lose_the_answer)
+    monkeypatch.setattr(store._db, "autocommit", lose_the_answer)
     sendings = [[new_job() for _ in range(3)] for _ in range(4)]
     answers = await asyncio.gather(*(store.insert(jobs, publish_lease=MINUTE) for jobs in sendings))
     assert [[d.job_id for d in dispatches] for dispatches in answers] == [[j.id for j in jobs] for jobs in sendings]

@@ -95,12 +95,12 @@ class GroupCommit(Generic[Item, Answer]):
                 await self._aside.may_write.wait()
                 self._taken = self._batches.first_of(self._waiting, self._batches.limit)
                 del self._waiting[: len(self._taken)]
-                await self._commit(self._taken, again=False)
+                await self._commit(self._taken, may_be_committed=False)
         finally:
             self._flusher = None
 
-    async def _commit(self, batch: list[Entry[Item, Answer]], *, again: bool) -> None:
-        error = await self._batches.write(batch, again=again)
+    async def _commit(self, batch: list[Entry[Item, Answer]], *, may_be_committed: bool) -> None:
+        error = await self._batches.write(batch, may_be_committed=may_be_committed)
         if error is None:
             return
         if isinstance(error, StoreUnavailableError):
@@ -111,5 +111,5 @@ class GroupCommit(Generic[Item, Answer]):
             # In their order, and with the others waiting: of jobs that are sent, the earlier one comes first. What
             # needs one statement alone may have been committed before the rest was refused.
             middle = len(batch) // 2
-            await self._commit(batch[:middle], again=True)
-            await self._commit(batch[middle:], again=True)
+            await self._commit(batch[:middle], may_be_committed=True)
+            await self._commit(batch[middle:], may_be_committed=True)

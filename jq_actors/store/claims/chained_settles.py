@@ -1,40 +1,43 @@
 """The statement that settles runs of groups and gives their turns on, for PostgreSQL: its parts, in their order.
 
-It sees jobs as they were when it began, before it had its locks. So it works only in groups whose row, once locked, is
-of the version that it saw, which means that nothing of theirs has changed since; and only where plain jobs come next.
-Of the other groups it settles nothing.
+The statement sees jobs as they were when it began, before it had its locks. So it works only in groups whose row, once
+locked, still has the version that the statement sees: then nothing of the group has changed since. Nor does it work in
+a numbered group, or where one of the next jobs is not simply waiting. In other groups it settles nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from jq_actors.model.job import JobState
-from jq_actors.store.database.dialect import Dialect
+from jq_actors.store.database.dialect import ColumnTypes, Dialect
+from jq_actors.store.groups.rows import moved
+from jq_actors.store.records import Settlement
 from jq_actors.store.rows.grants import running
-from jq_actors.store.rows.settle_rows import changes, columns
 from jq_actors.store.rows.workers import held_worker
 from jq_actors.store.tables import BIGINT, NO_PLACE, Tables, UtcDateTime, group_order
 
-from .rows import moved
+from .settle_rows import COLUMNS, KEPT, Row, keeping, recording, settling
 
-CHAIN_COLUMNS = ("chain_token", "slot")
+CHAIN: ColumnTypes = {"chain_token": BIGINT, "slot": sa.Text()}
 
-Effects = Callable[[Tables, Dialect, sa.CTE, sa.CTE], list[sa.CTE]]
-
-_NOW = sa.bindparam("now", type_=UtcDateTime)
 _LEASE = sa.bindparam("lease", type_=UtcDateTime)
 
 
-def chained_settlements(tables: Tables, dialect: Dialect, effects: Effects) -> sa.Select[Any] | sa.CompoundSelect[Any]:
-    """The statement. Its rows: ``settled``, the token of a run that is settled; or, with ``id`` and the rest, a job
-    that was released, and ``settled``, the run that it follows here, if so.
+def chain_columns(settlement: Settlement) -> Row:
+    """What a batch of this statement has besides, if the settlement wishes to go on here."""
+    chain = settlement.chain
+    return {} if chain is None else {"chain_token": chain.run_token, "slot": chain.slot}
 
-    ``effects``: what is written besides, of what is given and what is settled.
+
+def chained_settlements(tables: Tables, dialect: Dialect) -> sa.Select[Any] | sa.CompoundSelect[Any]:
+    """The statement.
+
+    A row of its answer has only ``settled``, the token of a settled run; or ``id`` and the rest, a released job, whose
+    ``settled`` is the run that it follows here, if it does.
     """
     given = _given(dialect)
     me = held_worker(tables).cte("me")
@@ -53,23 +56,24 @@ def chained_settlements(tables: Tables, dialect: Dialect, effects: Effects) -> s
     )
     nothing = [sa.cast(sa.null(), column.type).label(column.name) for column in (*r, p.body)]
     both = sa.union_all(sa.select(settled.c.run_token.label("settled"), *nothing), given_on)
-    return both.add_cte(*effects(tables, dialect, given, settled), counted)
+    same = settled.c.run_token == given.c.run_token
+    recorded = recording(tables, dialect, given, settled, same).cte("recorded")
+    kept = keeping(tables, given, p.job_id == settled.c.id, same).cte("kept")
+    return both.add_cte(recorded, kept, counted)
 
 
 def _given(dialect: Dialect) -> sa.CTE:
-    chain: dict[str, sa.types.TypeEngine[Any]] = dict(zip(CHAIN_COLUMNS, (BIGINT, sa.Text()), strict=True))
-    kept = {f"kept_{name}": sa.Text() for name in ("result", "error", "traceback")}
-    return sa.select(*dialect.rows({**columns(), **chain, **kept}).c).cte("given")
+    return sa.select(*dialect.rows({**COLUMNS, **CHAIN, **KEPT}).c).cte("given")
 
 
 def _locked(tables: Tables, dialect: Dialect, me: sa.CTE) -> sa.CTE:
-    """The groups, locked in the order of their names, with the version that they had before."""
+    """The groups, locked in the order of their names, with the version that the statement saw before."""
     groups, before = tables.groups, tables.groups.alias("before")
     asked = dialect.rows(
         {"name": sa.Text(), "places": sa.Integer(), "overtake": sa.Boolean()}, sa.bindparam("groups", type_=sa.Text)
     )
     g = groups.c
-    # First the worker's row, which whoever gives back a lost worker's jobs locks first, too.
+    # The worker's row comes first: whoever gives back the jobs of a lost worker locks it first, too.
     worker_first = sa.select(sa.func.count()).select_from(me).scalar_subquery() >= 0
     return (
         sa.select(
@@ -91,7 +95,7 @@ def _locked(tables: Tables, dialect: Dialect, me: sa.CTE) -> sa.CTE:
 
 
 def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
-    """Of each group the first jobs that hold no place, in order."""
+    """The first jobs of each group that hold no place, in order."""
     job = tables.jobs.alias("head")
     order = group_order(job)
     passed = sa.and_(locked.c.overtake, job.c.state == JobState.RETRYING.value)
@@ -115,7 +119,10 @@ def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
 
 
 def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CTE:
-    """As an array, which is whole before the first job is touched: all groups are locked before all jobs."""
+    """The groups in which the statement works, as an array.
+
+    The array is complete before the first job is touched: so all groups are locked before all jobs.
+    """
     job = tables.jobs.alias("keeping")
     keeping = (
         sa.select(given.c.group_key.label("name"), sa.func.max(group_order(job)).label("place"))
@@ -123,7 +130,7 @@ def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CT
         .group_by(given.c.group_key)
         .subquery("keeping")
     )
-    # Where one that was sent or moved before a run waits, that run must not keep its place.
+    # A run must not keep its place where a job waits that was sent or moved before it.
     comes_first = heads.c.place < keeping.c.place
     stuck = (
         sa.select(heads.c.name)
@@ -137,24 +144,20 @@ def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CT
 
 def _settled(tables: Tables, given: sa.CTE, open_: sa.CTE) -> sa.CTE:
     jobs = tables.jobs
-    # In a function: ANY of a bare subquery would mean its rows.
+    # Within a function, since ANY of a bare subquery would mean its rows.
     in_open = sa.func.coalesce(sa.select(open_.c.names).scalar_subquery(), sa.cast([], postgresql.ARRAY(sa.Text)))
     is_free_to_end = sa.or_(
         sa.and_(given.c.group_key.is_(None), jobs.c.group_key.is_(None)),
         sa.and_(jobs.c.group_key == given.c.group_key, given.c.group_key == sa.any_(in_open)),
     )
-    return (
-        sa.update(jobs)
-        .where(jobs.c.id == given.c.id)
-        .where(_likely(jobs.c.run_token == given.c.run_token, jobs.c.state == JobState.RUNNING.value, is_free_to_end))
-        .values(changes(jobs, given, _NOW))
-        .returning(jobs.c.id, jobs.c.run_token, jobs.c.group_key, jobs.c.attempt, jobs.c.worker_id)
-        .cte("settled")
-    )
+    fence = _likely(jobs.c.run_token == given.c.run_token, jobs.c.state == JobState.RUNNING.value, is_free_to_end)
+    settled = settling(tables, given, fence)
+    columns = (jobs.c.id, jobs.c.run_token, jobs.c.group_key, jobs.c.attempt, jobs.c.worker_id)
+    return settled.returning(*columns).cte("settled")
 
 
 def _freed(given: sa.CTE, settled: sa.CTE) -> sa.CTE:
-    """How many places of each group are free now that were not."""
+    """How many places of each group the settled runs have given away."""
     return (
         sa.select(settled.c.group_key.label("name"), sa.func.count().label("count"))
         .where(settled.c.run_token == given.c.run_token, given.c.frees)
@@ -173,7 +176,7 @@ def _picked(
     settled: sa.CTE,
     me: sa.CTE,
 ) -> sa.CTE:
-    """The heads that get the free places, each with the run that it follows here, if it may."""
+    """The heads that get the free places, each with the run that it may follow here, if there is one."""
     ended = (
         sa.select(
             settled.c.group_key.label("name"),
@@ -205,7 +208,7 @@ def _picked(
 
 
 def _released(tables: Tables, picked: sa.CTE, me: sa.CTE) -> sa.CTE:
-    """Those picked: running, or queued under our publish lease."""
+    """The picked jobs: running, or queued under our publish lease."""
     jobs = tables.jobs
     c = jobs.c
     here = picked.c.chain_token.is_not(None)
@@ -233,6 +236,7 @@ def _released(tables: Tables, picked: sa.CTE, me: sa.CTE) -> sa.CTE:
 
 
 def _counted(tables: Tables, freed: sa.CTE, released: sa.CTE) -> sa.CTE:
+    """The groups' rows, counted anew."""
     g = tables.groups.c
     new = (
         sa.select(released.c.group_key.label("name"), sa.func.count().label("count"))
@@ -255,8 +259,8 @@ def _counted(tables: Tables, freed: sa.CTE, released: sa.CTE) -> sa.CTE:
 
 
 def _likely(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """All of them, in a form of which the planner takes for granted that half of the rows fulfil it.
+    """All of ``conditions``, in a form of which the planner assumes that half of the rows fulfil it.
 
-    Else it expects a single row, and joins the parts of a large batch row by row.
+    Otherwise it expects a single row, and joins the parts of a large batch row by row.
     """
     return sa.case((sa.and_(*conditions), sa.true()), else_=sa.false())

@@ -65,7 +65,7 @@ class SetAside(Generic[Item, Answer]):
                     return
                 self.may_write.set()
                 part = self._batches.first_of(self.entries, size)
-                error = await self._batches.write(part, again=True)
+                error = await self._batches.write(part, may_be_committed=True)
                 if error is None:
                     del self.entries[: len(part)]
                     size, tries, self._in_vain = min(2 * size, self._batches.limit), 0, 0
