@@ -53,7 +53,7 @@ def names_around(fn: Callable[..., Any]) -> Mapping[str, Any]:
     return names
 
 
-def shown(annotation: Any) -> str:
+def annotation_text(annotation: Any) -> str:
     """``annotation`` as a person writes it."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return "None" if annotation is type(None) else annotation.__name__

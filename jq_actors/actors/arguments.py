@@ -14,7 +14,7 @@ from jq_actors.errors import ArgumentError
 
 from .annotations import Unresolved, names_around, resolve
 from .conversion import Converter, converter_for
-from .plain_json import MisfitError, a, check_plain, is_plain
+from .plain_json import ConversionError, check_json, is_json, with_article
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -61,11 +61,7 @@ class Arguments:
           ArgumentError: they do not bind, or one has no JSON form; names the actor and the argument.
         """
         self._check_binding(args, kwargs, partial=partial)
-        slots = self._slots
-        return (
-            [slot.to_json(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
-            {name: slots.of_name(name).to_json(value) for name, value in kwargs.items()},
-        )
+        return self._each(_Slot.to_json, args, kwargs)
 
     def adopt(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
         """The arguments of a message that somebody else made: JSON already, or partly not yet.
@@ -76,11 +72,7 @@ class Arguments:
           ArgumentError: they do not bind, or one has no JSON form.
         """
         self._check_binding(args, kwargs, partial=False)
-        slots = self._slots
-        return (
-            [slot.adopt(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
-            {name: slots.of_name(name).adopt(value) for name, value in kwargs.items()},
-        )
+        return self._each(_Slot.adopt, args, kwargs)
 
     def from_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments to call the actor with, from their JSON.
@@ -89,11 +81,8 @@ class Arguments:
           ArgumentError: they do not bind to today's signature, or one does not fit its annotation.
         """
         self._check_binding(args, kwargs, partial=False)
-        slots = self._slots
-        return (
-            tuple([slot.from_json(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)]),
-            {name: slots.of_name(name).from_json(value) for name, value in kwargs.items()},
-        )
+        positional, named = self._each(_Slot.from_json, args, kwargs)
+        return tuple(positional), named
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         """What the actor gets for each of its parameters, from the JSON of its arguments; defaults are filled in.
@@ -114,12 +103,23 @@ class Arguments:
         """
         try:
             return self._returns.to_json(value)
-        except MisfitError as misfit:
+        except ConversionError as error:
             try:
-                check_plain(value)
-            except MisfitError:
-                raise self._error(f"returned {a(type(value))} that cannot be stored{misfit.told}") from misfit
+                check_json(value)
+            except ConversionError:
+                raise self._error(
+                    f"returned {with_article(type(value))} that cannot be stored{error.description}"
+                ) from error
             return value
+
+    def _each(
+        self, convert: Callable[[_Slot, Any], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        slots = self._slots
+        return (
+            [convert(slot, value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
+            {name: convert(slots.of_name(name), value) for name, value in kwargs.items()},
+        )
 
     def _check_binding(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool) -> None:
         count = len(args)
@@ -187,20 +187,20 @@ class _Slot:
     def to_json(self, value: Any) -> Any:
         try:
             return self.converter.to_json(value)
-        except MisfitError as misfit:
-            raise self._error(misfit) from misfit
+        except ConversionError as error:
+            raise self._error(error) from error
 
     def adopt(self, value: Any) -> Any:
-        return value if is_plain(value) else self.to_json(value)
+        return value if is_json(value) else self.to_json(value)
 
     def from_json(self, value: Any) -> Any:
         try:
             return self.converter.from_json(value)
-        except MisfitError as misfit:
-            raise self._error(misfit) from misfit
+        except ConversionError as error:
+            raise self._error(error) from error
 
-    def _error(self, misfit: MisfitError) -> ArgumentError:
-        return ArgumentError(f"Actor {self.actor_name!r}, argument {self.name!r}{misfit.told}.")
+    def _error(self, error: ConversionError) -> ArgumentError:
+        return ArgumentError(f"Actor {self.actor_name!r}, argument {self.name!r}{error.description}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dramatiq
 
@@ -13,13 +13,11 @@ from jq_actors.errors import ActorOptionError, ArgumentError, CommandTooLargeErr
 from jq_actors.model.command import SCHEMA_VERSION, JobCommand, due_text, timestamp_millis
 from jq_actors.model.job import new_job_ids
 
-from .group_naming import check_no_priority, checked_group
+from .arguments import Arguments
+from .group_naming import GroupNaming, check_no_priority, checked_group
 from .options import ACTOR_ONLY, check_known, check_queue_has_priorities, checked_options
-from .plain_json import MisfitError, check_plain
-
-if TYPE_CHECKING:
-    from .actor import JobActor
-    from .sending_broker import SendingBroker
+from .plain_json import ConversionError, check_json
+from .sending_broker import SendingBroker
 
 R = TypeVar("R")
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -28,9 +26,20 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 _OWN = frozenset({"delay", "eta", "priority", "tags"})
 
 
+class Addressee(Protocol):
+    """What a command needs of the actor that it is for."""
+
+    actor_name: str
+    queue_name: str
+    priority: int
+    arguments: Arguments
+    group_of: GroupNaming
+    broker: SendingBroker
+
+
 def build_commands(
-    actor: JobActor[..., R], calls: Iterable[Call], given: Mapping[str, Any], *, to_send: bool
-) -> list[JobCommand[R]]:
+    actor: Addressee, calls: Iterable[Call], given: Mapping[str, Any], *, to_send: bool
+) -> list[JobCommand[Any]]:
     """Commands for ``calls``, all with the options ``given``, in their order.
 
     Parameters:
@@ -109,13 +118,13 @@ def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
         try:
             size = len(command.encode())
         except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(f"A command for {command.actor_name!r} is no JSON: {error}.") from error
+            raise ArgumentError(f"A command for {command.actor_name!r} is not JSON: {error}.") from error
         if size > limit:
             raise CommandTooLargeError(command.actor_name, size, limit)
 
 
 def _options(
-    owner: str, actor: JobActor[..., Any], given: Mapping[str, Any], *, to_send: bool
+    owner: str, actor: Addressee, given: Mapping[str, Any], *, to_send: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What goes into ``options``, and what of it is ours."""
     broker, meta = actor.broker, _new_meta(actor.broker, to_send=to_send) | _actor_meta(actor)
@@ -145,12 +154,12 @@ def _new_meta(broker: SendingBroker, *, to_send: bool) -> dict[str, Any]:
     return {"v": SCHEMA_VERSION, "row": True} if to_send and broker.stores_rows else {"v": SCHEMA_VERSION}
 
 
-def _actor_meta(actor: JobActor[..., Any]) -> dict[str, Any]:
+def _actor_meta(actor: Addressee) -> dict[str, Any]:
     return {"priority": actor.priority} if actor.priority else {}
 
 
 def _placed(
-    owner: str, actor: JobActor[..., Any], meta: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    owner: str, actor: Addressee, meta: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
     """``meta``, with the group of a job that is sent now."""
     placed = {**meta}
@@ -187,6 +196,6 @@ def _due(owner: str, delay: int | None, eta: datetime | None, broker: SendingBro
 
 def _check_travels(owner: str, name: str, value: Any) -> None:
     try:
-        check_plain(value)
-    except MisfitError as misfit:
-        raise ActorOptionError(f"{owner}: option {name!r}{misfit.told}.") from misfit
+        check_json(value)
+    except ConversionError as error:
+        raise ActorOptionError(f"{owner}: option {name!r}{error.description}.") from error

@@ -114,7 +114,7 @@ def _check_template(template: str, parameters: Sequence[str]) -> None:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"{template!r} is no template: {error}; write {{{{ and }}}} for braces that stay") from None
+        raise ValueError(f"{template!r} is not a template: {error}; write {{{{ and }}}} for braces that stay") from None
     names = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
     for name, spec, conversion in names:
         if not name.isidentifier() or conversion is not None or "{" in (spec or ""):
@@ -123,7 +123,7 @@ def _check_template(template: str, parameters: Sequence[str]) -> None:
                 f"{{account_id}} or {{number:03}}; anything else is for a function"
             )
         if name not in parameters:
-            raise ValueError(f"{template!r} names {name!r}, which is no parameter; {did_you_mean(name, parameters)}")
+            raise ValueError(f"{template!r} names {name!r}, which is not a parameter; {did_you_mean(name, parameters)}")
     if not names:
         check_group(template.format())
 

@@ -117,8 +117,8 @@ def _queue_name(value: Any) -> str:
         raise ValueError(f"must begin with a letter or _ and have 1 to 128 letters, digits and . _ -, not {value!r}")
     if value in RESERVED_QUEUES or value.startswith(RESERVED_PREFIXES):
         raise ValueError(
-            f"{value!r} is a name of our own on the broker; so are {', '.join(RESERVED_QUEUES)}"
-            f" and what begins with {', '.join(RESERVED_PREFIXES)}"
+            f"{value!r} is a name that jq_actors uses itself on the broker; so are {', '.join(RESERVED_QUEUES)}"
+            f" and every name that begins with {', '.join(RESERVED_PREFIXES)}"
         )
     return value
 
@@ -181,7 +181,7 @@ def _eta(value: Any) -> datetime:
             try:
                 return check_time(_EPOCH + value * _MILLISECOND)
             except OverflowError:
-                raise ValueError(f"{value} ms since 1970 is no datetime") from None
+                raise ValueError(f"{value} ms since 1970 is not a datetime") from None
         case _:
             raise ValueError(f"must be an aware datetime, or whole milliseconds since 1970, not {value!r}")
 

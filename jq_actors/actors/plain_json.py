@@ -12,7 +12,7 @@ MAX_INT_BITS = 14_000
 """Python refuses to read or write integers of more than 4300 digits (``sys.set_int_max_str_digits``)."""
 
 
-class MisfitError(Exception):
+class ConversionError(Exception):
     """A value that cannot travel. Internal: `Arguments` tells it with the names of actor and argument.
 
     ``path`` says where inside of the argument, ``foreign`` whether its type is unknown to JSON.
@@ -24,46 +24,46 @@ class MisfitError(Exception):
         super().__init__(text)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """Where and why, to be put behind the name of the argument."""
         return f", at {self.path}: {self.text}" if self.path else f": {self.text}"
 
-    def inside(self, key: int | str) -> MisfitError:
+    def inside(self, key: int | str) -> ConversionError:
         """The same, seen from the container that holds the value under ``key``."""
         self.path = f"[{key!r}]{self.path}"
         return self
 
 
-def check_plain(value: Any, depth: int = 0) -> None:
+def check_json(value: Any, depth: int = 0) -> None:
     """Check that ``value`` is made of str, int, float, bool, None, list and dict with str keys, exactly.
 
     Subclasses are refused with all other types: they would arrive as something else.
 
     Raises:
-      MisfitError: says what is wrong, and where.
+      ConversionError: says what is wrong, and where.
     """
     kind = type(value)
     if kind is str:
         check_text(value)
     elif kind is int:
         if value.bit_length() > MAX_INT_BITS:
-            raise MisfitError("an integer of more than 4000 digits cannot be read back")
+            raise ConversionError("an integer of more than 4000 digits cannot be read back")
     elif kind is float:
         if not math.isfinite(value):
-            raise MisfitError(f"{value} is no JSON number")
+            raise ConversionError(f"{value} is not a JSON number")
     elif kind is list or kind is dict:
         if depth == MAX_DEPTH:
-            raise MisfitError(f"it is nested deeper than {MAX_DEPTH} levels, or holds itself")
+            raise ConversionError(f"it is nested deeper than {MAX_DEPTH} levels, or holds itself")
         _check_items(value, depth + 1)
     elif value is not None and kind is not bool:
-        raise MisfitError(f"{a(kind)} is no JSON value", foreign=True)
+        raise ConversionError(f"{with_article(kind)} is not a JSON value", foreign=True)
 
 
-def is_plain(value: Any) -> bool:
-    """Whether `check_plain` finds nothing wrong."""
+def is_json(value: Any) -> bool:
+    """Whether `check_json` finds nothing wrong."""
     try:
-        check_plain(value)
-    except MisfitError:
+        check_json(value)
+    except ConversionError:
         return False
     return True
 
@@ -72,19 +72,19 @@ def check_text(text: str) -> None:
     """Check that ``text`` can be encoded.
 
     Raises:
-      MisfitError: it holds a lone surrogate (half a character): no database and no other language takes that.
+      ConversionError: it holds a lone surrogate (half a character): no database and no other language takes that.
     """
     if text.isascii():
         return
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise MisfitError(
-            f"the lone surrogate U+{ord(text[error.start]):04X} at index {error.start} is no character"
+        raise ConversionError(
+            f"the lone surrogate U+{ord(text[error.start]):04X} at index {error.start} is not a character"
         ) from None
 
 
-def a(kind: type) -> str:
+def with_article(kind: type) -> str:
     """The name of a type, with its article: ``a datetime``, ``an int``."""
     name = kind.__name__
     vowel = name[0].lower() in "aeiou" and not name.isupper()  # a UUID
@@ -99,7 +99,9 @@ def _check_items(container: list[Any] | dict[Any, Any], depth: int) -> None:
             if type(key) is str:
                 check_text(key)
             elif type(container) is dict:
-                raise MisfitError(f"{a(type(key))} is no key of a JSON object; only a str is", foreign=True)
-            check_plain(item, depth)
-    except MisfitError as misfit:
-        raise misfit.inside(key) from None
+                raise ConversionError(
+                    f"{with_article(type(key))} is not a key of a JSON object; only a str is", foreign=True
+                )
+            check_json(item, depth)
+    except ConversionError as error:
+        raise error.inside(key) from None

@@ -11,25 +11,23 @@ import asyncio
 import importlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import dramatiq
 
+from jq_actors.clock import Clock
+from jq_actors.config.settings import Config
+from jq_actors.events import Events
 from jq_actors.model.command import JobCommand
+from jq_actors.model.group_rules import GroupRules
 from jq_actors.model.outcome import Outcome, outcome_of
-
-if TYPE_CHECKING:
-    from jq_actors.clock import Clock
-    from jq_actors.config.settings import Config
-    from jq_actors.events import Events
-    from jq_actors.model.group_rules import GroupRules
-    from jq_actors.model.running_job import RunningJob
-    from jq_actors.store.port import JobStore
+from jq_actors.model.running_job import RunningJob
+from jq_actors.store.port import JobStore
 
 ENTRY_POINT_GROUP = "jq_actors.middleware"
 
 EnqueueNext = Callable[[Sequence[JobCommand[Any]]], Coroutine[Any, Any, None]]
-RunNext = Callable[["RunningJob"], Coroutine[Any, Any, Outcome]]
+RunNext = Callable[[RunningJob], Coroutine[Any, Any, Outcome]]
 
 
 class Process(Protocol):
@@ -47,7 +45,7 @@ class Process(Protocol):
 
     @property
     def events(self) -> Events:
-        """Where to report what happened, and to hear of it."""
+        """Where to report what happened, and to subscribe to it."""
         ...
 
     @property
@@ -80,7 +78,7 @@ class JobMiddleware(dramatiq.Middleware):
     async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
         """Around the run of one attempt; on the actor loop, in the job's own context.
 
-        Return the outcome, changed or not. An exception from here is treated like one from the actor.
+        Return the outcome, changed or not. An exception raised here is treated like one from the actor.
         """
         return await call_next(job)
 
@@ -139,7 +137,7 @@ def load_class(name: str) -> type[dramatiq.Middleware]:
     """The class for a YAML name: a short name (entry point) or ``package.module:Class``.
 
     Raises:
-      ValueError: no such name or class, or no ``dramatiq.Middleware``; the sentence lists what is known.
+      ValueError: no such name or class, or not a ``dramatiq.Middleware``; the message lists what is known.
     """
     loaded: Any
     if ":" in name:
@@ -156,5 +154,5 @@ def load_class(name: str) -> type[dramatiq.Middleware]:
             )
         loaded = points[0].load()
     if not (isinstance(loaded, type) and issubclass(loaded, dramatiq.Middleware)):
-        raise ValueError(f"{name!r} is no dramatiq.Middleware class")
+        raise ValueError(f"{name!r} is not a dramatiq.Middleware class")
     return loaded

@@ -111,7 +111,7 @@ def reasoned(reason: object) -> str:
       ValueError: it is not, or contains NUL, which PostgreSQL cannot store.
     """
     if not isinstance(reason, str) or not reason.strip() or "\0" in reason:
-        raise ValueError(f"Say why, in text without NUL, for those who look at the group: reason is {reason!r}.")
+        raise ValueError(f"Say why, in text without NUL, for anyone who looks at the group: reason is {reason!r}.")
     return reason.strip()
 
 

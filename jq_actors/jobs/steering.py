@@ -138,5 +138,5 @@ def _chosen(job_id: str | Sequence[str] | None, where: JobFilter) -> tuple[JobFi
 
 def _target(group: str | None, front: bool) -> str | None:
     if front is (group is not None):
-        raise ValueError("Say where to move the job: group='…' or front=True, one of them.")
+        raise ValueError("Say where to move the job: either group='…' or front=True.")
     return None if group is None else named(group)

@@ -208,7 +208,7 @@ def test_a_template_is_checked_at_the_decorator_before_any_configuration_is_read
 def test_a_template_of_the_configuration_is_checked_when_that_is_read() -> None:
     broker = JobBroker({"middleware": ["group_fifo"], "actors": {"send_mail": {"group": "{acount_id}"}}})
     _mail(broker)
-    with pytest.raises(ConfigError, match=r"actors\.send_mail: .*'acount_id', which is no parameter; did you mean"):
+    with pytest.raises(ConfigError, match=r"actors\.send_mail: .*'acount_id', which is not a parameter; did you mean"):
         broker.resolve()
 
 
