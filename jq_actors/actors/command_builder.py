@@ -1,4 +1,4 @@
-"""How a command is made: the one place that puts ids, arguments and options into an envelope."""
+"""Makes commands: the only place that puts ids, arguments and options into an envelope."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ class Addressee(Protocol):
 def build_commands(
     actor: Addressee, calls: Iterable[Call], given: Mapping[str, Any], *, to_send: bool
 ) -> list[JobCommand[Any]]:
-    """Commands for ``calls``, all with the options ``given``, in their order.
+    """Commands for ``calls``, in order, all with the options ``given``.
 
     Parameters:
-      to_send: they are sent at once: the arguments must be complete, and a delay counts from now. Otherwise
-        they are parts of a composition: a pipeline adds an argument, and reads ``options["delay"]``.
+      to_send: whether the commands are sent at once: arguments must then be complete, and a delay counts from now.
+        Otherwise they are parts of a composition: a pipeline adds an argument, and reads ``options["delay"]``.
 
     Raises:
       ArgumentError: arguments do not bind, or have no JSON form.
-      ActorOptionError: an option is unknown, or its value impossible.
+      ActorOptionError: an option is unknown, or its value is invalid.
       RequiresPersistenceError: a position without persistence.
     """
     clock = actor.broker.clock
@@ -65,7 +65,7 @@ def build_commands(
             actor_name=actor.actor_name,
             args=tuple(args),
             kwargs=kwargs,
-            # Of its own: a composition and hooks write into it.
+            # Each command has its own dict: compositions and hooks write into it.
             options={**options, "jq": _placed(owner, actor, meta, args, kwargs) if to_send else {**meta}},
             message_id=job_id,
             message_timestamp=timestamp,
@@ -76,14 +76,14 @@ def build_commands(
 
 
 def as_command(message: dramatiq.Message[R], delay: int | None, broker: SendingBroker) -> JobCommand[R]:
-    """The command for a message that comes by Dramatiq's way: of a composition, or of a third party.
+    """The command for a message that comes through Dramatiq's API: from a composition or from a third party.
 
     Parameters:
       delay: milliseconds from now.
 
     Raises:
       ArgumentError: the actor is known here, and the arguments do not bind or have no JSON form.
-      ActorOptionError: its group, its position or its delay is impossible.
+      ActorOptionError: its group, its position or its delay is invalid.
       RequiresPersistenceError: a position without persistence.
     """
     owner = f"A command for {message.actor_name!r}"
@@ -108,11 +108,11 @@ def as_command(message: dramatiq.Message[R], delay: int | None, broker: SendingB
 
 
 def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
-    """Check that none of ``commands``, encoded, has more than ``limit`` bytes.
+    """Check that no command is longer than ``limit`` bytes when encoded.
 
     Raises:
-      CommandTooLargeError: one has.
-      ArgumentError: one cannot be encoded; only possible for a message of a third party.
+      CommandTooLargeError: a command is longer.
+      ArgumentError: a command cannot be encoded; this can only happen to a message from a third party.
     """
     for command in commands:
         try:
@@ -126,11 +126,11 @@ def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
 def _options(
     owner: str, actor: Addressee, given: Mapping[str, Any], *, to_send: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What goes into ``options``, and what of it is ours."""
+    """The command's options, and the metadata that goes into ``options["jq"]``."""
     broker, meta = actor.broker, _new_meta(actor.broker, to_send=to_send) | _actor_meta(actor)
     if not given:
         return {}, meta
-    config = broker.resolve()  # only now the options of its middleware are known
+    config = broker.resolve()  # the options of its middleware are not known before
     check_known(owner, given, (broker.actor_options | _OWN) - ACTOR_ONLY)
     options = {name: value for name, value in checked_options(owner, given).items() if value is not None}
     delay, eta = options.pop("delay", None), options.pop("eta", None)
@@ -141,7 +141,7 @@ def _options(
     elif due := _due(owner, delay, eta, broker):
         meta["due"] = due_text(due)
     meta |= {name: options.pop(name) for name in ("priority", "tags", "position") if name in options}
-    if "group" in given:  # None counts: then it has no group, whatever its actor says
+    if "group" in given:  # None counts as given: the job then has no group, whatever its actor says
         meta["group"] = checked_group(owner, options.pop("group", None))
     check_queue_has_priorities(owner, actor.queue_name, meta.get("priority", 0), config.broker)
     for name, value in options.items():
@@ -150,7 +150,7 @@ def _options(
 
 
 def _new_meta(broker: SendingBroker, *, to_send: bool) -> dict[str, Any]:
-    # "row" promises the worker that the sending makes a row, so that a missing one means an ended job.
+    # "row" promises the worker that sending makes a row, so that a missing row means that the job has ended.
     return {"v": SCHEMA_VERSION, "row": True} if to_send and broker.stores_rows else {"v": SCHEMA_VERSION}
 
 
@@ -161,7 +161,7 @@ def _actor_meta(actor: Addressee) -> dict[str, Any]:
 def _placed(
     owner: str, actor: Addressee, meta: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """``meta``, with the group of a job that is sent now."""
+    """``meta`` with the group of a job that is sent now."""
     placed = {**meta}
     if "group" not in meta and actor.group_of.names_groups:
         placed["group"] = actor.group_of(args, kwargs)
@@ -169,7 +169,7 @@ def _placed(
     if group is not None:
         check_no_priority(owner, placed.get("priority", 0))
     if position is not None and group is None:
-        raise ActorOptionError(f"{owner}: position {position} needs a group, for it is the number of a job in one.")
+        raise ActorOptionError(f"{owner}: position {position} needs a group: it is the job's number in its group.")
     if position is not None and not actor.broker.stores_rows:
         raise RequiresPersistenceError("A position in a group")
     return placed
@@ -180,7 +180,7 @@ def _delay(delay: int | timedelta | None) -> timedelta | None:
 
 
 def _due(owner: str, delay: int | None, eta: datetime | None, broker: SendingBroker) -> datetime | None:
-    """When it may run; ``None``: now. By this machine's clock: with rows, `JobCommand.count_from` has the last word."""
+    """When the job may run; ``None`` for now. Uses this machine's clock; with rows, `JobCommand.count_from` decides."""
     if not delay and eta is None:
         return None
     now = broker.clock.wall()

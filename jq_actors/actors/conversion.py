@@ -1,7 +1,7 @@
-"""From the values of an annotation to plain JSON and back: what arrives is what was sent, or it is not sent.
+"""Converts values to plain JSON and back by their annotation: a value arrives as it was sent, or is refused.
 
-Plain values pass by an exact check of their type. All else goes through pydantic, leniently (``"7"`` for
-an int is 7); then the JSON is read back and compared, because not all that can be written can be read:
+Values of plain JSON types pass after an exact check of their type. All others go through pydantic, leniently (``"7"``
+for an int is 7); then the JSON is read back and compared, because some values can be written but not read:
 a datetime sent as ``str | datetime`` would arrive as a str, a secret as asterisks, a subclass as its base.
 """
 
@@ -32,7 +32,7 @@ class Converter(Protocol):
         ...
 
     def from_json(self, value: Any) -> Any:
-        """What ``to_json`` was given, from what it returned."""
+        """The value that ``to_json`` was given, from what it returned."""
         ...
 
 
@@ -46,7 +46,7 @@ def converter_for(annotation: Any) -> Converter:
     if converter.is_exact:
         return converter
     try:
-        converter.adapter  # noqa: B018 - builds it now, to see whether that works
+        converter.adapter  # noqa: B018 - built now, to find out whether it can be
     except Exception as error:  # noqa: BLE001 - pydantic runs the type's own hooks
         reason = str(error).splitlines()[0]
         return JsonConverter(f"its annotation {annotation_text(annotation)} has no JSON form ({reason})")
@@ -54,13 +54,13 @@ def converter_for(annotation: Any) -> Converter:
 
 
 class JsonConverter:
-    """Lets JSON values pass, and says ``hint`` when another type comes."""
+    """Passes JSON values unchanged; refuses other types with ``hint``."""
 
     def __init__(self, hint: str) -> None:
         self._hint = hint
 
     def to_json(self, value: Any) -> Any:
-        """``value``, checked."""
+        """``value``, after a check that it is plain JSON."""
         try:
             check_json(value)
         except ConversionError as error:
@@ -70,12 +70,12 @@ class JsonConverter:
         return value
 
     def from_json(self, value: Any) -> Any:
-        """``value``."""
+        """``value``, unchanged."""
         return value
 
 
 class TypedConverter:
-    """Converts by a type that pydantic knows."""
+    """Converts values of a type that pydantic knows."""
 
     def __init__(self, annotation: Any) -> None:
         self._annotation = annotation
@@ -83,12 +83,12 @@ class TypedConverter:
 
     @property
     def is_exact(self) -> bool:
-        """Whether the type is made of plain JSON types only."""
+        """Whether the type consists of plain JSON types only."""
         return self._is_exact is not None
 
     @cached_property
     def adapter(self) -> TypeAdapter[tuple[Any]]:
-        """Pydantic's view of the type, in a one-tuple: so ``config`` holds for models and dataclasses too."""
+        """Pydantic's view of the type, in a one-tuple, so that ``config`` applies to models and dataclasses too."""
         config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", hide_input_in_errors=True)
         one_tuple = cast("type[tuple[Any]]", types.GenericAlias(tuple, (for_pydantic(self._annotation),)))
         return TypeAdapter(one_tuple, config=config)
@@ -103,14 +103,14 @@ class TypedConverter:
             (dumped,) = self.adapter.dump_python(
                 (sent,), mode="json", by_alias=False, round_trip=True, warnings="error"
             )
-        except Exception as error:  # validators and serializers of the user's types run in there
+        except Exception as error:  # the user's validators and serializers may raise anything
             raise self._conversion_error(value, error) from error
         check_json(dumped)
         _check_same(sent, self.from_json(dumped))
         return dumped
 
     def from_json(self, value: Any) -> Any:
-        """What ``to_json`` was given, from what it returned."""
+        """The value that ``to_json`` was given, from what it returned."""
         if self._is_exact is not None and self._is_exact(value):
             return value
         try:
@@ -136,11 +136,11 @@ def _reason(error: Exception) -> str:
 
 
 _MAX_LISTED = 3
-"""Problems of one value that an error lists."""
+"""The most problems of one value that an error lists."""
 
 
 def _exact_check(annotation: Any) -> Callable[[Any], bool] | None:
-    """The check for values that pass as they are; ``None`` when the type is not made of plain JSON types."""
+    """The check for values that pass unchanged; ``None`` if the type has parts that are not plain JSON types."""
     while hasattr(annotation, "__supertype__"):  # a NewType
         annotation = annotation.__supertype__
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -189,7 +189,7 @@ _EXACT: dict[Any, Callable[[Any], bool]] = {
 
 
 def _check_same(sent: Any, arrived: Any) -> None:
-    """Check that a value came back as it was, in its type and in the types of all that it holds.
+    """Check that a value came back unchanged, with the same type, and the same types of everything in it.
 
     Raises:
       ConversionError: names the first difference.
@@ -201,7 +201,7 @@ def _check_same(sent: Any, arrived: Any) -> None:
         )
     parts = _parts(sent)
     if parts is None:
-        # A type without an equality of its own compares by identity, which tells nothing here.
+        # A type without its own equality compares by identity, which proves nothing here.
         has_equality = any("__eq__" in vars(base) for base in kind.__mro__[:-1])
         if has_equality and not _is_equal(sent, arrived):
             raise ConversionError(f"{with_article(kind)} would arrive with another value")
@@ -221,13 +221,13 @@ def _is_equal(sent: Any, arrived: Any) -> bool:
         return True
     if not (isinstance(sent, datetime) and isinstance(arrived, datetime)):
         return False
-    # In an hour that the clock goes through twice, Python calls a time of that zone equal to none of another (PEP 495).
+    # In an hour that the clock repeats, Python considers a time unequal to every time of another zone (PEP 495).
     is_same_clock = sent.replace(tzinfo=None) == arrived.replace(tzinfo=None)
     return is_same_clock and sent.utcoffset() == arrived.utcoffset()
 
 
 def _parts(value: Any) -> dict[Any, Any] | None:
-    """What ``value`` holds, by key, index or field; ``None`` when it is to be compared as a whole."""
+    """The parts of ``value`` by key, index or field; ``None`` if it is to be compared as a whole."""
     if isinstance(value, list | tuple):
         return dict(enumerate(value))
     if isinstance(value, dict):

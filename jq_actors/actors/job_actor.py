@@ -27,19 +27,19 @@ R = TypeVar("R")
 
 
 class JobActor(dramatiq.Actor[P, R]):
-    """A function and how it runs as a job. Made by ``@actor``; calling it calls the function, here and now.
+    """A function that runs as a job. Made by ``@actor``; calling it calls the function directly.
 
     Parameters:
-      local_names: names of the function that defines ``fn``, if one does, to evaluate its annotations.
+      local_names: names of the function that encloses ``fn``, if any, to evaluate its annotations.
 
     Raises:
-      ActorOptionError: a name or an option is impossible, or the name is taken.
+      ActorOptionError: a name or an option is invalid, or the name is taken.
     """
 
     fn: Callable[P, Any]
     """The function as it was written: a coroutine function stays one."""
     is_async: bool
-    """Whether ``fn`` is a coroutine function: it runs on the actor loop, else in a worker thread."""
+    """Whether ``fn`` is a coroutine function, which runs on the actor loop; others run in a worker thread."""
     arguments: Arguments
     """What the function takes and returns, and how that becomes JSON."""
     group_of: GroupNaming
@@ -76,17 +76,17 @@ class JobActor(dramatiq.Actor[P, R]):
         self.broker.declare_actor(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function, in this thread, with these very arguments. No job is made."""
+        """Call the function in this thread, with the arguments unconverted. No job is made."""
         return cast("R", call_actor(self.actor_name, self.fn, args, kwargs))
 
     def set_options(self, owner: str, options: Mapping[str, Any]) -> None:
-        """Add ``options``; one that was given before is replaced.
+        """Add ``options``, replacing those that were set before.
 
         Parameters:
           owner: the subject of an error's sentence, such as ``Actor 'send_mail'``.
 
         Raises:
-          ActorOptionError: a value is impossible, for this actor or any. Nothing was changed.
+          ActorOptionError: a value is invalid, for this actor or for any. Nothing was changed.
         """
         checked = {**self.options, **checked_options(owner, options)}
         group_of = GroupNaming(owner, checked.get("group"), self.arguments)
@@ -98,7 +98,7 @@ class JobActor(dramatiq.Actor[P, R]):
         """The arguments of ``command``, converted to what the function declares.
 
         Raises:
-          ArgumentError: they do not fit the signature.
+          ArgumentError: the arguments do not fit the signature.
         """
         return self.arguments.from_json(command.args, command.kwargs)
 
@@ -106,14 +106,14 @@ class JobActor(dramatiq.Actor[P, R]):
         """The function's return value in plain JSON types.
 
         Raises:
-          ArgumentError: it has no JSON form.
+          ArgumentError: the value has no JSON form.
         """
         return self.arguments.result_to_json(value)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
         """A command that is not sent, for Dramatiq's compositions (``|``, ``pipeline``, ``group``).
 
-        Arguments may be missing: a pipeline adds what the actor before returned.
+        Arguments may be missing: a pipeline adds what the previous actor returned.
 
         Raises:
           ArgumentError: arguments do not fit the signature, or one has no JSON form.
@@ -127,7 +127,7 @@ class JobActor(dramatiq.Actor[P, R]):
 
         Raises:
           ArgumentError: as `message`.
-          ActorOptionError: an option is unknown, or its value impossible.
+          ActorOptionError: an option is unknown, or its value is invalid.
         """
         return build_commands(self, [(args, kwargs or {})], options, to_send=False)[0]
 
@@ -137,8 +137,8 @@ class JobActor(dramatiq.Actor[P, R]):
         Raises:
           ArgumentError: arguments do not fit the signature, or one has no JSON form. Nothing was sent.
           CommandTooLargeError: the arguments are too large together. Nothing was sent.
-          SendError: its class says what is known of the job.
-          RuntimeStateError: called where it would block the sending itself.
+          SendError: its class says what is known about the job.
+          RuntimeStateError: called on a loop that sending itself needs.
         """
         return self._send([(args, kwargs)], {})[0]
 
@@ -174,7 +174,7 @@ class JobActor(dramatiq.Actor[P, R]):
             the actor's.
 
         Raises:
-          ActorOptionError: an option is unknown, or its value impossible. Nothing was sent.
+          ActorOptionError: an option is unknown, or its value is invalid. Nothing was sent.
           RequiresPersistenceError: a position without persistence. Nothing was sent.
           ArgumentError, CommandTooLargeError, SendError, RuntimeStateError: as `send`.
         """

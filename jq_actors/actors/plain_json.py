@@ -1,4 +1,4 @@
-"""Plain JSON: the values that arrive exactly as they were sent; and why another value would not."""
+"""Plain JSON: values that arrive exactly as they were sent. The check says why another value would not."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 from typing import Any
 
 MAX_DEPTH = 100
-"""Containers inside of each other. Far below what the standard library's JSON reader survives."""
+"""The deepest nesting of containers, far below what the standard library's JSON reader can handle."""
 
 MAX_INT_BITS = 14_000
 """Python refuses to read or write integers of more than 4300 digits (``sys.set_int_max_str_digits``)."""
 
 
 class ConversionError(Exception):
-    """A value that cannot travel. Internal: `Arguments` tells it with the names of actor and argument.
+    """A value that cannot be sent. Internal: `Arguments` raises it anew with the names of actor and argument.
 
-    ``path`` says where inside of the argument, ``foreign`` whether its type is unknown to JSON.
+    ``path`` says where in the argument the value is, ``foreign`` whether JSON does not have its type.
     """
 
     def __init__(self, text: str, *, foreign: bool = False) -> None:
@@ -25,19 +25,19 @@ class ConversionError(Exception):
 
     @property
     def description(self) -> str:
-        """Where and why, to be put behind the name of the argument."""
+        """Where and why, to be appended to the name of the argument."""
         return f", at {self.path}: {self.text}" if self.path else f": {self.text}"
 
     def inside(self, key: int | str) -> ConversionError:
-        """The same, seen from the container that holds the value under ``key``."""
+        """The same error, with the path extended by the container's ``key``."""
         self.path = f"[{key!r}]{self.path}"
         return self
 
 
 def check_json(value: Any, depth: int = 0) -> None:
-    """Check that ``value`` is made of str, int, float, bool, None, list and dict with str keys, exactly.
+    """Check that ``value`` consists only of str, int, float, bool, None, list and dict with str keys.
 
-    Subclasses are refused with all other types: they would arrive as something else.
+    Subclasses are refused like all other types: they would arrive as their base class.
 
     Raises:
       ConversionError: says what is wrong, and where.
@@ -60,7 +60,7 @@ def check_json(value: Any, depth: int = 0) -> None:
 
 
 def is_json(value: Any) -> bool:
-    """Whether `check_json` finds nothing wrong."""
+    """Whether `check_json` accepts ``value``."""
     try:
         check_json(value)
     except ConversionError:
@@ -72,7 +72,7 @@ def check_text(text: str) -> None:
     """Check that ``text`` can be encoded.
 
     Raises:
-      ConversionError: it holds a lone surrogate (half a character): no database and no other language takes that.
+      ConversionError: it has a lone surrogate (half a character), which databases and other languages refuse.
     """
     if text.isascii():
         return
@@ -85,7 +85,7 @@ def check_text(text: str) -> None:
 
 
 def with_article(kind: type) -> str:
-    """The name of a type, with its article: ``a datetime``, ``an int``."""
+    """The name of a type with its article: ``a datetime``, ``an int``."""
     name = kind.__name__
     vowel = name[0].lower() in "aeiou" and not name.isupper()  # a UUID
     return f"{'an' if vowel else 'a'} {name}"
