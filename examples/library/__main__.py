@@ -1,4 +1,4 @@
-"""The library with producer and workers apart: ``python -m examples.library send FOLDER …`` and ``… report``.
+"""The library with separate producer and workers: ``python -m examples.library send FOLDER …`` and ``… report``.
 
 Workers: ``jq-actors worker -p 2 -t 4`` with ``JQ_CONFIG=examples/library/library.yaml``.
 """

@@ -1,4 +1,4 @@
-"""The input: text files in a tree."""
+"""The input: a tree of text files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ NAMES = frozenset({"metadata", "readme", "license", "copying", "copyright", "aut
 """Documents without a suffix. ``METADATA`` is the description of an installed package."""
 SYSTEM_DOCUMENTS = Path("/usr/share/doc")
 LARGEST = 2_000_000
-"""Bytes; a larger file is data rather than a document."""
+"""Bytes; a larger file is considered data, not a document."""
 
 
 def default_folders() -> list[Path]:
-    """Where every machine with this project has documents: here, in its installed packages, in those of Debian."""
+    """Folders with documents on any machine that has this project: its own, its installed packages, Debian's."""
     folders = [Path.cwd(), Path(sysconfig.get_paths()["purelib"]), SYSTEM_DOCUMENTS]
     return [folder for folder in folders if folder.is_dir()]
 

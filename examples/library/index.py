@@ -1,4 +1,4 @@
-"""The library's two ends: send a job for everything there is, and collect what the jobs returned."""
+"""Sends a job for every document and folder, and collects what the jobs returned."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def send_all(documents: Sequence[Path], *, tags: Sequence[str] = ()) -> int:
 
 
 def write_index(target: Path, *, tags: Sequence[str] = ()) -> dict[str, Any]:
-    """Write what the succeeded jobs returned as JSON to ``target``, and return it."""
+    """Write the results of the succeeded jobs to ``target`` as JSON, and return them."""
     index = {
         "documents": _sorted_results("index_document", tags),
         "folders": _sorted_results("summarize_folder", tags),
@@ -39,7 +39,7 @@ def write_index(target: Path, *, tags: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def all_jobs(**where: Any) -> Iterator[Job]:
-    """Every job that fits, page by page."""
+    """Every matching job, page by page."""
     after = None
     while True:
         page = jobs.find(**where, limit=500, after=after)

@@ -11,15 +11,15 @@ from jq_actors import actor, current_job, jobs
 from .text import most_telling, words_of
 
 TOP = 8
-"""How many words stand for a document or a folder."""
+"""How many words describe a document or a folder."""
 MAX_GROUP = 512
-"""Characters that the name of a group may have."""
+"""The most characters that the name of a group may have."""
 MAX_PAGE = 1000
-"""Jobs that one look may find."""
+"""The most jobs that one call finds."""
 
 
 class DocumentEntry(TypedDict):
-    """What the index says of a document."""
+    """A document's entry in the index."""
 
     path: str
     words: int
@@ -27,30 +27,30 @@ class DocumentEntry(TypedDict):
 
 
 class FolderEntry(TypedDict):
-    """What the index says of a folder."""
+    """A folder's entry in the index."""
 
     path: str
     documents: int
     failed: int
-    """Of those, how many could not be indexed."""
+    """How many of the documents could not be indexed."""
     telling: list[str]
 
 
 def group_of_document(path: Path) -> str:
-    """A folder's jobs are one group: its documents in order, then its summary, which so comes after all of them."""
+    """The jobs of a folder are one group: its documents in order, then its summary, which therefore runs last."""
     return group_of_folder(path.parent)
 
 
 def group_of_folder(folder: Path, documents: object = None) -> str:
-    """The end of a long path: folders that agree in so much share a group."""
+    """The group of a folder: its path, or the end of a long one; folders whose paths end alike share a group."""
     return str(folder)[-MAX_GROUP:]
 
 
 @actor(group=group_of_document, max_retries=1, min_backoff=200, max_backoff=500)
 async def index_document(path: Path) -> DocumentEntry:
-    """Read and count one document. Async: while the disk is read, the loop runs others.
+    """Read and count one document. Async: while the disk is read, the loop runs other jobs.
 
-    A document that is no UTF-8 fails: once more after a moment, then for good, with the reason in its row.
+    A document that is not UTF-8 fails, is retried after a moment, and fails for good, with the reason in its row.
     """
     text = await asyncio.to_thread(path.read_text, encoding="utf-8")
     words = words_of(text)
@@ -60,9 +60,9 @@ async def index_document(path: Path) -> DocumentEntry:
 
 @actor(group=group_of_folder, max_retries=0)
 def summarize_folder(folder: Path, documents: list[Path]) -> FolderEntry:
-    """Find the words that tell a folder's documents best. Sync and busy: it runs in a worker thread.
+    """Find the words that describe a folder's documents best. Sync and CPU-bound: it runs in a worker thread.
 
-    Its group has made sure that every document has been indexed by now, or has failed for good.
+    The order of the group guarantees that every document has been indexed by now, or has failed for good.
     """
     counted = [words_of(document.read_text(encoding="utf-8", errors="replace")) for document in documents]
     job = current_job()

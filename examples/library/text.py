@@ -1,4 +1,4 @@
-"""What is counted in a text; plain functions, no jobs."""
+"""Counts words in text. Plain functions, not jobs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COMMON = frozenset(
 
 
 def words_of(text: str) -> Counter[str]:
-    """How often each word of three letters or more stands in ``text``, without the commonest English ones."""
+    """How often each word of three letters or more occurs in ``text``, without the most common English words."""
     words = Counter(word.lower() for word in _WORD.findall(text))
     for word in _COMMON:
         del words[word]
@@ -39,7 +39,7 @@ def words_of(text: str) -> Counter[str]:
 
 
 def most_telling(documents: Iterable[Counter[str]], count: int) -> list[str]:
-    """The words that tell these documents best: frequent, and in several of them, but not in every one."""
+    """The words that describe these documents best: frequent, and in several of them, but not in every one."""
     documents = list(documents)
     total: Counter[str] = Counter()
     spread: Counter[str] = Counter()
