@@ -34,7 +34,7 @@ def result(job_id: str, *, timeout: float | timedelta = 10.0) -> Any:
       JobNotFoundError: there is no job with this id.
       JobFailedError, JobCancelledError, JobSupersededError: the job ended without a result.
       JobUnhandledError: the job cannot run.
-      ResultTimeoutError: the job has not ended yet; it keeps running.
+      ResultTimeoutError: the job has not ended yet; the timeout does not affect it.
     """
     return call_sync("jobs.result", _result(JobId(job_id), timeout))
 
