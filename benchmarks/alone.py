@@ -11,7 +11,7 @@ from .settings import FOLDER
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Hold the machine's benchmark lock; ends the program when another run holds it."""
+    """Hold the machine's benchmark lock; exit the program if another run holds it."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / "lock").open("w") as lock:
         try:

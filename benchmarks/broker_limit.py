@@ -1,4 +1,4 @@
-"""The broker's own limit, by a client in C that costs almost nothing: built here, out of programs/broker_limit.c."""
+"""The broker's own limit, measured with a C client that costs almost nothing, built from programs/broker_limit.c."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from .stage import MeasurementError
 SOURCE = Path(__file__).parent / "programs" / "broker_limit.c"
 PROGRAM = FOLDER / "broker_limit"
 PACKAGES = ("gcc", "libc6-dev", "librabbitmq-dev")
-"""Of Debian."""
+"""Debian packages."""
 QUEUE = "jq-bench.limit"
 SIZE = 400
-"""Bytes of a message: about what a job of ours takes."""
+"""Bytes of a message: about the size of one of our jobs."""
 
 
 def measure_consuming(messages: int, settings: Settings) -> Measurement:
-    """Consume ``messages`` messages that are there, with an ack for each hundred."""
+    """Consume ``messages`` queued messages, with one ack per hundred."""
     with _queue(settings) as program:
         _run(program, "publish", settings, messages, SIZE)
         wait_for_quiet(settings.patience)
@@ -42,7 +42,7 @@ def measure_publishing(messages: int, settings: Settings) -> Measurement:
 
 @contextmanager
 def _queue(settings: Settings) -> Iterator[str]:
-    """The program, while the queue is not there before and not left behind."""
+    """The program; the queue is deleted before and after."""
     program = str(_built())
     delete_queues(settings.amqp_url, [QUEUE])
     try:
@@ -64,7 +64,7 @@ def _built() -> Path:
 
 
 def _compile() -> str:
-    """Build it; returns what went wrong, or nothing."""
+    """Build the program; returns the error text, or an empty string."""
     command = ["cc", "-O2", "-Wall", "-o", str(PROGRAM), str(SOURCE), "-lrabbitmq"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -78,7 +78,7 @@ def _can_install() -> bool:
 
 
 def _run(program: str, mode: str, settings: Settings, *numbers: int) -> float:
-    """The seconds that it took."""
+    """Run the program; returns the seconds that it took."""
     command = [program, mode, settings.amqp_url, QUEUE, *map(str, numbers)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""Bare commits: what every row that is written job by job is held against."""
+"""Bare commits: the limit for every subject that writes its jobs one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who runs: how each contestant's workers are started, what it uses of the servers, and its environment."""
+"""The contestants: how their workers are started, what they use on the servers, and their environments."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .settings import CONCURRENCY, PROCESSES, THREADS, Settings
 PROGRAMS = f"{__package__}.programs"
 NAMESPACE = "jq-bench"
 SHUTDOWN_TIMEOUT = "5s"
-"""Of our workers: less than they are waited for."""
+"""For our workers: shorter than the time that the benchmark waits for them."""
 
 CONFIRM_TIMEOUT = "60s"
-"""Of ours: a thousand new groups in one batch are a thousand new queues; on a busy machine that is a while."""
+"""For ours: a thousand new groups in one batch are a thousand new queues, which takes a while on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Contestant:
 
     name: str
     module: str
-    """Of benchmarks.programs; has a PRODUCER."""
+    """A module of benchmarks.programs; it has a PRODUCER."""
     worker: tuple[str, ...]
     """Arguments to `python -m` that start its workers."""
     commands: int = 1
@@ -41,9 +41,9 @@ class Contestant:
     exchanges: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     concurrency: int = CONCURRENCY
-    """Of ours: async jobs at once, a process."""
+    """Only ours: the most concurrent async jobs per process."""
     groups: int = 0
-    """Of ours: its jobs are in so many groups; 0: in none."""
+    """Only ours: the number of groups of its jobs; 0 for no groups."""
 
     @property
     def database(self) -> str:
@@ -55,7 +55,7 @@ class Contestant:
         return settings.peers_python if self.is_peer else settings.our_python
 
     def environment(self, settings: Settings, folder: Path, database_url: str) -> Mapping[str, str]:
-        """Variables for its programs; writes our configuration file into ``folder`` for us."""
+        """Environment variables for its programs. For ours, writes the configuration file into ``folder``."""
         variables = {
             "JQ_BENCH_FOLDER": str(folder),
             "JQ_BENCH_AMQP_URL": settings.amqp_url,
@@ -74,11 +74,11 @@ class Contestant:
             url = database_url.replace("postgresql://", "postgresql+asyncpg://", 1)
             middleware.append({"persistence": {"url": url}})
         if self.groups:
-            # Lanes: longer than a run, for deleting them meanwhile would be another measurement.
+            # Lanes stay idle for longer than a run: deleting them during it would distort the measurement.
             middleware.append({"group_fifo": {} if database_url else {"idle": "1h"}})
         path = folder / "jq_actors.yaml"
         configuration = {
-            # By variable, not by value: the memory benchmark gives its workers another way to the broker.
+            # By variable, not by value: the memory benchmark gives its workers another route to the broker.
             "broker": {"url": "${JQ_BENCH_AMQP_URL}", "namespace": NAMESPACE, "confirm_timeout": CONFIRM_TIMEOUT},
             "queues": {"default": {"concurrency": self.concurrency}},
             "middleware": middleware,
@@ -89,9 +89,9 @@ class Contestant:
 
 
 def grouped(contestant: Contestant, groups: int, program: str = "ours_grouped", **changes: Any) -> Contestant:
-    """``contestant``, one of ours, with its jobs in so many groups.
+    """``contestant``, one of ours, with its jobs in ``groups`` groups.
 
-    Without persistence each group has a queue of its own on the broker, which is to be deleted.
+    Without persistence each group has its own queue on the broker, which must be deleted.
     """
     queues = contestant.queues if contestant.uses_database else (*contestant.queues, *_queues_of_lanes(groups))
     return replace(
@@ -124,7 +124,7 @@ DRAMATIQ = Contestant(
 DRAMATIQ_PREFETCHING = replace(
     DRAMATIQ, name="dramatiq-prefetching", variables={"dramatiq_queue_prefetch": str(CONCURRENCY)}
 )
-"""Dramatiq prefetches 2 × threads = 16 by default, far less than the others; this one has as much."""
+"""Dramatiq prefetches 2 × threads = 16 by default, far less than the others; this one prefetches as much as they do."""
 TASKIQ = Contestant(
     name="taskiq",
     module=f"{PROGRAMS}.taskiq_peer",

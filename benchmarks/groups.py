@@ -1,7 +1,8 @@
-"""`python -m benchmarks.groups`: groups without rows, which have a queue of their own each on the broker, a lane.
+"""`python -m benchmarks.groups`: groups without rows, each of which has its own queue on the broker, a lane.
 
-How fast their jobs run; memory a lane, how fast lanes are served, and served again after a restart of the broker; what
-one `send` takes, to a new group and to an idle one. Groups with rows have no lanes: they are rows of `make bench`.
+It measures how fast their jobs run, how much memory a lane takes, how fast lanes are served (also after a restart of
+the broker), and how long one `send` takes to a new group and to an idle one. Groups with rows have no lanes: they are
+rows of `make bench`.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from .settings import Settings
 
 
 def main(
-    lanes: Annotated[int, typer.Option(min=0, help="Lanes that live at once; 0 leaves them out.")] = 10_000,
-    sends: Annotated[int, typer.Option(min=0, help="Jobs sent one by one, of each kind; 0 leaves them out.")] = 1_000,
-    rounds: Annotated[int, typer.Option(min=0, help="Of the rates; 0 leaves them out.")] = 3,
-    scale: Annotated[float, typer.Option(min=0.001, help="Times the jobs of the rates.")] = 1.0,
+    lanes: Annotated[int, typer.Option(min=0, help="Lanes that exist at the same time; 0 skips them.")] = 10_000,
+    sends: Annotated[int, typer.Option(min=0, help="Jobs of each kind, sent one by one; 0 skips them.")] = 1_000,
+    rounds: Annotated[int, typer.Option(min=0, help="Rounds of the rates; 0 skips them.")] = 3,
+    scale: Annotated[float, typer.Option(min=0.001, help="Factor for the jobs of the rates.")] = 1.0,
     patience: Annotated[float, typer.Option(help="Seconds to wait for a quiet machine, each time.")] = 20.0,
 ) -> None:
     """Run our workers and producers against private RabbitMQ nodes, and print tables."""

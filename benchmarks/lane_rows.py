@@ -1,4 +1,4 @@
-"""Jobs in groups without rows, each group with a queue of its own on the broker: what the order costs there."""
+"""Jobs in groups without rows, each group with its own queue on the broker: the cost of order there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The life of many lanes on a broker of their own: what they cost it, how fast they are served, and served again."""
+"""Many lanes on a private broker: their memory, and how fast they are served at first and after a restart."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from .settings import PROCESSES, Settings
 from .stage import MeasurementError, Stage, stage
 
 DEADLINE = 300.0
-"""Seconds that it may take until all lanes are served."""
+"""Seconds to wait until all lanes are served."""
 POLL = 0.1
 SPARE = 1.2
-"""Times the places that the lanes need: the processes share them as they come, not evenly."""
+"""Factor for the places that the lanes need: the processes do not share the lanes evenly."""
 
 
 @dataclass(frozen=True)
 class LivesOfLanes:
-    """What was measured. Bytes are the broker's whole memory (``erlang:memory(total)``), garbage collected."""
+    """The measured values. Bytes are the broker's whole memory (``erlang:memory(total)``), garbage collected."""
 
     lanes: int
     bytes_waiting: float
-    """A lane: one small persistent message in it, and a token in the lobby."""
+    """Per lane: one small persistent message in it, and a token in the lobby."""
     bytes_served: float
-    """A lane: one consumer, and both messages in a worker's hand."""
+    """Per lane: one consumer, and both messages delivered to a worker."""
     attach_from_start: float
     """Seconds from the start of the worker processes until all lanes were served."""
     attach: float
     """Seconds from the first lane served to the last one."""
     channels: int
-    """Of all worker processes, with their consumers."""
+    """Channels of all worker processes, those of consumers included."""
     broker_restart: float
-    """Seconds of the broker alone, from the order to stop until it answers again."""
+    """Seconds of the broker alone, from the stop command until it answers again."""
     served_again: float
     """Seconds from then until all lanes are served again."""
     channels_again: int
@@ -48,7 +48,7 @@ class LivesOfLanes:
 def measure_lanes(lanes: int, settings: Settings) -> LivesOfLanes:
     """Fill ``lanes`` lanes with a job each, serve them all, restart the broker under them."""
     contestant = grouped(OURS, lanes, "ours_staying", concurrency=round(lanes * SPARE / PROCESSES) + 1)
-    # Nothing has to be deleted: the whole broker goes.
+    # No queue needs deleting: the whole broker is removed.
     contestant = replace(contestant, queues=())
     with private_rabbitmq() as node, stage(contestant, replace(settings, amqp_url=node.url)) as the_stage:
         return _live(the_stage, node, lanes)

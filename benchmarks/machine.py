@@ -1,4 +1,4 @@
-"""The machine a run was made on, as a list of facts; and how much of it others took meanwhile."""
+"""Facts about the machine of a run, and how much of it others used during the run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class StolenTime:
         self._before = psutil.cpu_times()
 
     def share(self) -> float:
-        """0 … 1; 0 where the system does not tell."""
+        """0 … 1; 0 if the system does not report it."""
         now = psutil.cpu_times()
         elapsed = sum(now) - sum(self._before)
         stolen = getattr(now, "steal", 0.0) - getattr(self._before, "steal", 0.0)
@@ -54,7 +54,7 @@ class StolenTime:
 
 
 def wait_for_quiet(patience: float) -> None:
-    """Wait until the machine has nothing else to do, or ``patience`` seconds: this may be a shared one."""
+    """Wait until the machine is quiet, at most ``patience`` seconds, since it may be shared."""
     give_up = time.monotonic_ns() + int(patience * 1e9)
     while time.monotonic_ns() < give_up and psutil.cpu_percent(interval=QUIET_FOR) > QUIET:
         pass

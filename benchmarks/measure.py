@@ -1,4 +1,4 @@
-"""Measure one contestant once, all alike: how fast it runs jobs, how fast it sends them, how soon they start."""
+"""Measures one contestant once, each alike: how fast it runs jobs, how fast it sends them, how soon they start."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ WARM_UP = 100
 """Stamped jobs whose latencies do not count: first connections, first bytecode, first page faults."""
 
 SOON = 0.2
-"""Seconds within which a producer ends that has put nothing off."""
+"""Seconds within which a producer exits if it has postponed nothing."""
 
 
 def measure_drain(contestant: Contestant, job: str, jobs: int, settings: Settings) -> Measurement:
-    """Send ``jobs`` jobs, then start the workers; a drain lasts from the first begin to the last end."""
+    """Send ``jobs`` jobs, then start the workers; a drain lasts from the first job's start to the last one's end."""
     with stage(contestant, settings) as the_stage:
         the_stage.produce(job, Kind.MANY, jobs)
         wait_for_quiet(settings.patience)
@@ -31,7 +31,7 @@ def measure_drain(contestant: Contestant, job: str, jobs: int, settings: Setting
 
 
 def measure_sending(contestant: Contestant, kind: Kind, jobs: int, settings: Settings) -> Measurement:
-    """Send ``jobs`` jobs that nobody runs; the first one connects, and does not count."""
+    """Send ``jobs`` jobs that no worker runs; the first one connects, and does not count."""
     with stage(contestant, settings) as the_stage:
         wait_for_quiet(settings.patience)
         printed = the_stage.produce("noop", kind, jobs)
@@ -43,7 +43,7 @@ def measure_sending(contestant: Contestant, kind: Kind, jobs: int, settings: Set
 def measure_latency(contestant: Contestant, job: str, jobs: int, rate: float, settings: Settings) -> Measurement:
     """Send ``jobs`` jobs at ``rate`` a second to waiting workers; latency: `send` to the job's first line."""
     with stage(contestant, settings) as the_stage:
-        # This makes tables and queues before the workers look for them; when its jobs ran, they are up.
+        # This creates tables and queues before the workers need them; once these jobs have run, the workers are up.
         the_stage.produce(job, Kind.STAMPED, PROCESSES, rate)
         with the_stage.workers():
             if not _count(the_stage.wait_for(PROCESSES, START_DEADLINE)):

@@ -30,19 +30,19 @@ from .stage import START_DEADLINE, Stage, stage
 JOBS, CUTS = 1_000_000, 50
 FEWEST_SLICES = 20
 NEIGHBOURS = 3
-"""Samples at each end whose median is taken: one sample may catch a moment of garbage."""
+"""Samples at each end whose median counts: a single sample may catch uncollected garbage."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """After how many jobs (of all processes), the MB of each worker process, by pid."""
+    """The MB of each worker process by pid, after a number of jobs (of all processes)."""
 
     jobs: int
     megabytes: dict[int, float]
 
 
 def main(
-    jobs: Annotated[int, typer.Option(min=1000, help="Jobs in all.")] = JOBS,
+    jobs: Annotated[int, typer.Option(min=1000, help="Total number of jobs.")] = JOBS,
     cuts: Annotated[int, typer.Option(min=0, help="How often all connections are cut.")] = CUTS,
     contestant: Annotated[str, typer.Option(help=", ".join(one.name for one in CONTESTANTS))] = OURS.name,
     job: Annotated[str, typer.Option(help="A job of programs/jobs.py.")] = "noop",
@@ -57,7 +57,7 @@ def main(
 
 
 def measure_growth(scale: float, settings: Settings) -> Measurement:
-    """MB of that worker process of ours which grows most; at scale 1 over JOBS jobs, with CUTS cuts at any."""
+    """MB by which our fastest-growing worker process grows: JOBS jobs at scale 1, CUTS cuts at any scale."""
     samples = take_samples(OURS, "noop", round(JOBS * scale), CUTS, settings)
     growth = growth_by_process(samples)
     note = f"{samples[-1].jobs:,} jobs" + ("" if len(growth) == PROCESSES else f"; {len(growth)} processes to the end")
@@ -79,7 +79,7 @@ def take_samples(contestant: Contestant, job: str, jobs: int, cuts: int, setting
 
 
 def growth_by_process(samples: Sequence[Sample]) -> dict[int, float]:
-    """MB between the end of the warm-up and the end; a process that was replaced meanwhile is left out."""
+    """MB between the end of the warm-up and the end; a process that was replaced in between is left out."""
     warm = samples[len(samples) // 10 :]
     return {
         pid: median(sample.megabytes[pid] for sample in warm[-NEIGHBOURS:])

@@ -1,4 +1,4 @@
-"""The servers of a run: private ones, that nobody else works with, unless the environment names others."""
+"""The servers of a run: private ones, unless the environment names others."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.support.rabbitmq import PrivateRabbitMQ
 from .settings import Settings
 
 DEFAULT_TICK = 60_000
-"""Milliseconds: RabbitMQ's own. Tests have it look at its channels much more often."""
+"""Milliseconds: RabbitMQ's default. Tests set a much shorter interval."""
 
 
 @contextmanager
 def private_rabbitmq() -> Iterator[PrivateRabbitMQ]:
-    """A node on its own ports, in a folder of its own."""
+    """A node with its own ports and its own folder."""
     node = PrivateRabbitMQ(channel_tick=DEFAULT_TICK)
     try:
         node.start()
@@ -28,7 +28,7 @@ def private_rabbitmq() -> Iterator[PrivateRabbitMQ]:
 
 @contextmanager
 def servers(patience: float) -> Iterator[Settings]:
-    """Those of $JQ_BENCH_AMQP_URL and $JQ_BENCH_DATABASE_URL, where they are set; else private ones, till the end."""
+    """The servers of $JQ_BENCH_AMQP_URL and $JQ_BENCH_DATABASE_URL; private ones where a variable is not set."""
     with _amqp_url() as amqp_url, _database_url() as database_url:
         yield Settings(amqp_url, database_url, patience=patience)
 

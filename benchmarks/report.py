@@ -1,4 +1,4 @@
-"""The report, as Markdown: the table, the numbers that it is made of, the machine."""
+"""The report as Markdown: the table, the numbers behind it, the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was measured, and what it means over several rounds: medians, spreads, ratios within a round."""
+"""Measurements, and their summary over several rounds: medians, spreads, ratios within a round."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from statistics import median
 
 
 class Metric(StrEnum):
-    """What a number is; the value is its column's title."""
+    """The kind of a number; the value is the title of its column."""
 
     RATE = "a second"
     """Jobs run, jobs sent, commits or messages."""
     PROCESSOR = "CPU µs a job"
-    """Processor time of the worker processes (not of the servers): what a busy machine disturbs least."""
+    """Processor time of the worker processes (not of the servers): a busy machine disturbs this number least."""
     P50 = "p50 ms"
     P99 = "p99 ms"
     GROWTH = "MB grown"
 
     @property
     def unit(self) -> str:
-        """What stands behind a value."""
+        """The text after a value."""
         return _FORMS[self][1]
 
     def shown(self, value: float) -> str:
@@ -29,7 +29,7 @@ class Metric(StrEnum):
         return self.bare(value) + self.unit
 
     def bare(self, value: float) -> str:
-        """``value`` as it stands under the column's title."""
+        """``value`` as the table shows it, without its unit."""
         return f"{value:,.{_FORMS[self][0]}f}"
 
 
@@ -39,7 +39,7 @@ class Measurement:
 
     numbers: Mapping[Metric, float]
     note: str = ""
-    """What went wrong, or limits what the numbers say."""
+    """What went wrong, or what limits the meaning of the numbers."""
 
 
 Rounds = Sequence[Measurement]
@@ -60,7 +60,7 @@ def spread(rounds: Rounds, metric: Metric) -> tuple[float, float] | None:
 
 
 def ratio(ours: Rounds, theirs: Rounds, metric: Metric) -> float | None:
-    """The median of the ratios within a round: neighbours in time saw the same machine."""
+    """The median of the ratios within a round: measurements close in time see the same machine load."""
     ratios = [
         a.numbers[metric] / b.numbers[metric]
         for a, b in zip(ours, theirs, strict=False)

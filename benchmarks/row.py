@@ -1,4 +1,4 @@
-"""A row of the table: one number of ours, a peer's beside it, and what is wanted of it."""
+"""A row of the table: one of our numbers, a peer's for comparison, and the target."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ class Target:
     at_most: bool = False
 
     def shown(self, metric: Metric) -> str:
-        """Such as ``≥ 4 ×``; ``metric`` is our number's."""
+        """The target as text, such as ``≥ 4 ×``; ``metric`` is the metric of our number."""
         unit = " ×" if self.of_ratio else metric.unit
         return f"{'≤' if self.at_most else '≥'} {self.limit:,g}{unit}"
 
     def is_met_by(self, measured: float) -> bool:
-        """Whether ``measured`` is good enough."""
+        """Whether ``measured`` meets the target."""
         return measured <= self.limit if self.at_most else measured >= self.limit
 
 
 def times(limit: float) -> Target:
-    """At least so many times what the peer does."""
+    """The ratio to the peer must be at least this."""
     return Target(limit, of_ratio=True)
 
 
 def at_least(limit: float) -> Target:
-    """Our number is at least this."""
+    """Our number must be at least this."""
     return Target(limit, of_ratio=False)
 
 
 def at_most(limit: float) -> Target:
-    """Our number is at most this."""
+    """Our number must be at most this."""
     return Target(limit, of_ratio=False, at_most=True)
 
 
@@ -47,7 +47,7 @@ class Row:
     """One line of the table. Rows of one name compare the same number with several peers."""
 
     name: str
-    """What `chosen` knows it by."""
+    """The name that `chosen` finds the row by."""
     title: str
     ours: Subject
     peer: Subject | None = None
@@ -56,21 +56,21 @@ class Row:
 
     @property
     def subjects(self) -> tuple[Subject, ...]:
-        """What has to be measured for it."""
+        """The subjects that must be measured for the row."""
         return (self.ours,) if self.peer is None else (self.peer, self.ours)
 
     def value(self, subject: Subject, results: Results) -> float | None:
-        """The median of one of its subjects; None if it was not measured."""
+        """The median of one of the subjects; None if it was not measured."""
         return middle(results.get(subject.title, ()), self.metric)
 
     def ratio(self, results: Results) -> float | None:
-        """Ours to the peer's; None without a peer, or if one of both was not measured."""
+        """Our number divided by the peer's; None without a peer, or if either was not measured."""
         if self.peer is None:
             return None
         return ratio(results.get(self.ours.title, ()), results.get(self.peer.title, ()), self.metric)
 
     def is_met(self, results: Results) -> bool | None:
-        """Whether the target is met; None without a target, or if what it is about was not measured."""
+        """Whether the target is met; None without a target, or if its number was not measured."""
         if self.target is None:
             return None
         measured = self.ratio(results) if self.target.of_ratio else self.value(self.ours, results)
@@ -78,7 +78,7 @@ class Row:
 
 
 def chosen(rows: Sequence[Row], words: Iterable[str]) -> list[Row]:
-    """The rows that ``words`` name, all without any: ``send`` is each row whose name is or begins with it.
+    """The rows that ``words`` name, or all rows: ``send`` means each row whose name is ``send`` or begins with it.
 
     Raises:
       ValueError: a word names no row; tells the names.

@@ -1,4 +1,4 @@
-"""A run: each subject once a round, one after the other."""
+"""A run: measures each subject once per round, one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .subject import Subject
 
 
 def measure_rounds(rows: Iterable[Row], rounds: int, scale: float, settings: Settings) -> Results:
-    """Measure what ``rows`` speak of; those of one round are neighbours in time. Tells on stderr how it goes."""
+    """Measure the subjects of ``rows``, round by round. Reports progress on stderr."""
     subjects = dict.fromkeys(subject for row in rows for subject in row.subjects)
     results: dict[str, list[Measurement]] = defaultdict(list)
     for number in range(1, rounds + 1):
@@ -29,7 +29,7 @@ def measure_rounds(rows: Iterable[Row], rounds: int, scale: float, settings: Set
 
 
 def _measure(subject: Subject, scale: float, settings: Settings) -> Measurement:
-    """A subject that fails costs the run its own numbers, not those of the others."""
+    """Measure one subject; if it fails, the run loses only the numbers of that subject."""
     try:
         return subject.measure(scale, settings)
     except MeasurementError as error:

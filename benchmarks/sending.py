@@ -1,4 +1,4 @@
-"""What one `send` takes, to a new group and to one that is idle, without rows; and how soon its job starts."""
+"""How long one `send` takes to a new and to an idle group, without rows, and how soon its job starts."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from .settings import Settings
 from .stage import START_DEADLINE, MeasurementError, Stage, stage
 
 COUNTLESS = 2**62
-"""So many groups that each stamped job, which is numbered by its time, has one of its own."""
+"""Enough groups for each stamped job, which is numbered by its time, to have its own."""
 RATE = 50.0
-"""Stamped jobs a second."""
+"""Stamped jobs per second."""
 POLL = 0.5
 
 
 @dataclass(frozen=True)
 class Sendings:
-    """Milliseconds of one `send` after the other, while workers wait for the jobs."""
+    """Milliseconds of successive `send` calls while workers wait for the jobs."""
 
     title: str
     p50: float
@@ -35,7 +35,7 @@ class Sendings:
 
 
 def measure_sendings(sends: int, settings: Settings) -> Iterator[Sendings]:
-    """Send ``sends`` jobs of each kind, on a broker that is made for it."""
+    """Send ``sends`` jobs of each kind, on a private broker."""
     with private_rabbitmq() as node:
         private = replace(settings, amqp_url=node.url)
         with _serving(OURS, private) as the_stage:
@@ -50,7 +50,7 @@ def measure_sendings(sends: int, settings: Settings) -> Iterator[Sendings]:
 
 
 def _in_groups(groups: int) -> Contestant:
-    # Its lanes need not be deleted: they go with the broker.
+    # The lanes need no deleting: they disappear with the broker.
     return replace(grouped(OURS, groups), queues=OURS.queues)
 
 
@@ -71,7 +71,7 @@ def _send(the_stage: Stage, title: str, sends: int) -> Sendings:
 
 
 def _wait_until_idle(node: PrivateRabbitMQ, deadline: float) -> None:
-    """Wait until no lane has a message; it is served for a while still, in case one comes."""
+    """Wait until no lane has a message. Workers keep serving an empty lane for a while, in case a message comes."""
     give_up = time.monotonic_ns() + int(deadline * 1e9)
     while any(messages for queue, messages in node.queue_depths().items() if ".g." in queue):
         if time.monotonic_ns() > give_up:

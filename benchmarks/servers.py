@@ -1,4 +1,4 @@
-"""RabbitMQ and PostgreSQL as the benchmark keeps house with them: everything it makes, it removes."""
+"""Creates and removes what the benchmark needs on RabbitMQ and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sqlalchemy.engine import make_url
 
 
 def delete_queues(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str] = ()) -> None:
-    """Delete what exists of ``queues`` and ``exchanges``, with their messages."""
+    """Delete ``queues`` and ``exchanges`` if they exist, with their messages."""
     asyncio.run(_delete(amqp_url, queues, exchanges))
 
 
 def broker_version(amqp_url: str) -> str:
-    """The product and version that the server tells at connection."""
+    """The product and version that the server reports when a client connects."""
     return asyncio.run(_broker_version(amqp_url))
 
 
@@ -29,19 +29,19 @@ def database_version(database_url: str) -> str:
 
 
 def make_database(database_url: str, name: str) -> str:
-    """Make the empty database ``name`` anew and return its URL (``postgresql://``)."""
+    """Create the database ``name``, empty, replacing an old one; return its URL (``postgresql://``)."""
     drop_database(database_url, name)
     _execute(database_url, "CREATE DATABASE {}", name)
     return make_url(database_url).set(database=name).render_as_string(hide_password=False)
 
 
 def drop_database(database_url: str, name: str) -> None:
-    """Drop it, whoever is still connected."""
+    """Drop the database, even if clients are still connected."""
     _execute(database_url, "DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
 
 async def _delete(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str]) -> None:
-    # One channel for all: there may be thousands, and to RabbitMQ it is no error to delete what is not there.
+    # One channel for all: there may be thousands, and RabbitMQ accepts deleting what does not exist.
     async with await aio_pika.connect(amqp_url) as connection, connection.channel() as channel:
         for queue in queues:
             await channel.queue_delete(queue)
@@ -52,8 +52,8 @@ async def _delete(amqp_url: str, queues: Iterable[str], exchanges: Iterable[str]
 async def _broker_version(amqp_url: str) -> str:
     async with await aio_pika.connect(amqp_url) as connection:
         assert connection.transport is not None
-        told: Mapping[str, object] = connection.transport.connection.server_properties
-        return f"{told['product']} {told['version']}"
+        reported: Mapping[str, object] = connection.transport.connection.server_properties
+        return f"{reported['product']} {reported['version']}"
 
 
 def _execute(database_url: str, statement: LiteralString, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Where everything is, and what is the same for every contestant."""
+"""Locations, and the settings that are the same for every contestant."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / ".bench"
-"""Everything that a run leaves behind: the peers' environment, programs that were built, logs. Not in git."""
+"""Everything that a run leaves behind: the peers' environment, built programs, logs. Not in git."""
 
 PROCESSES = 2
 THREADS = 8
-"""Worker threads a process: Dramatiq's own default, for it and for our sync actors."""
+"""Worker threads per process: Dramatiq's default, used for Dramatiq and for our sync actors."""
 CONCURRENCY = 300
-"""Async jobs at once and prefetched, a process, where a contestant lets one say."""
+"""Concurrent and prefetched async jobs per process, where the contestant allows setting it."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Settings:
 
     amqp_url: str
     database_url: str
-    """A database of the server in which others may be created; nothing is written into it. Empty: there is none."""
+    """A database of the server on which others are created; it stays untouched. Empty if there is no server."""
     deadline: float = 120.0
-    """Seconds that one drain may last; after that, the rate of what was done counts and the table says so."""
+    """Seconds that one drain may last; then the rate so far counts, and the table says so."""
     patience: float = 20.0
     """Seconds to wait, at most, for a quiet machine before each sending and each drain."""
     our_python: Path = Path(sys.executable)

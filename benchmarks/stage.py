@@ -1,4 +1,4 @@
-"""One contestant with its servers' part made clean: its producer, its workers, what its jobs noted."""
+"""One contestant on clean servers: its producer, its workers, and what its jobs recorded."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ POLL = 0.05
 
 
 class MeasurementError(Exception):
-    """A contestant's program failed; the message ends with what it logged last."""
+    """A contestant's program failed; the message ends with its last log lines."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One contestant with everything that it needs, for the time of one measurement."""
+    """One contestant with everything that it needs for one measurement."""
 
     contestant: Contestant
     settings: Settings
@@ -39,7 +39,7 @@ class Stage:
     variables: Mapping[str, str]
 
     def produce(self, job: str, kind: Kind, count: int, rate: float = 0.0) -> dict[str, float]:
-        """Run the producer program to its end; what it printed."""
+        """Run the producer program until it exits; returns what it printed."""
         python = str(self.contestant.python(self.settings))
         command = [python, "-m", f"{PROGRAMS}.produce", self.contestant.module, job, kind, str(count), str(rate)]
         log = self.folder / "producer.log"
@@ -82,7 +82,7 @@ class Stage:
             time.sleep(POLL)
 
     def worker_log(self) -> str:
-        """The end of what the workers said."""
+        """The last lines of the workers' logs."""
         return _tail(self.folder / "worker.log")
 
     def _environment(self) -> dict[str, str]:

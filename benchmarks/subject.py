@@ -1,4 +1,4 @@
-"""What is measured once a round, and the kinds of it."""
+"""The kinds of subjects; a subject is measured once per round."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .result import Measurement
 from .settings import Settings
 
 FEWEST = 10
-"""Jobs, however small the scale."""
+"""The fewest jobs, however small the scale."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something with numbers of its own, under a title that no other has."""
+    """Something that is measured, with a unique title."""
 
     title: str
     measure: Callable[[float, Settings], Measurement]
-    """Measure it once, at a scale: 1 is what the table's titles say."""
+    """Measure the subject once, at a scale; 1 is the number of jobs in the title."""
     only_once: bool = False
-    """However many rounds there are."""
+    """Whether to measure it in the first round only."""
 
 
 def drain(title: str, contestant: Contestant, job: str, jobs: int) -> Subject:
-    """How fast ``contestant`` runs jobs that wait for it; so many that it lasts some seconds."""
+    """How fast ``contestant`` runs queued jobs; there are enough of them for some seconds."""
     return Subject(title, lambda scale, settings: measure_drain(contestant, job, scaled(jobs, scale), settings))
 
 
@@ -42,17 +42,17 @@ def drain_of_groups(title: str, contestant: Contestant, groups: int, each: int) 
 
 
 def sending(title: str, contestant: Contestant, kind: Kind, jobs: int) -> Subject:
-    """How fast one producer sends, while nobody runs what it sends."""
+    """How fast one producer sends while no worker runs the jobs."""
     return Subject(title, lambda scale, settings: measure_sending(contestant, kind, scaled(jobs, scale), settings))
 
 
 def latency(title: str, contestant: Contestant, jobs: int) -> Subject:
-    """From `send` to the job's first line, at 100 jobs a second to workers that wait."""
+    """The time from `send` to the job's first line, at 100 jobs per second, with idle workers."""
     return Subject(
         title, lambda scale, settings: measure_latency(contestant, "stamp", scaled(jobs, scale), 100, settings)
     )
 
 
 def scaled(jobs: int, scale: float) -> int:
-    """``jobs`` at that scale."""
+    """``jobs`` times ``scale``."""
     return max(FEWEST, round(jobs * scale))

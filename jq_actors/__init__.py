@@ -2,8 +2,8 @@
 
     from jq_actors import actor, current_job, jobs
 
-Importing this package installs a `JobBroker` as Dramatiq's global broker, and reads no configuration: that happens
-at first need, or in `configure`.
+Importing this package installs a `JobBroker` as Dramatiq's global broker. It does not read the configuration: that
+happens at first use, or in `configure`.
 """
 
 from . import jobs

@@ -1,14 +1,14 @@
-"""Time and chance as a dependency.
+"""Time and randomness as a dependency.
 
 Nothing below the command line calls ``time.time``, ``datetime.now``, ``random`` or a bare
-``asyncio.sleep``: it asks a :class:`Clock`, so that a test can hold time still and replay chance.
+``asyncio.sleep``: code there uses a :class:`Clock`, so that a test can stop time and replay random numbers.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random  # noqa: TID251 - this module is what everybody else asks
+import random  # noqa: TID251 - all other modules use this one
 import threading
 import time
 from datetime import UTC, datetime
@@ -16,14 +16,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where time and chance come from."""
+    """A source of time and randomness."""
 
     def wall(self) -> datetime:
-        """The time of day, aware, UTC: for what is stored or shown. It may jump."""
+        """The time of day in UTC, as an aware datetime, for storing and showing. It may jump."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary start: for durations and deadlines. It never goes back."""
+        """Seconds since an arbitrary start: for durations and deadlines. It never goes backwards."""
         ...
 
     async def sleep(self, seconds: float) -> None:
@@ -40,7 +40,7 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clock. The only place in the package that reads it."""
+    """The machine's clock. Nothing else in the package reads it."""
 
     def wall(self) -> datetime:
         """The machine's time of day in UTC."""
@@ -48,30 +48,30 @@ class SystemClock:
 
     def monotonic(self) -> float:
         """The machine's monotonic clock."""
-        return time.monotonic()  # noqa: TID251 - this class is what everybody else asks
+        return time.monotonic()  # noqa: TID251 - all other modules use this class
 
     async def sleep(self, seconds: float) -> None:
         """Sleep on the running loop."""
         await asyncio.sleep(seconds)
 
     def random(self) -> float:
-        """From the process-wide generator."""
+        """A number from the process-wide generator."""
         return random.random()  # noqa: S311 - jitter, not a secret
 
     def random_bits(self, bits: int) -> int:
-        """From the operating system: processes that forked a moment ago must not agree."""
+        """Bits from the operating system: freshly forked processes must not draw the same ones."""
         size = (bits + 7) // 8
         return int.from_bytes(_ENTROPY.take(size), "big") >> (8 * size - bits)
 
 
 class _Entropy(threading.local):
-    """Random bytes of the operating system, asked for many at a time: each time a thread lets the others go first."""
+    """Random bytes of the operating system, fetched many at a time: each fetch releases the GIL to other threads."""
 
     def __init__(self) -> None:
         self._bytes, self._at = b"", 0
 
     def take(self, size: int) -> bytes:
-        """So many bytes that nobody else gets."""
+        """``size`` bytes that no other caller gets."""
         if self._at + size > len(self._bytes):
             self._bytes, self._at = os.urandom(max(4096, size)), 0
         taken = self._bytes[self._at : self._at + size]
@@ -79,7 +79,7 @@ class _Entropy(threading.local):
         return taken
 
     def forget(self) -> None:
-        """A process that was forked begins anew."""
+        """Drop the buffered bytes: a forked process must not reuse its parent's."""
         self._bytes, self._at = b"", 0
 
 

@@ -1,1 +1,1 @@
-"""What runs inside a contestant's own environment: standard library, and that contestant."""
+"""Programs that run in a contestant's own environment: they import the standard library and that contestant only."""

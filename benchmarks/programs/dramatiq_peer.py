@@ -20,7 +20,7 @@ ACTORS = {job.__name__: dramatiq.actor(queue_name=QUEUE, broker=broker)(job) for
 
 
 class DramatiqProducer:
-    """`actor.send` in a loop: there is nothing for many at once."""
+    """`actor.send` in a loop: Dramatiq has no call for sending many."""
 
     def open(self) -> None:
         """Connect and declare."""

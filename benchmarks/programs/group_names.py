@@ -1,4 +1,4 @@
-"""What the groups of the benchmark's jobs are called."""
+"""The names of the groups of the benchmark's jobs."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def group_name(number: int) -> str:
 
 
 def group_of(number: int) -> str:
-    """The group of the job with this number; there are $JQ_BENCH_GROUPS groups, which take turns."""
+    """The group of the job with this number; the $JQ_BENCH_GROUPS groups take turns."""
     return group_name(number % int(os.environ["JQ_BENCH_GROUPS"]))

@@ -17,13 +17,13 @@ _probe = Probe(Path(os.environ["JQ_BENCH_FOLDER"]))
 
 
 async def noop(n: int) -> None:
-    """Nothing, as a coroutine."""
+    """Do nothing, as a coroutine."""
     _probe.began()
     _probe.ended()
 
 
 def noop_sync(n: int) -> None:
-    """Nothing, in a thread."""
+    """Do nothing, in a thread."""
     _probe.began()
     _probe.ended()
 
@@ -36,7 +36,7 @@ async def nap(n: int) -> None:
 
 
 async def stamp(sent: int) -> None:
-    """Nothing, but tells how long ago it was sent (nanoseconds of CLOCK_MONOTONIC)."""
+    """Do nothing, but record how long ago the job was sent (nanoseconds of CLOCK_MONOTONIC)."""
     _probe.stamped(sent)
     _probe.ended()
 

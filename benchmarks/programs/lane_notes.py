@@ -1,4 +1,4 @@
-"""How a worker notes which lanes it serves: the lanes' counterpart of `probe`, of ours alone."""
+"""Records which lanes a worker serves: the counterpart of `probe` for lanes, which only jq_actors has."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ SUFFIX = ".lanes"
 
 @dataclass
 class Lanes:
-    """What one worker process, or several, noted. Times are nanoseconds of CLOCK_MONOTONIC."""
+    """What one or more worker processes recorded. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     opened: int = 0
     closed: int = 0
     first: int = 0
     """When the first one was opened."""
     last: int = 0
-    """When the last one was opened, so far."""
+    """When the latest one was opened."""
 
     @property
     def served(self) -> int:
-        """How many are served now."""
+        """How many lanes are served now."""
         return self.opened - self.closed
 
 
 class LaneNotes:
-    """Counts the lanes of this process into ``folder``, one file a process, named by its pid."""
+    """Counts the lanes of this process into ``folder``, one file per process, named by its pid."""
 
     def __init__(self, folder: Path, events: Events) -> None:
         self._folder, self._lanes = folder, Lanes()
@@ -61,7 +61,7 @@ class LaneNotes:
 
 
 def read_lanes(folder: Path) -> Lanes:
-    """What all worker processes noted together."""
+    """The combined records of all worker processes."""
     each = [Lanes(**json.loads(path.read_text())) for path in folder.glob(f"*{SUFFIX}")]
     return Lanes(
         opened=sum(one.opened for one in each),

@@ -1,4 +1,4 @@
-"""The sending side of jq_actors, for all programs of ours."""
+"""The sending side of jq_actors, for all of our programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""jq_actors with a job that does not end, so that its lane is served until the worker ends; the lanes are noted."""
+"""jq_actors with a job that does not end, so that its lane is served until the worker ends; the lanes are recorded."""
 
 from __future__ import annotations
 

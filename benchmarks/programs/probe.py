@@ -1,4 +1,4 @@
-"""How a job records that it ran, at the same small cost for every contestant.
+"""Records that a job ran, at the same small cost for every contestant.
 
 A job counts in memory; a thread of its process writes the numbers to a file ten times a second: a job
 pays about a microsecond and never waits for a disk. CLOCK_MONOTONIC is one clock for all processes of a
@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 WRITE_INTERVAL = 0.1
-"""Seconds between two writings."""
+"""Seconds between two writes."""
 
 
 @dataclass
 class Reading:
-    """What one worker process saw so far. Times are nanoseconds of CLOCK_MONOTONIC."""
+    """What one worker process has recorded so far. Times are nanoseconds of CLOCK_MONOTONIC."""
 
     count: int = 0
     first: int = 0
@@ -33,12 +33,12 @@ class Reading:
 
 
 class Probe:
-    """Counts the jobs of this process into ``folder``, one file a process, named by its pid."""
+    """Counts the jobs of this process into ``folder``, one file per process, named by its pid."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._reading = Reading()
-        # next() of an itertools.count is one step under the GIL: threads lose no count, and need no lock.
+        # next() of an itertools.count is one step under the GIL: threads lose no count and need no lock.
         self._counter = itertools.count(1)
         self._starting = threading.Lock()
         self._pid = 0
@@ -57,12 +57,12 @@ class Probe:
         self._reading.last = time.monotonic_ns()
 
     def stamped(self, sent: int) -> None:
-        """A job begins that was sent at ``sent``."""
+        """A job begins; it was sent at ``sent``."""
         self._reading.latencies.append((sent, time.monotonic_ns() - sent))
         self.began()
 
     def _start_writing(self) -> None:
-        # At the first job, not at import: the process that imports may be one that forks the workers.
+        # At the first job, not at import: the importing process may be the one that forks the workers.
         with self._starting:
             if self._pid == 0:
                 self._pid = os.getpid()

@@ -20,7 +20,7 @@ class ProcrastinateProducer:
     """`defer` and `batch_defer` over the synchronous connector."""
 
     def open(self) -> None:
-        """Connect; make the tables unless the producer before made them."""
+        """Connect; create the tables unless an earlier producer did."""
         app.open()
         try:
             app.schema_manager.apply_schema()

@@ -1,4 +1,4 @@
-"""Send jobs through one contestant and say how long it took: `python -m benchmarks.programs.produce …`.
+"""Sends jobs through one contestant and prints how long it took: `python -m benchmarks.programs.produce …`.
 
 Prints a JSON object: the ``seconds`` that it took; of clocked jobs, the seconds within which half (``p50``) and 99 %
 (``p99``) of them were sent; and those of ``closing``, in which a producer may end what it put off. The first job
@@ -26,13 +26,13 @@ class Kind(StrEnum):
     EACH = "each"
     """One by one."""
     CLOCKED = "clocked"
-    """One by one, the time of each taken."""
+    """One by one, each of them timed."""
     TOGETHER = "together"
     """From many coroutines, each one by one."""
     MANY = "many"
     """In batches."""
     STAMPED = "stamped"
-    """One by one at a rate, with the time as argument."""
+    """One by one at a fixed rate, with the time as argument."""
 
 
 class Producer(Protocol):
@@ -47,7 +47,7 @@ class Producer(Protocol):
         ...
 
     def send_many(self, job: str, numbers: Sequence[int]) -> None:
-        """By the fastest way that the contestant documents for many jobs at once."""
+        """Send many jobs in the fastest way that the contestant documents."""
         ...
 
     def close(self) -> None:
@@ -57,7 +57,7 @@ class Producer(Protocol):
 
 @runtime_checkable
 class CoroutineProducer(Producer, Protocol):
-    """One that can be measured with coroutines, too."""
+    """A producer that can also send from coroutines."""
 
     def send_together(self, job: str, numbers: Sequence[int]) -> None:
         """From coroutines, each of which sends one job after the other."""
@@ -77,17 +77,17 @@ def main() -> None:
     producer.open()
     if options.kind is Kind.STAMPED:
         _send_stamped(producer, options.job, options.count, options.rate)
-        told: dict[str, float] = {}
+        timings: dict[str, float] = {}
     else:
         producer.send_each(options.job, [0])
-        told = _send(producer, options.job, options.kind, range(1, options.count))
+        timings = _send(producer, options.job, options.kind, range(1, options.count))
     began = time.perf_counter()
     producer.close()
-    print(json.dumps({**told, "closing": time.perf_counter() - began}), flush=True)
+    print(json.dumps({**timings, "closing": time.perf_counter() - began}), flush=True)
 
 
 def _send_stamped(producer: Producer, job: str, count: int, rate: float) -> None:
-    """An open loop: a slow send makes the next one late, not the rate smaller."""
+    """Send in an open loop: a slow send delays the next one and does not lower the rate."""
     began = time.perf_counter()
     for n in range(count):
         time.sleep(max(0.0, began + n / rate - time.perf_counter()))

@@ -38,7 +38,7 @@ class TaskiqProducer:
         self._loop.run_until_complete(self._one_by_one(job, numbers))
 
     def send_many(self, job: str, numbers: Sequence[int]) -> None:
-        """All `kiq` of the batch in flight together: there is no call for many, this is the common way."""
+        """All `kiq` of the batch in flight together: taskiq has no call for many, and this is the usual way."""
         self._loop.run_until_complete(self._together(job, numbers))
 
     def close(self) -> None:

@@ -1,1 +1,1 @@
-""""""
+"""Actors: functions declared as jobs, their options, and the commands that sending them makes."""

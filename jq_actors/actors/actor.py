@@ -1,4 +1,4 @@
-"""``@actor``: it makes a :class:`JobActor`, which is a ``dramatiq.Actor``, of a function."""
+"""``@actor`` turns a function into a :class:`JobActor`, which is a ``dramatiq.Actor``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 
 class ActorDecorator(Protocol):
-    """What ``@actor(...)`` with options is."""
+    """The type of ``@actor(...)`` with options."""
 
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]]) -> AsyncJobActor[P, R]: ...
@@ -37,8 +37,8 @@ def actor(
     actor_name: str | None = None,
     queue_name: str = "default",
     priority: int = 0,
-    # Not Callable[P, …] in an overload of its own: to who unpacks options, `actor(**common)`, it would give no type at
-    # all, and to who writes a lambda an actor of untyped parameters. What it takes is checked when the actor is made.
+    # Not Callable[P, …] in its own overload: `actor(**common)` would then have no type at all, and a lambda would give
+    # an actor with untyped parameters. The function's parameters are checked when the actor is made.
     group: str | Callable[..., str | None] | None = None,
     broker: dramatiq.Broker | None = None,
     **options: Any,
@@ -53,23 +53,23 @@ def actor(
     broker: dramatiq.Broker | None = None,
     **options: Any,
 ) -> Any:
-    """Make an actor of a function: ``@actor``, or ``@actor(queue_name="mail", max_retries=5)``.
+    """Make an actor from a function: ``@actor``, or ``@actor(queue_name="mail", max_retries=5)``.
 
     Parameters:
       fn: an ``async def``, which runs on the actor loop, or a ``def``, which runs in a worker thread.
       actor_name: 1 to 128 letters, digits and ``_ . : -``. Default: the name of the function.
-      queue_name: begins with a letter or ``_``; then letters, digits and ``. _ -``, up to 128.
-      priority: 0 to 9, higher first (not as in Dramatiq, where lower is first).
-      group: jobs of one group run in order; needs the middleware `group_fifo`, and no priority. A template over the
-        parameters, such as ``"account-{account_id}"``, or a function that takes the actor's arguments, defaults
-        included, and returns the group's name, or ``None`` for none. Default: no job has a group.
-      broker: default: Dramatiq's global broker, which ``import jq_actors`` installs.
-      options: what the configured middleware knows: ``max_retries``, ``min_backoff``, ``max_backoff``,
+      queue_name: up to 128 letters, digits and ``. _ -``, beginning with a letter or ``_``.
+      priority: 0 to 9, higher first (in Dramatiq, lower is first).
+      group: jobs of one group run in order; needs the middleware `group_fifo`, and excludes a priority. A template
+        over the parameters, such as ``"account-{account_id}"``, or a function that takes the actor's arguments,
+        defaults included, and returns the group's name, or ``None`` for no group. Default: no job has a group.
+      broker: Default: Dramatiq's global broker, which ``import jq_actors`` installs.
+      options: options of the configured middleware: ``max_retries``, ``min_backoff``, ``max_backoff``,
         ``time_limit``, ``throws``, … Durations are milliseconds or a timedelta.
 
     Raises:
-      ActorOptionError: a name or a value is impossible, or the name is taken. An option that no middleware
-        knows is refused here too, or, before the configuration is read, when it is.
+      ActorOptionError: a name or a value is invalid, or the name is taken. An option that no middleware knows is
+        refused here too, or, if the configuration has not been read yet, when it is read.
     """
 
     def make(fn: Callable[..., Any], frame: types.FrameType) -> JobActor[..., Any]:

@@ -1,4 +1,4 @@
-"""Annotations as their functions meant them: strings evaluated, one by one, in the right names."""
+"""Resolves annotations: evaluates strings one by one, in the scope of the function that has them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,12 @@ class Unresolved:
 
 
 def resolve(annotation: Any, names: Mapping[str, Any], local_names: Mapping[str, Any] | None = None) -> Any:
-    """``annotation`` with all strings in it evaluated; `Unresolved` where that fails.
+    """``annotation`` with all strings in it evaluated, or `Unresolved` if that fails.
 
     Parameters:
-      annotation: a type, a string, or a type that has strings inside (``list["Order"]``).
-      names: the module's names. local_names: those of the function around, which win.
+      annotation: a type, a string, or a type that contains strings (``list["Order"]``).
+      names: the module's names.
+      local_names: names of the enclosing function, which take precedence.
     """
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     try:
@@ -53,8 +54,8 @@ def names_around(fn: Callable[..., Any]) -> Mapping[str, Any]:
     return names
 
 
-def shown(annotation: Any) -> str:
-    """``annotation`` as a person writes it."""
+def annotation_text(annotation: Any) -> str:
+    """``annotation`` as it is written in source code."""
     if isinstance(annotation, type) and get_origin(annotation) is None:
         return "None" if annotation is type(None) else annotation.__name__
     return str(annotation).replace("typing.", "")
@@ -63,16 +64,16 @@ def shown(annotation: Any) -> str:
 if sys.version_info >= (3, 12):
 
     def for_pydantic(annotation: Any) -> Any:
-        """``annotation``: pydantic takes it as it is."""
+        """``annotation`` unchanged: pydantic accepts it."""
         return annotation
 
 else:
     import typing_extensions
 
     def for_pydantic(annotation: Any) -> Any:
-        """``annotation`` with each ``typing.TypedDict`` in it replaced by its like of ``typing_extensions``.
+        """``annotation`` with each ``typing.TypedDict`` in it replaced by its counterpart from ``typing_extensions``.
 
-        Before Python 3.12 pydantic refuses the former: https://errors.pydantic.dev/2.14/u/typed-dict-version
+        Before Python 3.12 pydantic refuses ``typing.TypedDict``: https://errors.pydantic.dev/2.14/u/typed-dict-version
         """
         if is_typeddict(annotation) and type(annotation).__module__ == "typing":
             return _typed_dict(annotation)
@@ -84,14 +85,14 @@ else:
         replaced = tuple(for_pydantic(part) for part in inner)
         if replaced == inner:
             return annotation
-        return Union[replaced] if origin in (Union, types.UnionType) else origin[replaced]  # noqa: UP007 - made here
+        return Union[replaced] if origin in (Union, types.UnionType) else origin[replaced]  # noqa: UP007 - built at run time
 
     def _typed_dict(original: Any) -> Any:
         def field(name: str, kind: Any) -> Any:
             if get_origin(kind) in (
                 Required,
                 NotRequired,
-            ):  # unseen by __required_keys__ when it was a string
+            ):  # __required_keys__ does not see it if it was a string
                 return get_origin(kind)[for_pydantic(get_args(kind)[0])]
             return (
                 Required[for_pydantic(kind)] if name in original.__required_keys__ else NotRequired[for_pydantic(kind)]

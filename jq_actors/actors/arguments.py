@@ -14,21 +14,21 @@ from jq_actors.errors import ArgumentError
 
 from .annotations import Unresolved, names_around, resolve
 from .conversion import Converter, converter_for
-from .plain_json import MisfitError, a, check_plain, is_plain
+from .plain_json import ConversionError, check_json, is_json, with_article
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
 
 
 class Arguments:
-    """What an actor takes and returns. Made once per actor; the converters are made at the first use.
+    """The parameters and the result of an actor. Made once per actor; the converters are made at the first use.
 
-    The split in positional and keyword arguments stays as the caller made it, so that a plain Dramatiq worker
+    Positional and keyword arguments stay split as the caller passed them, so that a plain Dramatiq worker
     can call the function with the JSON values.
 
     Parameters:
-      actor_name: for the errors.
+      actor_name: the actor's name, for errors.
       fn: the actor's function.
-      local_names: names of the function around ``fn``: a string annotation may mean a type made there.
+      local_names: names of the function that encloses ``fn``: a string annotation may refer to a type defined there.
     """
 
     def __init__(self, actor_name: str, fn: Callable[..., Any], local_names: Mapping[str, Any] | None = None) -> None:
@@ -45,7 +45,7 @@ class Arguments:
         self._rest, self._extra = kinds.get(Parameter.VAR_POSITIONAL), kinds.get(Parameter.VAR_KEYWORD)
         self._annotations = {p.name: p.annotation for p in self._parameters}
         self._annotations["return"] = self.signature.return_annotation
-        if local_names is not None:  # now: they are gone, or changed, at the first use
+        if local_names is not None:  # evaluated now: at the first use they are gone or changed
             found = {name: self._resolved(name, local_names) for name in self._annotations}
             self._annotations |= {k: kind for k, kind in found.items() if not isinstance(kind, Unresolved)}
 
@@ -58,48 +58,37 @@ class Arguments:
           partial: whether arguments may still be missing: a Dramatiq pipeline adds one later.
 
         Raises:
-          ArgumentError: they do not bind, or one has no JSON form; names the actor and the argument.
+          ArgumentError: the arguments do not bind, or one has no JSON form; names the actor and the argument.
         """
         self._check_binding(args, kwargs, partial=partial)
-        slots = self._slots
-        return (
-            [slot.to_json(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
-            {name: slots.of_name(name).to_json(value) for name, value in kwargs.items()},
-        )
+        return self._each(_Slot.to_json, args, kwargs)
 
     def adopt(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-        """The arguments of a message that somebody else made: JSON already, or partly not yet.
+        """The arguments of a message that jq_actors did not make, as plain JSON; some of them may already be JSON.
 
-        Dramatiq's pipelines add what an actor returned, as it is, to arguments that are JSON.
+        Dramatiq's pipelines add what an actor returned, unconverted, to arguments that are JSON.
 
         Raises:
-          ArgumentError: they do not bind, or one has no JSON form.
+          ArgumentError: the arguments do not bind, or one has no JSON form.
         """
         self._check_binding(args, kwargs, partial=False)
-        slots = self._slots
-        return (
-            [slot.adopt(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
-            {name: slots.of_name(name).adopt(value) for name, value in kwargs.items()},
-        )
+        return self._each(_Slot.adopt, args, kwargs)
 
     def from_json(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments to call the actor with, from their JSON.
 
         Raises:
-          ArgumentError: they do not bind to today's signature, or one does not fit its annotation.
+          ArgumentError: the arguments do not bind to the current signature, or one does not fit its annotation.
         """
         self._check_binding(args, kwargs, partial=False)
-        slots = self._slots
-        return (
-            tuple([slot.from_json(value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)]),
-            {name: slots.of_name(name).from_json(value) for name, value in kwargs.items()},
-        )
+        positional, named = self._each(_Slot.from_json, args, kwargs)
+        return tuple(positional), named
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        """What the actor gets for each of its parameters, from the JSON of its arguments; defaults are filled in.
+        """The value of each parameter of the actor, from the JSON of its arguments, with defaults filled in.
 
         Raises:
-          ArgumentError: as `from_json`.
+          ArgumentError: as in `from_json`.
         """
         positional, named = self.from_json(args, kwargs)
         bound = self.signature.bind(*positional, **named)
@@ -107,19 +96,30 @@ class Arguments:
         return bound
 
     def result_to_json(self, value: Any) -> Any:
-        """What the actor returned as plain JSON: by its return annotation, else as it is if it is JSON.
+        """The actor's return value as plain JSON: converted by the return annotation, or unchanged if it is JSON.
 
         Raises:
-          ArgumentError: it has no JSON form; names the actor and the type.
+          ArgumentError: the value has no JSON form; names the actor and the type.
         """
         try:
             return self._returns.to_json(value)
-        except MisfitError as misfit:
+        except ConversionError as error:
             try:
-                check_plain(value)
-            except MisfitError:
-                raise self._error(f"returned {a(type(value))} that cannot be stored{misfit.told}") from misfit
+                check_json(value)
+            except ConversionError:
+                raise self._error(
+                    f"returned {with_article(type(value))} that cannot be stored{error.description}"
+                ) from error
             return value
+
+    def _each(
+        self, convert: Callable[[_Slot, Any], Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        slots = self._slots
+        return (
+            [convert(slot, value) for slot, value in zip(slots.of_positions(len(args)), args, strict=False)],
+            {name: convert(slots.of_name(name), value) for name, value in kwargs.items()},
+        )
 
     def _check_binding(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, partial: bool) -> None:
         count = len(args)
@@ -178,7 +178,7 @@ class Arguments:
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """One parameter; it puts its name into the errors."""
+    """Converts one parameter, and puts its name into errors."""
 
     actor_name: str
     name: str
@@ -187,20 +187,20 @@ class _Slot:
     def to_json(self, value: Any) -> Any:
         try:
             return self.converter.to_json(value)
-        except MisfitError as misfit:
-            raise self._error(misfit) from misfit
+        except ConversionError as error:
+            raise self._error(error) from error
 
     def adopt(self, value: Any) -> Any:
-        return value if is_plain(value) else self.to_json(value)
+        return value if is_json(value) else self.to_json(value)
 
     def from_json(self, value: Any) -> Any:
         try:
             return self.converter.from_json(value)
-        except MisfitError as misfit:
-            raise self._error(misfit) from misfit
+        except ConversionError as error:
+            raise self._error(error) from error
 
-    def _error(self, misfit: MisfitError) -> ArgumentError:
-        return ArgumentError(f"Actor {self.actor_name!r}, argument {self.name!r}{misfit.told}.")
+    def _error(self, error: ConversionError) -> ArgumentError:
+        return ArgumentError(f"Actor {self.actor_name!r}, argument {self.name!r}{error.description}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +211,7 @@ class _Slots:
     extra: _Slot | None
 
     def of_positions(self, count: int) -> list[_Slot]:
-        """The slots of the first ``count`` positions, or more."""
+        """The slots of at least the first ``count`` positions."""
         if self.rest is None or count <= len(self.positional):
             return self.positional
         return self.positional + [self.rest] * (count - len(self.positional))

@@ -1,10 +1,10 @@
-"""How a command is made: the one place that puts ids, arguments and options into an envelope."""
+"""Makes commands: the only place that puts ids, arguments and options into an envelope."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dramatiq
 
@@ -13,13 +13,11 @@ from jq_actors.errors import ActorOptionError, ArgumentError, CommandTooLargeErr
 from jq_actors.model.command import SCHEMA_VERSION, JobCommand, due_text, timestamp_millis
 from jq_actors.model.job import new_job_ids
 
-from .group_naming import check_no_priority, checked_group
+from .arguments import Arguments
+from .group_naming import GroupNaming, check_no_priority, checked_group
 from .options import ACTOR_ONLY, check_known, check_queue_has_priorities, checked_options
-from .plain_json import MisfitError, check_plain
-
-if TYPE_CHECKING:
-    from .actor import JobActor
-    from .sending_broker import SendingBroker
+from .plain_json import ConversionError, check_json
+from .sending_broker import SendingBroker
 
 R = TypeVar("R")
 Call = tuple[Sequence[Any], Mapping[str, Any]]
@@ -28,18 +26,29 @@ Call = tuple[Sequence[Any], Mapping[str, Any]]
 _OWN = frozenset({"delay", "eta", "priority", "tags"})
 
 
+class Addressee(Protocol):
+    """What a command needs of the actor that it is for."""
+
+    actor_name: str
+    queue_name: str
+    priority: int
+    arguments: Arguments
+    group_of: GroupNaming
+    broker: SendingBroker
+
+
 def build_commands(
-    actor: JobActor[..., R], calls: Iterable[Call], given: Mapping[str, Any], *, to_send: bool
-) -> list[JobCommand[R]]:
-    """Commands for ``calls``, all with the options ``given``, in their order.
+    actor: Addressee, calls: Iterable[Call], given: Mapping[str, Any], *, to_send: bool
+) -> list[JobCommand[Any]]:
+    """Commands for ``calls``, in order, all with the options ``given``.
 
     Parameters:
-      to_send: they are sent at once: the arguments must be complete, and a delay counts from now. Otherwise
-        they are parts of a composition: a pipeline adds an argument, and reads ``options["delay"]``.
+      to_send: whether the commands are sent at once: arguments must then be complete, and a delay counts from now.
+        Otherwise they are parts of a composition: a pipeline adds an argument, and reads ``options["delay"]``.
 
     Raises:
       ArgumentError: arguments do not bind, or have no JSON form.
-      ActorOptionError: an option is unknown, or its value impossible.
+      ActorOptionError: an option is unknown, or its value is invalid.
       RequiresPersistenceError: a position without persistence.
     """
     clock = actor.broker.clock
@@ -56,7 +65,7 @@ def build_commands(
             actor_name=actor.actor_name,
             args=tuple(args),
             kwargs=kwargs,
-            # Of its own: a composition and hooks write into it.
+            # Each command has its own dict: compositions and hooks write into it.
             options={**options, "jq": _placed(owner, actor, meta, args, kwargs) if to_send else {**meta}},
             message_id=job_id,
             message_timestamp=timestamp,
@@ -67,14 +76,14 @@ def build_commands(
 
 
 def as_command(message: dramatiq.Message[R], delay: int | None, broker: SendingBroker) -> JobCommand[R]:
-    """The command for a message that comes by Dramatiq's way: of a composition, or of a third party.
+    """The command for a message that comes through Dramatiq's API: from a composition or from a third party.
 
     Parameters:
       delay: milliseconds from now.
 
     Raises:
       ArgumentError: the actor is known here, and the arguments do not bind or have no JSON form.
-      ActorOptionError: its group, its position or its delay is impossible.
+      ActorOptionError: its group, its position or its delay is invalid.
       RequiresPersistenceError: a position without persistence.
     """
     owner = f"A command for {message.actor_name!r}"
@@ -99,29 +108,29 @@ def as_command(message: dramatiq.Message[R], delay: int | None, broker: SendingB
 
 
 def check_sizes(commands: Iterable[JobCommand[Any]], limit: int) -> None:
-    """Check that none of ``commands``, encoded, has more than ``limit`` bytes.
+    """Check that no command is longer than ``limit`` bytes when encoded.
 
     Raises:
-      CommandTooLargeError: one has.
-      ArgumentError: one cannot be encoded; only possible for a message of a third party.
+      CommandTooLargeError: a command is longer.
+      ArgumentError: a command cannot be encoded; this can only happen to a message from a third party.
     """
     for command in commands:
         try:
             size = len(command.encode())
         except (TypeError, ValueError, RecursionError) as error:
-            raise ArgumentError(f"A command for {command.actor_name!r} is no JSON: {error}.") from error
+            raise ArgumentError(f"A command for {command.actor_name!r} is not JSON: {error}.") from error
         if size > limit:
             raise CommandTooLargeError(command.actor_name, size, limit)
 
 
 def _options(
-    owner: str, actor: JobActor[..., Any], given: Mapping[str, Any], *, to_send: bool
+    owner: str, actor: Addressee, given: Mapping[str, Any], *, to_send: bool
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What goes into ``options``, and what of it is ours."""
+    """The command's options, and the metadata that goes into ``options["jq"]``."""
     broker, meta = actor.broker, _new_meta(actor.broker, to_send=to_send) | _actor_meta(actor)
     if not given:
         return {}, meta
-    config = broker.resolve()  # only now the options of its middleware are known
+    config = broker.resolve()  # the options of its middleware are not known before
     check_known(owner, given, (broker.actor_options | _OWN) - ACTOR_ONLY)
     options = {name: value for name, value in checked_options(owner, given).items() if value is not None}
     delay, eta = options.pop("delay", None), options.pop("eta", None)
@@ -132,7 +141,7 @@ def _options(
     elif due := _due(owner, delay, eta, broker):
         meta["due"] = due_text(due)
     meta |= {name: options.pop(name) for name in ("priority", "tags", "position") if name in options}
-    if "group" in given:  # None counts: then it has no group, whatever its actor says
+    if "group" in given:  # None counts as given: the job then has no group, whatever its actor says
         meta["group"] = checked_group(owner, options.pop("group", None))
     check_queue_has_priorities(owner, actor.queue_name, meta.get("priority", 0), config.broker)
     for name, value in options.items():
@@ -141,18 +150,18 @@ def _options(
 
 
 def _new_meta(broker: SendingBroker, *, to_send: bool) -> dict[str, Any]:
-    # "row" promises the worker that the sending makes a row, so that a missing one means an ended job.
+    # "row" promises the worker that sending makes a row, so that a missing row means that the job has ended.
     return {"v": SCHEMA_VERSION, "row": True} if to_send and broker.stores_rows else {"v": SCHEMA_VERSION}
 
 
-def _actor_meta(actor: JobActor[..., Any]) -> dict[str, Any]:
+def _actor_meta(actor: Addressee) -> dict[str, Any]:
     return {"priority": actor.priority} if actor.priority else {}
 
 
 def _placed(
-    owner: str, actor: JobActor[..., Any], meta: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    owner: str, actor: Addressee, meta: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """``meta``, with the group of a job that is sent now."""
+    """``meta`` with the group of a job that is sent now."""
     placed = {**meta}
     if "group" not in meta and actor.group_of.names_groups:
         placed["group"] = actor.group_of(args, kwargs)
@@ -160,7 +169,7 @@ def _placed(
     if group is not None:
         check_no_priority(owner, placed.get("priority", 0))
     if position is not None and group is None:
-        raise ActorOptionError(f"{owner}: position {position} needs a group, for it is the number of a job in one.")
+        raise ActorOptionError(f"{owner}: position {position} needs a group: it is the job's number in its group.")
     if position is not None and not actor.broker.stores_rows:
         raise RequiresPersistenceError("A position in a group")
     return placed
@@ -171,7 +180,7 @@ def _delay(delay: int | timedelta | None) -> timedelta | None:
 
 
 def _due(owner: str, delay: int | None, eta: datetime | None, broker: SendingBroker) -> datetime | None:
-    """When it may run; ``None``: now. By this machine's clock: with rows, `JobCommand.count_from` has the last word."""
+    """When the job may run; ``None`` for now. Uses this machine's clock; with rows, `JobCommand.count_from` decides."""
     if not delay and eta is None:
         return None
     now = broker.clock.wall()
@@ -187,6 +196,6 @@ def _due(owner: str, delay: int | None, eta: datetime | None, broker: SendingBro
 
 def _check_travels(owner: str, name: str, value: Any) -> None:
     try:
-        check_plain(value)
-    except MisfitError as misfit:
-        raise ActorOptionError(f"{owner}: option {name!r}{misfit.told}.") from misfit
+        check_json(value)
+    except ConversionError as error:
+        raise ActorOptionError(f"{owner}: option {name!r}{error.description}.") from error

@@ -1,4 +1,4 @@
-"""Fitting actors to a configuration: options from YAML, options that nobody knows, priorities that a queue lacks."""
+"""Applies a configuration to actors: options from YAML, unknown options, priorities on queues that have none."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .actor import JobActor
 from .options import SENDING_ONLY, check_queue_has_priorities
 
 
-def fit(actor: JobActor[..., Any], config: Config, known_options: Collection[str]) -> list[Problem]:
-    """Give ``actor`` its options of ``actors:`` in the configuration, and say what does not fit.
+def apply_config(actor: JobActor[..., Any], config: Config, known_options: Collection[str]) -> list[Problem]:
+    """Give ``actor`` its options from ``actors:`` in the configuration, and return what is wrong with them.
 
     Parameters:
-      known_options: what the configured middleware knows.
+      known_options: the options that the configured middleware knows.
     """
     problems = [*_override(actor, config), *_unknown(actor, known_options)]
     try:

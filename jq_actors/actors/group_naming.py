@@ -1,4 +1,4 @@
-"""The name of a job's group: by the actor's option ``group``, and what may stand beside it."""
+"""Names a job's group by the actor's option ``group``, and checks which options a group excludes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _VARIADIC = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 class OfActor(Enum):
-    """What the option ``group`` of a sending is when it is not given: ``None`` means that there is no group."""
+    """The default of the option ``group`` when a job is sent; ``None`` would mean that the job has no group."""
 
     OF_ACTOR = "the actor's"
 
@@ -32,13 +32,13 @@ class GroupNaming:
 
     Parameters:
       owner: the subject of an error's sentence, such as ``Actor 'send_mail'``.
-      option: a template of text and names of parameters in braces, each with a format if need be
+      option: a template of text and names of parameters in braces, each with an optional format
         (``"account-{account_id}"``, ``"day-{when:%Y-%m-%d}"``); a function that takes the actor's arguments and
-        returns the name, or ``None``; or ``None``: no job has a group.
-      arguments: the actor's.
+        returns the name, or ``None``; or ``None`` if no job has a group.
+      arguments: the actor's arguments.
 
     Raises:
-      ActorOptionError: it could never name a group; says what is allowed.
+      ActorOptionError: the option could never name a group.
     """
 
     def __init__(self, owner: str, option: object, arguments: Arguments) -> None:
@@ -50,14 +50,14 @@ class GroupNaming:
 
     @property
     def names_groups(self) -> bool:
-        """Whether a job of the actor may have a group by this."""
+        """Whether jobs of the actor can get a group from this option."""
         return self._name is not None
 
     def __call__(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
-        """The group of a job with these arguments, given as JSON: of the values that the actor will get.
+        """The group of a job with these arguments (as JSON), from the values that the actor will receive.
 
         Raises:
-          ActorOptionError: the template does not fit the values, the function raised, or what they gave is no name.
+          ActorOptionError: the template does not fit the values, the function raised, or the result is invalid.
           ArgumentError: the arguments do not bind, or one does not fit its annotation.
         """
         if self._name is None:
@@ -65,7 +65,7 @@ class GroupNaming:
         bound = self._arguments.bind(args, kwargs)
         try:
             group = self._name(bound)
-        except Exception as error:  # of the user's function, or of a value's own formatting
+        except Exception as error:  # raised by the user's function, or by the formatting of a value
             raise ActorOptionError(
                 f"{self._owner}: option 'group' could not name a group: {type(error).__name__}: {error}"
             ) from error
@@ -73,10 +73,10 @@ class GroupNaming:
 
 
 def checked_group(owner: str, group: object) -> str | None:
-    """``group``, if it is the name of one, or ``None``.
+    """Return ``group`` if it is ``None`` or a valid group name.
 
     Raises:
-      ActorOptionError: says what is allowed.
+      ActorOptionError: it is not.
     """
     if group is None:
         return None
@@ -87,14 +87,14 @@ def checked_group(owner: str, group: object) -> str | None:
 
 
 def check_no_priority(owner: str, priority: int) -> None:
-    """Check that what has a group has no priority: it would break the order.
+    """Check that a job in a group has no priority, which would break the group's order.
 
     Raises:
       ActorOptionError: it has one.
     """
     if priority:
         raise ActorOptionError(
-            f"{owner}: priority {priority} in a group, whose jobs run in their order; give priority 0, or group=None."
+            f"{owner}: priority {priority} in a group, whose jobs run in order; give priority 0, or group=None."
         )
 
 
@@ -114,7 +114,7 @@ def _check_template(template: str, parameters: Sequence[str]) -> None:
     try:
         parts = list(Formatter().parse(template))
     except ValueError as error:
-        raise ValueError(f"{template!r} is no template: {error}; write {{{{ and }}}} for braces that stay") from None
+        raise ValueError(f"{template!r} is not a template: {error}; write {{{{ and }}}} for braces that stay") from None
     names = [(name, spec, conversion) for _, name, spec, conversion in parts if name is not None]
     for name, spec, conversion in names:
         if not name.isidentifier() or conversion is not None or "{" in (spec or ""):
@@ -123,7 +123,7 @@ def _check_template(template: str, parameters: Sequence[str]) -> None:
                 f"{{account_id}} or {{number:03}}; anything else is for a function"
             )
         if name not in parameters:
-            raise ValueError(f"{template!r} names {name!r}, which is no parameter; {did_you_mean(name, parameters)}")
+            raise ValueError(f"{template!r} names {name!r}, which is not a parameter; {did_you_mean(name, parameters)}")
     if not names:
         check_group(template.format())
 
@@ -133,7 +133,7 @@ def _check_takes(function: Callable[..., Any], signature: inspect.Signature) -> 
     try:
         takes = inspect.signature(function)
     except (TypeError, ValueError):
-        return  # made in C, and says nothing of itself
+        return  # implemented in C, without a signature
     parameters = [p for p in signature.parameters.values() if p.kind not in _VARIADIC]
     keywords = {p.name: None for p in parameters if p.kind is Parameter.KEYWORD_ONLY}
     try:

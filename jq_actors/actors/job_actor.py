@@ -1,4 +1,4 @@
-"""What an actor is: a function that runs as a job, and the ways to send one."""
+"""An actor: a function that runs as a job, and the methods that send one."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ R = TypeVar("R")
 
 
 class JobActor(dramatiq.Actor[P, R]):
-    """A function and how it runs as a job. Made by ``@actor``; calling it calls the function, here and now.
+    """A function that runs as a job. Made by ``@actor``; calling it calls the function directly.
 
     Parameters:
-      local_names: names of the function that defines ``fn``, if one does, to evaluate its annotations.
+      local_names: names of the function that encloses ``fn``, if any, to evaluate its annotations.
 
     Raises:
-      ActorOptionError: a name or an option is impossible, or the name is taken.
+      ActorOptionError: a name or an option is invalid, or the name is taken.
     """
 
     fn: Callable[P, Any]
     """The function as it was written: a coroutine function stays one."""
     is_async: bool
-    """Whether ``fn`` is a coroutine function: it runs on the actor loop, else in a worker thread."""
+    """Whether ``fn`` is a coroutine function, which runs on the actor loop; others run in a worker thread."""
     arguments: Arguments
-    """What it takes and returns, and how that becomes JSON."""
+    """What the function takes and returns, and how that becomes JSON."""
     group_of: GroupNaming
-    """Names the group of a job by its arguments."""
+    """Names the group of a job from its arguments."""
     broker: SendingBroker
 
     # Dramatiq's own constructor would hide a coroutine function behind `async_to_sync`. Its few assignments
-    # are made here instead; a test compares them.
+    # are repeated here instead; a test compares them.
     def __init__(
         self,
         fn: Callable[P, Any],
@@ -68,7 +68,7 @@ class JobActor(dramatiq.Actor[P, R]):
         self.priority = priority
         body = body_of(fn)
         if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-            raise ActorOptionError(f"Actor {actor_name!r} is a generator; nobody would take what it yields.")
+            raise ActorOptionError(f"Actor {actor_name!r} is a generator; nothing would consume what it yields.")
         self.is_async = inspect.iscoroutinefunction(body)
         self.arguments = Arguments(actor_name, body, local_names)
         self.options = {}
@@ -76,17 +76,17 @@ class JobActor(dramatiq.Actor[P, R]):
         self.broker.declare_actor(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function, in this thread, with these very arguments. No job is made."""
+        """Call the function in this thread, with the arguments unconverted. No job is made."""
         return cast("R", call_actor(self.actor_name, self.fn, args, kwargs))
 
     def set_options(self, owner: str, options: Mapping[str, Any]) -> None:
-        """Add ``options``; one that was given before is replaced.
+        """Add ``options``, replacing those that were set before.
 
         Parameters:
           owner: the subject of an error's sentence, such as ``Actor 'send_mail'``.
 
         Raises:
-          ActorOptionError: a value is impossible, for this actor or any. Nothing was changed.
+          ActorOptionError: a value is invalid, for this actor or for any. Nothing was changed.
         """
         checked = {**self.options, **checked_options(owner, options)}
         group_of = GroupNaming(owner, checked.get("group"), self.arguments)
@@ -98,7 +98,7 @@ class JobActor(dramatiq.Actor[P, R]):
         """The arguments of ``command``, converted to what the function declares.
 
         Raises:
-          ArgumentError: they do not fit the signature.
+          ArgumentError: the arguments do not fit the signature.
         """
         return self.arguments.from_json(command.args, command.kwargs)
 
@@ -106,19 +106,19 @@ class JobActor(dramatiq.Actor[P, R]):
         """The function's return value in plain JSON types.
 
         Raises:
-          ArgumentError: it has no JSON form.
+          ArgumentError: the value has no JSON form.
         """
         return self.arguments.result_to_json(value)
 
     def message(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
         """A command that is not sent, for Dramatiq's compositions (``|``, ``pipeline``, ``group``).
 
-        Arguments may be missing: a pipeline adds what the actor before returned.
+        Arguments may be missing: a pipeline adds what the previous actor returned.
 
         Raises:
           ArgumentError: arguments do not fit the signature, or one has no JSON form.
         """
-        return self._build([(args, kwargs)], {}, to_send=False)[0]
+        return build_commands(self, [(args, kwargs)], {}, to_send=False)[0]
 
     def message_with_options(
         self, *, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None, **options: Any
@@ -127,18 +127,18 @@ class JobActor(dramatiq.Actor[P, R]):
 
         Raises:
           ArgumentError: as `message`.
-          ActorOptionError: an option is unknown, or its value impossible.
+          ActorOptionError: an option is unknown, or its value is invalid.
         """
-        return self._build([(args, kwargs or {})], options, to_send=False)[0]
+        return build_commands(self, [(args, kwargs or {})], options, to_send=False)[0]
 
     def send(self, *args: P.args, **kwargs: P.kwargs) -> JobCommand[R]:
         """Send a job with these arguments; returns when it is stored.
 
         Raises:
           ArgumentError: arguments do not fit the signature, or one has no JSON form. Nothing was sent.
-          CommandTooLargeError: they are too large together. Nothing was sent.
-          SendError: its class says what is known of the job.
-          RuntimeStateError: called where it would block the sending itself.
+          CommandTooLargeError: the arguments are too large together. Nothing was sent.
+          SendError: its class says what is known about the job.
+          RuntimeStateError: called on a loop that sending itself needs.
         """
         return self._send([(args, kwargs)], {})[0]
 
@@ -163,22 +163,22 @@ class JobActor(dramatiq.Actor[P, R]):
 
         Parameters:
           args, kwargs: its arguments.
-          delay: how long it may not run; a timedelta, or milliseconds.
-          eta: when it may run; an aware datetime, or milliseconds since 1970. Not together with ``delay``.
+          delay: how long to wait before the job may run; a timedelta, or milliseconds.
+          eta: when the job may run; an aware datetime, or milliseconds since 1970. Not together with ``delay``.
           priority: 0 to 9, higher first. Default: the actor's.
-          tags: names to find it by; letters, digits and ``_ . : -``, up to 128 each.
+          tags: names to find the job by; letters, digits and ``_ . : -``, up to 128 each.
           group: jobs of one group run in order: its name, up to 512 characters, or ``None`` for no group. Default:
-            what the actor's option ``group`` says.
-          position: its number in the group, from 1: jobs run in the order of their numbers. Needs persistence.
-          options: what the configured middleware knows, such as ``max_retries`` or ``time_limit``; they win
-            over the actor's.
+            the actor's option ``group``.
+          position: the job's number in the group, from 1; jobs run in the order of their numbers. Needs persistence.
+          options: options of the configured middleware, such as ``max_retries`` or ``time_limit``; they override
+            the actor's.
 
         Raises:
-          ActorOptionError: an option is unknown, or its value impossible. Nothing was sent.
+          ActorOptionError: an option is unknown, or its value is invalid. Nothing was sent.
           RequiresPersistenceError: a position without persistence. Nothing was sent.
           ArgumentError, CommandTooLargeError, SendError, RuntimeStateError: as `send`.
         """
-        given = _given(options, group, delay=delay, eta=eta, priority=priority, tags=tags, position=position)
+        given = _given_options(options, group, delay=delay, eta=eta, priority=priority, tags=tags, position=position)
         return self._send([(args, kwargs or {})], given)[0]
 
     async def send_with_options_async(
@@ -195,19 +195,19 @@ class JobActor(dramatiq.Actor[P, R]):
         **options: Any,
     ) -> JobCommand[R]:
         """`send_with_options` for coroutines."""
-        given = _given(options, group, delay=delay, eta=eta, priority=priority, tags=tags, position=position)
+        given = _given_options(options, group, delay=delay, eta=eta, priority=priority, tags=tags, position=position)
         return (await self._send_async([(args, kwargs or {})], given))[0]
 
     def send_many(self, calls: Iterable[Call], **options: Any) -> list[JobCommand[R]]:
-        """Send many jobs at once: one insert, and confirms in one go.
+        """Send many jobs at once, with one insert and one wait for the broker's confirms.
 
         Parameters:
           calls: pairs of positional and keyword arguments, such as ``((7, "a"), {})``.
-          options: those of `send_with_options`, for all of them; a ``position`` is for one job only.
+          options: those of `send_with_options`, applied to all jobs; ``position`` is allowed for a single job only.
 
         Raises:
-          ArgumentError, ActorOptionError, CommandTooLargeError: for any of them. Nothing was sent.
-          SendError: names the jobs that it is about; the others were sent.
+          ArgumentError, ActorOptionError, CommandTooLargeError: one of the calls is invalid. Nothing was sent.
+          SendError: names the jobs that it concerns; the others were sent.
         """
         return self._send(calls, options)
 
@@ -216,30 +216,27 @@ class JobActor(dramatiq.Actor[P, R]):
         return await self._send_async(calls, options)
 
     def _send(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
-        commands = self._build(calls, options, to_send=True)
+        commands = build_commands(self, calls, options, to_send=True)
         self.broker.send(commands)
         return commands
 
     async def _send_async(self, calls: Iterable[Call], options: Mapping[str, Any]) -> list[JobCommand[R]]:
-        commands = self._build(calls, options, to_send=True)
+        commands = build_commands(self, calls, options, to_send=True)
         await self.broker.send_async(commands)
         return commands
-
-    def _build(self, calls: Iterable[Call], options: Mapping[str, Any], *, to_send: bool) -> list[JobCommand[R]]:
-        return build_commands(self, calls, options, to_send=to_send)
 
 
 class AsyncJobActor(JobActor[P, R]):
     """A :class:`JobActor` of a coroutine function: calling it gives a coroutine, which returns ``R``."""
 
-    # Dramatiq's type says R, for it waits for the coroutine; who calls an actor in a coroutine awaits it.
+    # Dramatiq's type says R because it waits for the coroutine; here the caller awaits it.
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         """Call the function: a coroutine to be awaited. No job is made."""
         return cast("Coroutine[Any, Any, R]", self.fn(*args, **kwargs))
 
 
 def body_of(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """The function whose signature counts. A class-based actor's own takes anything and calls ``perform``."""
+    """The function whose signature counts: ``perform`` for a class-based actor, whose ``__call__`` takes anything."""
     if isinstance(fn, dramatiq.GenericActor):
         return fn.perform
     if inspect.isroutine(fn) or isinstance(fn, functools.partial):
@@ -256,11 +253,11 @@ def _sending_broker(broker: dramatiq.Broker, actor_name: str) -> SendingBroker:
     if actor_name in broker.actors:
         taken = broker.actors[actor_name].fn
         raise ActorOptionError(
-            f"Actor {actor_name!r} exists already, made of {taken!r}; give one of them an actor_name."
+            f"Actor {actor_name!r} already exists, made from {taken!r}; give one of them an actor_name."
         )
     return broker
 
 
-def _given(options: Mapping[str, Any], group: str | OfActor | None, **own: Any) -> dict[str, Any]:
+def _given_options(options: Mapping[str, Any], group: str | OfActor | None, **own: Any) -> dict[str, Any]:
     given = {**options, **{name: value for name, value in own.items() if value is not None}}
     return given if group is OF_ACTOR else {**given, "group": group}

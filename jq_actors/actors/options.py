@@ -1,4 +1,4 @@
-"""Names and options of actors and sendings: what can be judged by the value alone."""
+"""Checks names and options of actors and of sent jobs, as far as the value alone allows."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MAX_PRIORITY = 9
 
 RESERVED_QUEUES = ("dead", "control")
 RESERVED_PREFIXES = ("g.", "n.", "p.", "lobby.")
-"""Names that the namespace has queues of ours for: dead letters, and the lanes of groups (DESIGN §10)."""
+"""Queue names that jq_actors uses in the namespace: dead letters, and the lanes of groups (DESIGN §10)."""
 
 ACTOR_ONLY = frozenset({"throws", "retry_when"})
 """Options that hold Python objects: they stay with the actor and cannot travel in a command."""
 
 SENDING_ONLY = frozenset({"position"})
-"""Options that are about one job: an actor cannot have them."""
+"""Options of a single job: an actor cannot have them."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -34,10 +34,10 @@ _QUEUE_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9._-]{0,127}")
 
 
 def check_identity(actor_name: str, queue_name: str, priority: int) -> None:
-    """Check what every actor has: its name, the name of its queue, its priority.
+    """Check the name, the queue name and the priority of an actor.
 
     Raises:
-      ActorOptionError: says what is allowed.
+      ActorOptionError: one of them is invalid; says what is allowed.
     """
     owner = f"Actor {actor_name!r}"
     _checked(owner, "actor_name", actor_name, _name)
@@ -48,13 +48,13 @@ def check_identity(actor_name: str, queue_name: str, priority: int) -> None:
 def checked_options(owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """``options`` in the form that middleware reads: durations as whole milliseconds, actors by their names.
 
-    An option that is not known here belongs to a foreign middleware and passes as it is.
+    An option that is not known here belongs to a third-party middleware and is not changed.
 
     Parameters:
       owner: the subject of an error's sentence, such as ``Actor 'send_mail'``.
 
     Raises:
-      ActorOptionError: a value of the wrong type or out of range.
+      ActorOptionError: a value has the wrong type or is out of range.
     """
     return {
         name: _checked(owner, name, value, _RULES[name]) if name in _RULES and value is not None else value
@@ -76,10 +76,10 @@ def check_known(owner: str, names: Collection[str], allowed: Collection[str]) ->
 
 
 def check_priority(value: Any) -> int:
-    """``value``, if it is a priority: 0 (default) to 9, higher first.
+    """Return ``value`` if it is a priority: 0 (default) to 9, higher first.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is not.
     """
     if type(value) is not int or not 0 <= value <= MAX_PRIORITY:
         raise ValueError(f"must be a whole number from 0 to {MAX_PRIORITY} (higher first), not {value!r}")
@@ -87,7 +87,7 @@ def check_priority(value: Any) -> int:
 
 
 def check_queue_has_priorities(owner: str, queue_name: str, priority: int, broker: BrokerConfig) -> None:
-    """Refuse a priority on a queue that has none, instead of ignoring it.
+    """Refuse a priority on a queue that has no priorities, instead of ignoring it.
 
     Raises:
       ActorOptionError: says what to configure.
@@ -95,7 +95,7 @@ def check_queue_has_priorities(owner: str, queue_name: str, priority: int, broke
     if priority and broker.queue_type == "classic" and queue_name not in broker.priority_queues:
         raise ActorOptionError(
             f"{owner}: priority {priority} on queue {queue_name!r}, which has no priorities; "
-            "list it in `broker.priority_queues` (RabbitMQ can only make a new queue so)."
+            "list it in `broker.priority_queues` (RabbitMQ can only give priorities to a new queue)."
         )
 
 
@@ -117,8 +117,8 @@ def _queue_name(value: Any) -> str:
         raise ValueError(f"must begin with a letter or _ and have 1 to 128 letters, digits and . _ -, not {value!r}")
     if value in RESERVED_QUEUES or value.startswith(RESERVED_PREFIXES):
         raise ValueError(
-            f"{value!r} is a name of our own on the broker; so are {', '.join(RESERVED_QUEUES)}"
-            f" and what begins with {', '.join(RESERVED_PREFIXES)}"
+            f"{value!r} is a name that jq_actors uses itself on the broker; so are {', '.join(RESERVED_QUEUES)}"
+            f" and every name that begins with {', '.join(RESERVED_PREFIXES)}"
         )
     return value
 
@@ -134,7 +134,7 @@ def _milliseconds(value: Any) -> int:
 
 
 def _time_limit(value: Any) -> float:
-    if value == inf:  # Dramatiq's way to say that there is none
+    if value == inf:  # Dramatiq's way to say that there is no limit
         return inf
     limit = _milliseconds(value)
     if limit == 0:
@@ -181,7 +181,7 @@ def _eta(value: Any) -> datetime:
             try:
                 return check_time(_EPOCH + value * _MILLISECOND)
             except OverflowError:
-                raise ValueError(f"{value} ms since 1970 is no datetime") from None
+                raise ValueError(f"{value} ms since 1970 is not a datetime") from None
         case _:
             raise ValueError(f"must be an aware datetime, or whole milliseconds since 1970, not {value!r}")
 
@@ -207,5 +207,5 @@ _RULES: dict[str, Callable[[Any], Any]] = {
     "delay": _milliseconds,
     "eta": _eta,
 }
-"""What Dramatiq's middleware, and ours of the same names, declare (`actor_options` of dramatiq 2.2); the last
-five belong to a sending."""
+"""The options that Dramatiq's middleware and our namesakes of it declare (`actor_options` of dramatiq 2.2). The last
+five belong to a sent job."""

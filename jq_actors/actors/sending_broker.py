@@ -1,4 +1,4 @@
-"""What an actor needs of its broker; the process's `JobBroker` is the only one."""
+"""The part of the broker that actors use; the process's `JobBroker` implements it."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from jq_actors.model.command import JobCommand
 
 
 class SendingBroker(dramatiq.Broker, ABC):
-    """A ``dramatiq.Broker`` with a configuration, that sends commands."""
+    """A ``dramatiq.Broker`` that has a configuration and sends commands."""
 
     clock: Clock
 
     @property
     @abstractmethod
     def stores_rows(self) -> bool:
-        """Whether each job that is sent gets a row, which its command then promises to the worker."""
+        """Whether each sent job gets a row; its command then promises that to the worker."""
 
     @abstractmethod
     def resolve(self) -> Config:
         """The configuration, read at the first call.
 
         Raises:
-          ConfigError: lists all of its problems.
+          ConfigError: the configuration is invalid; lists all problems.
         """
 
     @abstractmethod
     def send(self, commands: Sequence[JobCommand[Any]]) -> None:
-        """Send ``commands``; returns when they are safe.
+        """Send ``commands``; return when they cannot be lost any more.
 
         Raises:
-          SendError: its class says what is known of them.
+          SendError: its class says what is known about them.
           RuntimeStateError: called on the I/O loop.
         """
 
     @abstractmethod
     async def send_async(self, commands: Sequence[JobCommand[Any]]) -> None:
-        """`send` for a coroutine of any loop. A cancelled caller does not interrupt the sending."""
+        """`send` for a coroutine on any loop. Cancelling the caller does not interrupt the sending."""

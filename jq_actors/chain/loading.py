@@ -1,4 +1,4 @@
-"""From ``middleware:`` of the configuration to the chain of instances, with every mistake named."""
+"""Builds the chain of middleware from ``middleware:`` in the configuration, and reports every mistake in it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def build_middleware(config: Config) -> list[dramatiq.Middleware]:
     """The chain of ``config``, outermost first, each made with its options as keyword arguments.
 
     Raises:
-      ConfigError: unknown names, unknown or missing options, refused values, a middleware that comes before
-        one that it requires, or one listed twice; all of them, each with its key path.
+      ConfigError: lists every unknown name, unknown or missing option, refused value, middleware that is listed before
+        one that it requires, and middleware that is listed twice, each with its key path.
     """
     problems: list[Problem] = []
     chain = _build(dict(enumerate(config.middleware)), problems)
@@ -34,7 +34,7 @@ def build_middleware(config: Config) -> list[dramatiq.Middleware]:
 
 
 def find_problems(specs: Mapping[int, MiddlewareSpec]) -> list[Problem]:
-    """What `build_middleware` would find in these entries of the list, by their index."""
+    """The problems that `build_middleware` would report for these entries of the list, given by index."""
     problems: list[Problem] = []
     _build(specs, problems)
     return problems
@@ -42,7 +42,7 @@ def find_problems(specs: Mapping[int, MiddlewareSpec]) -> list[Problem]:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of the list with its class, and those before it."""
+    """An entry of the list with its class, and the entries before it."""
 
     path: str
     spec: MiddlewareSpec
@@ -71,7 +71,7 @@ def _build(specs: Mapping[int, MiddlewareSpec], problems: list[Problem]) -> list
 def _order_problems(
     entry: _Entry, layer: dramatiq.Middleware | type[dramatiq.Middleware], listed: Collection[str]
 ) -> Iterator[Problem]:
-    """What is wrong with its place; ``layer``: what was made of the entry, else its class."""
+    """Problems of the entry's position; ``layer`` is the instance made from it, or its class if none was made."""
     for other in entry.earlier:
         if other.class_ is entry.class_:
             yield Problem(entry.path, f"is listed twice; the first is {other.path}")
@@ -84,7 +84,7 @@ def _order_problems(
 
 
 def _is(name: str, entry: _Entry) -> bool:
-    """Whether ``entry`` has the short name ``name``, or is written as the path of what has it."""
+    """Whether ``entry`` is the middleware of the short name ``name``, given by that name or by its class path."""
     points = entry_points(group=ENTRY_POINT_GROUP, name=name)
     return entry.spec.name == name or any(point.load() is entry.class_ for point in points)
 
@@ -112,7 +112,7 @@ def _signature_problems(entry: _Entry) -> Iterator[Problem]:
 
 
 def _option_path(entry: _Entry, sentence: str) -> str:
-    """The path of the option that ``sentence`` begins with, or else names alone of those given."""
+    """The path of the option that ``sentence`` begins with, or of the only given option that it mentions."""
     first = re.match(r"\w*", sentence)
     if first is not None and first[0] in entry.spec.options:
         return f"{entry.path}.{first[0]}"

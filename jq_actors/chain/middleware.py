@@ -1,8 +1,8 @@
 """The onion: what a middleware is, how the chain is composed, and how YAML names become classes.
 
-A :class:`JobMiddleware` wraps the sending of a command (``enqueue``) and the run of a job (``run``). The list's
-first is the outermost. Both ends are fixed by the runtime: innermost of ``enqueue`` stores and publishes, innermost
-of ``run`` calls the actor; claim, settle and ack lie outside of the chain, so that no middleware can lose a job.
+A :class:`JobMiddleware` wraps the sending of a command (``enqueue``) and the run of a job (``run``). The first
+in the list is the outermost. The runtime fixes both ends: the innermost ``enqueue`` stores and publishes, the innermost
+``run`` calls the actor. Claim, settle and ack lie outside the chain, so that no middleware can lose a job.
 """
 
 from __future__ import annotations
@@ -11,29 +11,27 @@ import asyncio
 import importlib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import dramatiq
 
+from jq_actors.clock import Clock
+from jq_actors.config.settings import Config
+from jq_actors.events import Events
 from jq_actors.model.command import JobCommand
+from jq_actors.model.group_rules import GroupRules
 from jq_actors.model.outcome import Outcome, outcome_of
-
-if TYPE_CHECKING:
-    from jq_actors.clock import Clock
-    from jq_actors.config.settings import Config
-    from jq_actors.events import Events
-    from jq_actors.model.group_rules import GroupRules
-    from jq_actors.model.running_job import RunningJob
-    from jq_actors.store.port import JobStore
+from jq_actors.model.running_job import RunningJob
+from jq_actors.store.port import JobStore
 
 ENTRY_POINT_GROUP = "jq_actors.middleware"
 
 EnqueueNext = Callable[[Sequence[JobCommand[Any]]], Coroutine[Any, Any, None]]
-RunNext = Callable[["RunningJob"], Coroutine[Any, Any, Outcome]]
+RunNext = Callable[[RunningJob], Coroutine[Any, Any, Outcome]]
 
 
 class Process(Protocol):
-    """What a middleware may touch of the process that it runs in."""
+    """The part of the process that a middleware may use."""
 
     @property
     def config(self) -> Config:
@@ -42,12 +40,12 @@ class Process(Protocol):
 
     @property
     def clock(self) -> Clock:
-        """Time, and chance."""
+        """The source of time and randomness."""
         ...
 
     @property
     def events(self) -> Events:
-        """Where to report what happened, and to hear of it."""
+        """Where to report what happened, and to subscribe to it."""
         ...
 
     @property
@@ -57,21 +55,22 @@ class Process(Protocol):
 
 
 class JobMiddleware(dramatiq.Middleware):
-    """Base of our middleware; override what you need.
+    """Base class of jq_actors middleware; override what you need.
 
     The constructor takes keyword options (from YAML) and checks them, raising ``ValueError`` with a sentence that
-    says what is allowed. After it, an instance keeps no state that depends on a single job.
+    says what is allowed. After construction, an instance keeps no state that depends on a single job.
     """
 
     requires: frozenset[str] | Mapping[str, str] = frozenset()
-    """Short names of middleware that must come earlier in the list. An instance whose options need more has its own;
-    a mapping says why: ``{"persistence": "max_size counts rows"}``."""
+    """Short names of middleware that must come earlier in the list. An instance whose options
+    need more sets its own; a mapping gives the reasons: ``{"persistence": "max_size counts rows"}``."""
 
     brings_store: ClassVar[bool] = False
-    """Whether it brings the store: only `persistence` does, and it has `leases`, `relay_interval`, `on_broker_down`."""
+    """Whether this middleware brings the store: only `persistence` does; it has `leases`, `relay_interval` and
+    `on_broker_down`."""
 
     group_rules: GroupRules | None = None
-    """The rules of the groups that it makes possible: only `group_fifo` has them."""
+    """The rules for groups, if this middleware provides groups: only `group_fifo` does."""
 
     async def enqueue(self, commands: Sequence[JobCommand[Any]], call_next: EnqueueNext) -> None:
         """Around the sending of ``commands`` (a batch of ``send_many``, or one). Runs on the I/O loop: never block."""
@@ -80,19 +79,19 @@ class JobMiddleware(dramatiq.Middleware):
     async def run(self, job: RunningJob, call_next: RunNext) -> Outcome:
         """Around the run of one attempt; on the actor loop, in the job's own context.
 
-        Return the outcome, changed or not. An exception from here is treated like one from the actor.
+        Return the outcome, changed or not. An exception raised here is treated like one from the actor.
         """
         return await call_next(job)
 
     def open_store(self, process: Process) -> JobStore | None:
-        """The store that this middleware brings, not yet opened. Only `persistence` does. On no loop."""
+        """The store that this middleware brings, not yet opened; only `persistence` has one. Not called on a loop."""
         return None
 
     async def on_start(self, process: Process) -> None:
-        """The process has started, as producer or worker. On the I/O loop."""
+        """The process has started, as producer or worker. Called on the I/O loop."""
 
     async def on_stop(self, process: Process) -> None:
-        """The process stops. On the I/O loop."""
+        """The process is stopping. Called on the I/O loop."""
 
 
 def compose_run(chain: Sequence[dramatiq.Middleware], innermost: RunNext) -> RunNext:
@@ -139,7 +138,7 @@ def load_class(name: str) -> type[dramatiq.Middleware]:
     """The class for a YAML name: a short name (entry point) or ``package.module:Class``.
 
     Raises:
-      ValueError: no such name or class, or no ``dramatiq.Middleware``; the sentence lists what is known.
+      ValueError: no such name or class, or not a ``dramatiq.Middleware``; the message lists what is known.
     """
     loaded: Any
     if ":" in name:
@@ -156,5 +155,5 @@ def load_class(name: str) -> type[dramatiq.Middleware]:
             )
         loaded = points[0].load()
     if not (isinstance(loaded, type) and issubclass(loaded, dramatiq.Middleware)):
-        raise ValueError(f"{name!r} is no dramatiq.Middleware class")
+        raise ValueError(f"{name!r} is not a dramatiq.Middleware class")
     return loaded

@@ -11,7 +11,7 @@ import typer
 from jq_actors import jobs
 from jq_actors.events import GroupCancelled
 from jq_actors.jobs.groups import named, reasoned
-from jq_actors.jobs.store_access import call
+from jq_actors.jobs.store_access import call_sync
 from jq_actors.model.group import Group
 from jq_actors.model.job import Job
 from jq_actors.model.printable import escape
@@ -68,7 +68,7 @@ def show(name: GroupArgument, as_json: JsonOption = False, config_path: ConfigOp
     """Show one group, why it waits, and its first jobs in order."""
     with store_commands(config_path):
         group = _known(name)
-        first = call("groups show", lambda _, store: store.first_of_group(name, FIRST_JOBS))
+        first = call_sync("groups show", lambda _, store: store.first_of_group(name, FIRST_JOBS))
     fields = as_plain(group)
     if as_json:
         print_json({**fields, "jobs": [as_plain(job) for job in first]})
@@ -111,7 +111,7 @@ def cancel(
         why, group = reasoned(reason), _known(name)
         if not yes:
             _confirm(group)
-        count = call("groups cancel", lambda runtime, store: _cancel(runtime, store, name, why))
+        count = call_sync("groups cancel", lambda runtime, store: _cancel(runtime, store, name, why))
     if as_json:
         print_json({"group": name, "cancelled": count})
         return

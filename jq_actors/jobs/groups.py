@@ -1,6 +1,6 @@
 """What an operator does to groups: `jobs.pause`, `jobs.resume`, `jobs.group`, `jobs.groups`.
 
-All of it reads and writes rows. What may start again is published like any queued job.
+These functions only read and write rows. Jobs that may start again are published like any queued job.
 """
 
 from __future__ import annotations
@@ -14,69 +14,63 @@ from jq_actors.process.runtime import Runtime
 from jq_actors.store.port import JobStore
 from jq_actors.store.records import GroupPage
 
-from .store_access import call, change, check_limit, look
+from .store_access import Question, call_sync, check_limit, read, write
 
 
 def pause(*, group: str, reason: str) -> bool:
-    """Start nothing of ``group`` any more, until it is resumed; jobs that run come to their end.
+    """Start no more jobs of ``group`` until it is resumed; running jobs finish.
 
-    It is stored, holds for all queues and processes from now on, and also for a group that has no jobs yet.
+    The pause is stored. It holds for all queues and processes, and also for a group that has no jobs yet.
 
     Parameters:
-      reason: who and why, for those who look at the group.
+      reason: who paused the group and why, for anyone who looks at it.
 
     Returns:
-      ``False``: it was paused already, and keeps the reason that it had.
+      ``False`` if the group was already paused; it keeps its reason.
 
     Raises:
-      ValueError: a group that cannot be one, or no reason.
+      ValueError: the group's name is invalid, or the reason is empty.
     """
-    name, why = named(group), reasoned(reason)
-    return call("jobs.pause", lambda runtime, store: _pause(runtime, store, name, why))
+    return call_sync("jobs.pause", _pause(group, reason))
 
 
 async def pause_async(*, group: str, reason: str) -> bool:
     """Twin of `pause`."""
-    name, why = named(group), reasoned(reason)
-    return await change("jobs.pause", lambda runtime, store: _pause(runtime, store, name, why))
+    return await write("jobs.pause", _pause(group, reason))
 
 
 def resume(*, group: str) -> bool:
-    """Let ``group`` go on, in order.
+    """Let the jobs of ``group`` run again, in order.
 
-    Its first jobs are queued at once, and published by a relay: that of this process without delay, that of a worker
-    elsewhere at its next look (``relay_interval``).
+    The first jobs are queued at once and published by a relay: without delay if this process has one, otherwise when
+    a worker's relay next checks (``relay_interval``).
 
     Returns:
-      ``False``: it was not paused.
+      ``False`` if the group was not paused.
 
     Raises:
-      ValueError: a group that cannot be one.
+      ValueError: the group's name is invalid.
     """
-    name = named(group)
-    return call("jobs.resume", lambda runtime, store: _resume(runtime, store, name))
+    return call_sync("jobs.resume", _resume(group))
 
 
 async def resume_async(*, group: str) -> bool:
     """Twin of `resume`."""
-    name = named(group)
-    return await change("jobs.resume", lambda runtime, store: _resume(runtime, store, name))
+    return await write("jobs.resume", _resume(group))
 
 
 def group(name: str) -> Group | None:
-    """What the group of this name does, and why it waits; ``None`` when nothing is known of it.
+    """The state of a group and why it waits; ``None`` if the group is unknown.
 
     Raises:
-      ValueError: a name that cannot be one.
+      ValueError: the name is invalid.
     """
-    name = named(name)
-    return call("jobs.group", lambda _, store: store.get_group(name))
+    return call_sync("jobs.group", _group(name))
 
 
 async def group_async(name: str) -> Group | None:
     """Twin of `group`."""
-    name = named(name)
-    return await look("jobs.group", lambda _, store: store.get_group(name))
+    return await read("jobs.group", _group(name))
 
 
 def groups(*, state: str | Iterable[str] = (), limit: int = 50, after: str | None = None) -> GroupPage:
@@ -84,29 +78,25 @@ def groups(*, state: str | Iterable[str] = (), limit: int = 50, after: str | Non
 
     Parameters:
       state: one state of `GroupState` or several.
-      limit: 1 to 1000.
-      after: the ``cursor`` of the page before.
+      limit: the size of the page, 1 to 1000.
+      after: the ``cursor`` of the previous page.
 
     Raises:
-      ValueError: an unknown state, a limit out of range, or a cursor that is none.
+      ValueError: a state is unknown, the limit is out of range, or the cursor is invalid.
     """
-    states = _states(state)
-    check_limit(limit)
-    return call("jobs.groups", lambda _, store: store.find_groups(states, limit, after))
+    return call_sync("jobs.groups", _groups(state, limit, after))
 
 
 async def groups_async(*, state: str | Iterable[str] = (), limit: int = 50, after: str | None = None) -> GroupPage:
     """Twin of `groups`."""
-    states = _states(state)
-    check_limit(limit)
-    return await look("jobs.groups", lambda _, store: store.find_groups(states, limit, after))
+    return await read("jobs.groups", _groups(state, limit, after))
 
 
 def named(group: str) -> str:
-    """``group``, if it can be the name of one.
+    """Return ``group`` if it is a valid group name.
 
     Raises:
-      ValueError: says what is allowed.
+      ValueError: it is not.
     """
     try:
         return check_group(group)
@@ -115,29 +105,50 @@ def named(group: str) -> str:
 
 
 def reasoned(reason: object) -> str:
-    """``reason``, if it is text that says something.
+    """Return ``reason``, stripped, if it is text that is not blank.
 
     Raises:
-      ValueError: it is not, or has a NUL, which PostgreSQL cannot hold.
+      ValueError: it is not, or contains NUL, which PostgreSQL cannot store.
     """
     if not isinstance(reason, str) or not reason.strip() or "\0" in reason:
-        raise ValueError(f"Say why, in text without NUL, for those who look at the group: reason is {reason!r}.")
+        raise ValueError(f"Say why, in text without NUL, for anyone who looks at the group: reason is {reason!r}.")
     return reason.strip()
 
 
-async def _pause(runtime: Runtime, store: JobStore, name: str, reason: str) -> bool:
-    is_new = await store.pause_group(name, reason)
-    if is_new:
-        runtime.events.emit(GroupPaused(name, reason))
-    return is_new
+def _pause(group: str, reason: str) -> Question[bool]:
+    name, why = named(group), reasoned(reason)
+
+    async def pause_it(runtime: Runtime, store: JobStore) -> bool:
+        is_new = await store.pause_group(name, why)
+        if is_new:
+            runtime.events.emit(GroupPaused(name, why))
+        return is_new
+
+    return pause_it
 
 
-async def _resume(runtime: Runtime, store: JobStore, name: str) -> bool:
-    if await store.resume_group(name) is None:
-        return False
-    runtime.events.emit(GroupResumed(name))
-    runtime.sender.on_stored()
-    return True
+def _resume(group: str) -> Question[bool]:
+    name = named(group)
+
+    async def resume_it(runtime: Runtime, store: JobStore) -> bool:
+        if await store.resume_group(name) is None:
+            return False
+        runtime.events.emit(GroupResumed(name))
+        runtime.sender.on_stored()
+        return True
+
+    return resume_it
+
+
+def _group(name: str) -> Question[Group | None]:
+    checked = named(name)
+    return lambda _, store: store.get_group(checked)
+
+
+def _groups(state: str | Iterable[str], limit: int, after: str | None) -> Question[GroupPage]:
+    states = _states(state)
+    check_limit(limit)
+    return lambda _, store: store.find_groups(states, limit, after)
 
 
 def _states(names: str | Iterable[str]) -> frozenset[GroupState]:

@@ -1,4 +1,4 @@
-"""Waiting for what a job comes to: `jobs.result`."""
+"""Waits for the result of a job: `jobs.result`."""
 
 from __future__ import annotations
 
@@ -18,35 +18,38 @@ from jq_actors.process.runtime import Runtime
 from jq_actors.store.port import JobStore
 from jq_actors.store.records import JobEnd
 
-from .store_access import call, look
+from .store_access import Question, call_sync, read
 
 LOOK_FIRST, LOOK_AT_MOST = 0.01, 0.5
-"""Seconds between two looks of `result`: it starts quick and doubles. What ends in this process is seen at once."""
+"""Seconds between two checks of `result`; they double. A job that ends in this process is noticed at once."""
 
 
 def result(job_id: str, *, timeout: float | timedelta = 10.0) -> Any:
-    """What the job returned, waiting up to ``timeout`` (seconds or a timedelta) for its end.
+    """Wait until the job has ended, and return what it returned.
+
+    Parameters:
+      timeout: how long to wait; seconds or a timedelta.
 
     Raises:
-      JobNotFoundError, JobFailedError, JobCancelledError, JobSupersededError, JobUnhandledError: it has ended
-        without one, or cannot run.
-      ResultTimeoutError: it has not ended; it goes on.
+      JobNotFoundError: there is no job with this id.
+      JobFailedError, JobCancelledError, JobSupersededError: the job ended without a result.
+      JobUnhandledError: the job cannot run.
+      ResultTimeoutError: the job has not ended yet; the timeout does not affect it.
     """
-    seconds = _seconds(timeout)
-    return call("jobs.result", lambda runtime, store: _result(runtime, store, JobId(job_id), seconds))
+    return call_sync("jobs.result", _result(JobId(job_id), timeout))
 
 
 async def result_async(job_id: str, *, timeout: float | timedelta = 10.0) -> Any:
     """Twin of `result`."""
-    seconds = _seconds(timeout)
-    return await look("jobs.result", lambda runtime, store: _result(runtime, store, JobId(job_id), seconds))
+    return await read("jobs.result", _result(JobId(job_id), timeout))
 
 
-def _seconds(timeout: float | timedelta) -> float:
-    return timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+def _result(job_id: JobId, timeout: float | timedelta) -> Question[Any]:
+    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
+    return lambda runtime, store: _wait(runtime, store, job_id, seconds)
 
 
-async def _result(runtime: Runtime, store: JobStore, job_id: JobId, timeout: float) -> Any:
+async def _wait(runtime: Runtime, store: JobStore, job_id: JobId, timeout: float) -> Any:
     clock, pause = runtime.clock, LOOK_FIRST
     deadline = clock.monotonic() + timeout
     with runtime.ends.awaited(job_id) as bell:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from jq_actors.errors import JobNotFoundError
-from jq_actors.model.job import Job, JobId, JobState, parse_states
+from jq_actors.model.job import Job, JobId, JobState
 from jq_actors.process.runtime import Runtime
 from jq_actors.store.port import JobStore
 from jq_actors.store.records import JobFilter
 
 from .groups import named
-from .store_access import MAX_PAGE, call, change, check_limit
+from .reading import job_filter
+from .store_access import MAX_PAGE, Question, call_sync, check_limit, write
 
 RETRIED_STATES = frozenset({JobState.FAILED, JobState.CANCELLED})
-"""Those that `retry` changes."""
+"""The states of the jobs that `retry` runs again."""
 
 
 def retry(
@@ -27,28 +28,26 @@ def retry(
     tags: Sequence[str] = (),
     limit: int = MAX_PAGE,
 ) -> list[JobId]:
-    """Run jobs again that have failed or were cancelled: these, or those that have such a state, actor and so on.
+    """Run failed or cancelled jobs again: those with the given ids, or all that match the state, actor and so on.
 
-    In a group they take their old places: several run in their first order, before what was sent after them. They are
-    queued at once and published by a relay: that of this process without delay, that of a worker elsewhere at its next
-    look (``relay_interval``).
+    In a group, jobs return to their old places: they run in their original order, before jobs that were sent later.
+    They are queued at once and published by a relay: without delay if this process has one, otherwise when a worker's
+    relay next checks (``relay_interval``).
 
     Parameters:
       job_id: one id, or up to 1000.
-      state: ``failed``, ``cancelled`` or both. Needed without ids, and only then.
-      tags: all of them.
-      limit: without ids: at most so many, 1 to 1000. When the answer has as many, there may be more.
+      state: ``failed``, ``cancelled`` or both. Required without ids, and not allowed with them.
+      tags: a job must have all of them.
+      limit: without ids, the most jobs to retry, 1 to 1000. If that many are returned, there may be more.
 
     Returns:
-      The ids of those that run again. One that has neither failed nor was cancelled is left as it is.
+      The ids of the jobs that run again. A job that is neither failed nor cancelled is left as it is.
 
     Raises:
-      JobNotFoundError: there is no job with one of the ids; the others were retried.
-      ValueError: neither ids nor a state, or both; a state that cannot be retried; a limit out of range.
+      JobNotFoundError: one of the ids has no job; the others were retried.
+      ValueError: neither ids nor a state is given, or both; a state cannot be retried; the limit is out of range.
     """
-    where, ids = _chosen(job_id, JobFilter(parse_states(state), actor, queue, group, tuple(tags)))
-    check_limit(limit)
-    return call("jobs.retry", lambda runtime, store: _retry(runtime, store, where, ids, limit))
+    return call_sync("jobs.retry", _retry(job_id, job_filter(state, actor, queue, group, tags), limit))
 
 
 async def retry_async(
@@ -62,36 +61,66 @@ async def retry_async(
     limit: int = MAX_PAGE,
 ) -> list[JobId]:
     """Twin of `retry`."""
-    where, ids = _chosen(job_id, JobFilter(parse_states(state), actor, queue, group, tuple(tags)))
-    check_limit(limit)
-    return await change("jobs.retry", lambda runtime, store: _retry(runtime, store, where, ids, limit))
+    return await write("jobs.retry", _retry(job_id, job_filter(state, actor, queue, group, tags), limit))
 
 
 def move(job_id: str, *, group: str | None = None, front: bool = False) -> Job:
-    """Put an unfinished job that does not run to the end of another group, or to the front of its own.
+    """Move an unfinished job that is not running to the end of another group, or to the front of its own.
 
-    The others keep their order. A job that runs is not interrupted: the one at the front comes after it.
+    The other jobs keep their order. A running job is not interrupted: the job at the front starts after it.
 
     Parameters:
-      group: the group that it goes to, known or not yet known.
-      front: to the front of its own group, instead.
+      group: the group to move to; it need not exist yet.
+      front: move to the front of the job's own group instead.
 
     Returns:
-      The job as it is now, with its place.
+      The job as it is now, with its place in line.
 
     Raises:
       JobNotFoundError: there is no job with this id.
-      StoreError: it runs or has ended, is in no group, or one of the groups is numbered; nothing was changed.
-      ValueError: neither a group nor ``front``, or both, or a group that cannot be one.
+      StoreError: the job is running, has ended or is in no group, or one of the groups is numbered. Nothing was
+        changed.
+      ValueError: neither ``group`` nor ``front`` is given, or both; or the group's name is invalid.
     """
-    to = _target(group, front)
-    return call("jobs.move", lambda runtime, store: _move(runtime, store, JobId(job_id), to))
+    return call_sync("jobs.move", _move(JobId(job_id), group, front))
 
 
 async def move_async(job_id: str, *, group: str | None = None, front: bool = False) -> Job:
     """Twin of `move`."""
+    return await write("jobs.move", _move(JobId(job_id), group, front))
+
+
+def _retry(job_id: str | Sequence[str] | None, where: JobFilter, limit: int) -> Question[list[JobId]]:
+    where, ids = _chosen(job_id, where)
+    check_limit(limit)
+
+    async def retry_them(runtime: Runtime, store: JobStore) -> list[JobId]:
+        if ids is not None and not ids:
+            return []  # to the store, no ids would mean all jobs that match the filter
+        retried = await store.retry(where, ids or (), len(ids) if ids else limit)
+        if retried:
+            runtime.sender.on_stored()
+        for missing in sorted(set(ids or ()) - set(retried)):
+            if await store.get(missing) is None:
+                raise JobNotFoundError(missing)
+        return retried
+
+    return retry_them
+
+
+def _move(job_id: JobId, group: str | None, front: bool) -> Question[Job]:
     to = _target(group, front)
-    return await change("jobs.move", lambda runtime, store: _move(runtime, store, JobId(job_id), to))
+
+    async def move_it(runtime: Runtime, store: JobStore) -> Job:
+        if await store.move(job_id, to) is None:
+            raise JobNotFoundError(job_id)
+        runtime.sender.on_stored()
+        job = await store.get(job_id)
+        if job is None:
+            raise JobNotFoundError(job_id)  # it has run in the meantime, and its row is not kept
+        return job
+
+    return move_it
 
 
 def _chosen(job_id: str | Sequence[str] | None, where: JobFilter) -> tuple[JobFilter, list[JobId] | None]:
@@ -109,29 +138,5 @@ def _chosen(job_id: str | Sequence[str] | None, where: JobFilter) -> tuple[JobFi
 
 def _target(group: str | None, front: bool) -> str | None:
     if front is (group is not None):
-        raise ValueError("Say where to move the job: group='…' or front=True, one of them.")
+        raise ValueError("Say where to move the job: either group='…' or front=True.")
     return None if group is None else named(group)
-
-
-async def _retry(
-    runtime: Runtime, store: JobStore, where: JobFilter, ids: Sequence[JobId] | None, limit: int
-) -> list[JobId]:
-    if ids is not None and not ids:
-        return []  # to the store, no ids would mean those of the filter
-    retried = await store.retry(where, ids or (), len(ids) if ids else limit)
-    if retried:
-        runtime.sender.on_stored()
-    for job_id in sorted(set(ids or ()) - set(retried)):
-        if await store.get(job_id) is None:
-            raise JobNotFoundError(job_id)
-    return retried
-
-
-async def _move(runtime: Runtime, store: JobStore, job_id: JobId, to: str | None) -> Job:
-    if await store.move(job_id, to) is None:
-        raise JobNotFoundError(job_id)
-    runtime.sender.on_stored()
-    job = await store.get(job_id)
-    if job is None:
-        raise JobNotFoundError(job_id)  # it has run meanwhile, and its row is not kept
-    return job

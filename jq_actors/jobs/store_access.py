@@ -1,4 +1,4 @@
-"""How the functions of `jobs` come to the rows: on the I/O loop, from a thread or from a coroutine of any loop."""
+"""Runs the questions of `jobs` on the I/O loop, for a thread or for a coroutine of any loop."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from jq_actors.store.port import JobStore
 T = TypeVar("T")
 
 Question = Callable[[Runtime, JobStore], Coroutine[Any, Any, T]]
-"""Made anew for each call, and run on the I/O loop."""
+"""Makes the coroutine that answers, which runs on the I/O loop."""
+
 MAX_PAGE = 1000
-"""Most rows that one call reads or changes."""
+"""The most rows that one call reads or changes."""
 
 
-def call(what: str, ask: Question[T]) -> T:
-    """Ask from a thread, and wait.
+def call_sync(what: str, ask: Question[T]) -> T:
+    """Ask from a thread, and block until the answer is there.
 
     Raises:
-      RequiresPersistenceError: there are no rows; it names ``what``.
-      RuntimeStateError: called on a loop of ours.
+      RequiresPersistenceError: persistence is off; the error names ``what``.
+      RuntimeStateError: called on one of the runtime's own loops.
     """
     runtime = installed_broker().runtime
     return runtime.io.call(ask(runtime, runtime.require_store(what)))
 
 
-async def look(what: str, ask: Question[T]) -> T:
-    """Ask from a coroutine what changes nothing: a cancelled caller ends it. Raises as `call` does."""
+async def read(what: str, ask: Question[T]) -> T:
+    """Read from a coroutine; cancelling the caller cancels the read. Raises what `call_sync` raises."""
     runtime = await installed_broker().runtime_async()
     return await runtime.io.run(ask(runtime, runtime.require_store(what)), cancel=True)
 
 
-async def change(what: str, ask: Question[T]) -> T:
-    """Ask from a coroutine for a change: a cancelled caller does not tear it. Raises as `call` does."""
+async def write(what: str, ask: Question[T]) -> T:
+    """Change rows from a coroutine; the change completes even if the caller is cancelled. Raises as `call_sync`."""
     runtime = await installed_broker().runtime_async()
     return await runtime.io.run(ask(runtime, runtime.require_store(what)))
 
 
 def check_limit(limit: int) -> int:
-    """``limit``, if one call may be about so many rows.
+    """Return ``limit`` if one call may read or change that many rows.
 
     Raises:
-      ValueError: says what is allowed.
+      ValueError: it is out of range.
     """
     if not 1 <= limit <= MAX_PAGE:
         raise ValueError(f"limit is {limit}; allowed are 1 to {MAX_PAGE}.")

@@ -16,7 +16,7 @@ from dramatiq.middleware import SkipMessage
 
 from jq_actors.actors.actor import JobActor
 from jq_actors.actors.command_builder import as_command, check_sizes
-from jq_actors.actors.config_check import fit
+from jq_actors.actors.config_check import apply_config
 from jq_actors.actors.sending_broker import SendingBroker
 from jq_actors.chain.loading import build_middleware, find_problems
 from jq_actors.chain.middleware import JobMiddleware
@@ -82,7 +82,9 @@ class JobBroker(SendingBroker):
                 config = load_config(self._source, find_problems)
                 self._build_chain(config)
                 problems = [
-                    problem for actor in self._job_actors() for problem in fit(actor, config, self.actor_options)
+                    problem
+                    for actor in self._job_actors()
+                    for problem in apply_config(actor, config, self.actor_options)
                 ]
                 if problems:
                     raise ConfigError(problems)
@@ -206,7 +208,7 @@ class JobBroker(SendingBroker):
           ActorOptionError: names the option and what is allowed.
         """
         if self._config is not None and isinstance(actor, JobActor):
-            for problem in fit(actor, self._config, self.actor_options):
+            for problem in apply_config(actor, self._config, self.actor_options):
                 raise ActorOptionError(str(problem))
         super().declare_actor(actor)
 

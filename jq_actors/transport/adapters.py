@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+from jq_actors.clock import Clock
+from jq_actors.config.settings import BrokerConfig
+from jq_actors.events import Events
 
 from .port import Transport
 
-if TYPE_CHECKING:
-    from jq_actors.clock import Clock
-    from jq_actors.config.loading import BrokerConfig
-    from jq_actors.events import Events
-
 
 class MakeTransport(Protocol):
-    """Makes an adapter; on the I/O loop. It is not yet started."""
+    """Makes an adapter, on the I/O loop, and does not start it."""
 
     def __call__(self, config: BrokerConfig, clock: Clock, events: Events, *, has_store: bool) -> Transport:
-        """Make it."""
+        """Make the adapter."""
         ...
 
 
 def adapter_for(url: str) -> MakeTransport:
-    """The adapter for a broker's URL. Imports it, which takes its time: not on a loop."""
+    """The adapter for a broker's URL. Importing it is slow: do not call this on a loop."""
     if url.startswith("embedded:"):
         from jq_actors.transport.embedded.transport import EmbeddedTransport
 

@@ -80,4 +80,4 @@ def test_an_entry_point_that_is_no_middleware_is_refused(environment: Environmen
         "try: load_class('their_mistake')\n"
         "except ValueError as error: print(error)"
     )
-    assert told.strip() == "'their_mistake' is no dramatiq.Middleware class"
+    assert told.strip() == "'their_mistake' is not a dramatiq.Middleware class"

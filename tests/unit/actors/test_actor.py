@@ -100,7 +100,7 @@ def test_decorating_reads_no_configuration() -> None:
 
 def test_a_name_is_taken_once(broker: RecordingBroker) -> None:
     actor(_named("twice"))
-    with pytest.raises(ActorOptionError, match=r"Actor 'twice' exists already, made of <function .*; give one"):
+    with pytest.raises(ActorOptionError, match=r"Actor 'twice' already exists, made from <function .*; give one"):
         actor(_named("twice"))
 
 
@@ -117,7 +117,7 @@ def test_a_generator_is_refused(broker: RecordingBroker) -> None:
         yield 1
 
     for fn in (plain, asynchronous):
-        with pytest.raises(ActorOptionError, match="is a generator; nobody would take what it yields"):
+        with pytest.raises(ActorOptionError, match="is a generator; nothing would consume what it yields"):
             actor(fn)
 
 

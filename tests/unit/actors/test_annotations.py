@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 
-from jq_actors.actors.annotations import Unresolved, names_around, resolve, shown
+from jq_actors.actors.annotations import Unresolved, annotation_text, names_around, resolve
 
 NAMES = {"date": date, "Order": dict[str, int]}
 
@@ -81,4 +81,4 @@ def test_the_names_are_those_of_the_defining_module(fn: Callable[..., Any]) -> N
     ids=str,
 )
 def test_annotations_are_shown_as_written(annotation: Any, text: str) -> None:
-    assert shown(annotation) == text
+    assert annotation_text(annotation) == text

@@ -164,7 +164,7 @@ def test_a_part_of_a_pipeline_may_lack_arguments_but_not_have_wrong_ones() -> No
         ),
         ((7, "hello", "soon"), {}, "argument 'when': expected datetime.datetime | None, got a str ("),
         ((7, "hello"), {"price": []}, "argument 'price': expected Decimal, got a list ("),
-        ((7, "\udead"), {}, "argument 'template': the lone surrogate U+DEAD at index 0 is no character."),
+        ((7, "\udead"), {}, "argument 'template': the lone surrogate U+DEAD at index 0 is not a character."),
     ],
     ids=ascii,
 )
@@ -183,7 +183,7 @@ def test_without_an_annotation_json_passes_and_the_rest_asks_for_one() -> None:
     arguments = Arguments("plain", plain)
     value = {"a": [1, None, {"b": 1.5}]}
     assert arguments.to_json((value,), {}) == ([value], {})
-    with pytest.raises(ArgumentError, match=r"argument 'first', at \['day'\]: a date is no JSON value; annotate it"):
+    with pytest.raises(ArgumentError, match=r"argument 'first', at \['day'\]: a date is not a JSON value; annotate it"):
         arguments.to_json(({"day": date(2026, 1, 1)},), {})
 
 
@@ -263,10 +263,10 @@ def test_a_result_is_converted_by_its_annotation_or_is_json(annotation: Any, val
 @pytest.mark.parametrize(
     ("annotation", "value", "told"),
     [
-        (Any, WHEN, "returned a datetime that cannot be stored: a datetime is no JSON value; annotate it"),
+        (Any, WHEN, "returned a datetime that cannot be stored: a datetime is not a JSON value; annotate it"),
         (int, WHEN, "returned a datetime that cannot be stored: expected int, got a datetime ("),
-        (Any, {"a": {1}}, "returned a dict that cannot be stored, at ['a']: a set is no JSON value"),
-        (float, float("nan"), "returned a float that cannot be stored: nan is no JSON number"),
+        (Any, {"a": {1}}, "returned a dict that cannot be stored, at ['a']: a set is not a JSON value"),
+        (float, float("nan"), "returned a float that cannot be stored: nan is not a JSON number"),
     ],
     ids=str,
 )

@@ -135,8 +135,8 @@ def test_a_delay_can_count_from_another_time(given: dict[str, Any], delay: timed
         ({"max_retrys": 1}, "unknown option 'max_retrys'; did you mean 'max_retries'? Allowed are delay, "),
         ({"throws": ValueError}, "unknown option 'throws'. Allowed are"),
         ({"retry_when": print}, "unknown option 'retry_when'. Allowed"),
-        ({"time_limit": float("inf")}, "option 'time_limit': inf is no JSON number."),
-        ({"pipe_target": {"when": NOW}}, "option 'pipe_target', at ['when']: a datetime is no JSON value."),
+        ({"time_limit": float("inf")}, "option 'time_limit': inf is not a JSON number."),
+        ({"pipe_target": {"when": NOW}}, "option 'pipe_target', at ['when']: a datetime is not a JSON value."),
     ],
     ids=str,
 )
@@ -244,5 +244,5 @@ def test_a_command_above_the_limit_is_refused_with_both_numbers() -> None:
 
 def test_a_message_of_a_third_party_that_is_no_json_is_refused() -> None:
     command = as_command(_message(actor_name="elsewhere", args=(NOW,)), None, RecordingBroker())
-    with pytest.raises(ArgumentError, match="'elsewhere' is no JSON: Object of type datetime is not JSON serial"):
+    with pytest.raises(ArgumentError, match="'elsewhere' is not JSON: Object of type datetime is not JSON serial"):
         check_sizes([command], 10_000)

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, SecretStr, computed_field
 
 from jq_actors.actors.annotations import Unresolved
-from jq_actors.actors.conversion import PlainConverter, TypedConverter, converter_for
-from jq_actors.actors.plain_json import MisfitError
+from jq_actors.actors.conversion import JsonConverter, TypedConverter, converter_for
+from jq_actors.actors.plain_json import ConversionError
 
 UserId = NewType("UserId", int)
 
@@ -257,17 +257,17 @@ def test_sending_is_lenient(annotation: Any, value: Any, sent: Any) -> None:
             "(id: UUID input should be a string, bytes or UUID object; lines: Field required)",
         ),
         (list[int], ["a", "b", "c", "d", "e"], "; and 2 more)"),
-        (float, float("nan"), ": nan is no JSON number"),
-        (list[float], [float("inf")], ", at [0]: inf is no JSON number"),
-        (str, "\ud800", ": the lone surrogate U+D800 at index 0 is no character"),
-        (list[str], ["\ud800"], ", at [0]: the lone surrogate U+D800 at index 0 is no character"),
+        (float, float("nan"), ": nan is not a JSON number"),
+        (list[float], [float("inf")], ", at [0]: inf is not a JSON number"),
+        (str, "\ud800", ": the lone surrogate U+D800 at index 0 is not a character"),
+        (list[str], ["\ud800"], ", at [0]: the lone surrogate U+D800 at index 0 is not a character"),
     ],
     ids=str,
 )
 def test_what_does_not_fit_is_told_with_type_and_reason(annotation: Any, value: Any, told: str) -> None:
-    with pytest.raises(MisfitError) as refused:
+    with pytest.raises(ConversionError) as refused:
         converter_for(annotation).to_json(value)
-    assert told in refused.value.told
+    assert told in refused.value.description
 
 
 @pytest.mark.parametrize(
@@ -297,9 +297,9 @@ def test_what_does_not_fit_is_told_with_type_and_reason(annotation: Any, value: 
     ids=str,
 )
 def test_what_would_arrive_changed_is_refused(annotation: Any, value: Any, told: str) -> None:
-    with pytest.raises(MisfitError) as refused:
+    with pytest.raises(ConversionError) as refused:
         converter_for(annotation).to_json(value)
-    assert refused.value.told.startswith(told)
+    assert refused.value.description.startswith(told)
 
 
 @pytest.mark.parametrize(
@@ -315,13 +315,13 @@ def test_what_would_arrive_changed_is_refused(annotation: Any, value: Any, told:
     ids=str,
 )
 def test_json_that_does_not_fit_today_is_told(annotation: Any, value: Any) -> None:
-    with pytest.raises(MisfitError, match="expected"):
+    with pytest.raises(ConversionError, match="expected"):
         converter_for(annotation).from_json(value)
 
 
 def test_errors_do_not_show_the_value() -> None:
     secret = "hunter2"
-    with pytest.raises(MisfitError) as refused:
+    with pytest.raises(ConversionError) as refused:
         converter_for(int).to_json(secret)
     assert secret not in f"{refused.value} {refused.value.__cause__}"
 
@@ -366,19 +366,19 @@ def test_plain_types_need_no_pydantic_for_plain_values(annotation: Any) -> None:
 )
 def test_without_a_usable_annotation_json_passes_and_the_rest_is_told_why_not(annotation: Any, hint: str) -> None:
     converter = converter_for(annotation)
-    assert isinstance(converter, PlainConverter)
+    assert isinstance(converter, JsonConverter)
     assert converter.to_json({"a": [1]}) == {"a": [1]}
     assert converter.from_json({"a": [1]}) == {"a": [1]}
-    with pytest.raises(MisfitError) as refused:
+    with pytest.raises(ConversionError) as refused:
         converter.to_json(date(2026, 1, 1))
-    assert "a date is no JSON value; " in refused.value.told
-    assert hint in refused.value.told
+    assert "a date is not a JSON value; " in refused.value.description
+    assert hint in refused.value.description
 
 
 def test_an_error_that_is_not_of_the_type_gets_no_hint_about_it() -> None:
-    with pytest.raises(MisfitError) as refused:
+    with pytest.raises(ConversionError) as refused:
         converter_for(Any).to_json(float("nan"))
-    assert refused.value.told == ": nan is no JSON number"
+    assert refused.value.description == ": nan is not a JSON number"
 
 
 def test_whatever_a_validator_raises_is_a_misfit() -> None:
@@ -389,7 +389,7 @@ def test_whatever_a_validator_raises_is_a_misfit() -> None:
         def __post_init__(self) -> None:
             raise RuntimeError("never satisfied")
 
-    with pytest.raises(MisfitError, match=r"RuntimeError: never satisfied"):
+    with pytest.raises(ConversionError, match=r"RuntimeError: never satisfied"):
         converter_for(Picky).from_json({"value": 1})
 
 

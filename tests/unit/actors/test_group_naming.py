@@ -87,16 +87,16 @@ def test_the_values_are_those_that_the_actor_will_get() -> None:
 @pytest.mark.parametrize(
     ("template", "told"),
     [
-        ("account-{acount_id}", "names 'acount_id', which is no parameter; did you mean account_id?"),
-        ("{tenant}", "names 'tenant', which is no parameter; allowed are account_id, template, when."),
+        ("account-{acount_id}", "names 'acount_id', which is not a parameter; did you mean account_id?"),
+        ("{tenant}", "names 'tenant', which is not a parameter; allowed are account_id, template, when."),
         ("{account_id.real}", "may have names of parameters in braces, with a format if need be, such as {account_id}"),
         ("{template[0]}", "may have names of parameters in braces"),
         ("{account_id!r}", "may have names of parameters in braces"),
         ("{account_id:{template}}", "may have names of parameters in braces"),
         ("{}", "may have names of parameters in braces"),
         ("{0}", "may have names of parameters in braces"),
-        ("{account_id", "is no template: expected '}' before end of string; write {{ and }} for braces that stay"),
-        ("account_id}", "is no template: Single '}' encountered in format string"),
+        ("{account_id", "is not a template: expected '}' before end of string; write {{ and }} for braces that stay"),
+        ("account_id}", "is not a template: Single '}' encountered in format string"),
     ],
 )
 def test_a_template_that_cannot_be_filled_is_refused_at_once(template: str, told: str) -> None:
@@ -111,7 +111,7 @@ def test_so_is_one_that_names_no_group(template: str) -> None:
 def test_variadic_parameters_are_none_of_a_template() -> None:
     assert _naming("{account_id}", positional_only)([7, 1, 2], {"x": "y"}) == "7"
     for name in ("more", "extra"):
-        assert "which is no parameter; allowed are account_id." in _told(f"{{{name}}}", positional_only)
+        assert "which is not a parameter; allowed are account_id." in _told(f"{{{name}}}", positional_only)
 
 
 def test_a_value_that_does_not_fit_its_format_is_told_without_it() -> None:

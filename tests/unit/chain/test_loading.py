@@ -129,7 +129,7 @@ def test_what_a_constructor_refuses_is_told_at_its_option(entry: Any, path: str,
         ("nosuch", "unknown middleware 'nosuch'; known are "),
         ("mw:Nothing", "cannot import 'mw:Nothing'"),
         ("no.such.module:Class", "cannot import 'no.such.module:Class'"),
-        ("mw:NoMiddleware", "'mw:NoMiddleware' is no dramatiq.Middleware class"),
+        ("mw:NoMiddleware", "'mw:NoMiddleware' is not a dramatiq.Middleware class"),
     ],
 )
 def test_a_name_that_is_no_middleware_is_told(name: str, told: str) -> None:

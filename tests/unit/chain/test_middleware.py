@@ -132,7 +132,7 @@ def test_a_dotted_path_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.delitem(sys.modules, "their_middleware")
     assert loaded.__name__ == "Tracing"
     for name in ("their_middleware:Other", "their_middleware:value"):
-        with pytest.raises(ValueError, match=f"'{name}' is no dramatiq.Middleware class"):
+        with pytest.raises(ValueError, match=f"'{name}' is not a dramatiq.Middleware class"):
             load_class(name)
     with pytest.raises(ValueError, match=r"cannot import 'their_middleware:Missing': .*no attribute"):
         load_class("their_middleware:Missing")

@@ -110,9 +110,9 @@ def test_the_group_of_the_configuration_counts_more_than_the_decorators() -> Non
         ({"group": 7}, "option 'group': must be a text of 1 to 512 characters without NUL, or None, not 7."),
         ({"position": 0}, "option 'position': must be a whole number from 1 to 9007199254740992, not 0."),
         ({"position": True}, "option 'position': must be a whole number from 1 to 9007199254740992, not True."),
-        ({"position": 3, "group": None}, "position 3 needs a group, for it is the number of a job in one."),
-        ({"priority": 3}, "priority 3 in a group, whose jobs run in their order; give priority 0, or group=None."),
-        ({"priority": 3, "group": "other"}, "priority 3 in a group, whose jobs run in their order; give priority 0"),
+        ({"position": 3, "group": None}, "position 3 needs a group: it is the job's number in its group."),
+        ({"priority": 3}, "priority 3 in a group, whose jobs run in order; give priority 0, or group=None."),
+        ({"priority": 3, "group": "other"}, "priority 3 in a group, whose jobs run in order; give priority 0"),
     ],
     ids=str,
 )
@@ -208,7 +208,7 @@ def test_a_template_is_checked_at_the_decorator_before_any_configuration_is_read
 def test_a_template_of_the_configuration_is_checked_when_that_is_read() -> None:
     broker = JobBroker({"middleware": ["group_fifo"], "actors": {"send_mail": {"group": "{acount_id}"}}})
     _mail(broker)
-    with pytest.raises(ConfigError, match=r"actors\.send_mail: .*'acount_id', which is no parameter; did you mean"):
+    with pytest.raises(ConfigError, match=r"actors\.send_mail: .*'acount_id', which is not a parameter; did you mean"):
         broker.resolve()
 
 
