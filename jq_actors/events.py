@@ -476,15 +476,6 @@ class PublisherBlocked(Event):
 
 
 @dataclass(frozen=True, slots=True)
-class StockFrameReader(Event):
-    """The fast frame reader does not fit the installed aiormq. Everything works, but slower."""
-
-    reason: str
-    level = logging.WARNING
-    text = "the fast frame reader is off; aiormq's own, slower one is used: %(reason)s"
-
-
-@dataclass(frozen=True, slots=True)
 class StoreLost(Event):
     """The database cannot be reached; pending writes wait."""
 
