@@ -13,7 +13,7 @@ from jq_actors.errors import RuntimeStateError
 from jq_actors.model.printable import escape
 
 from .job import JobId
-from .thread_seat import ThreadSeat
+from .worker_thread_call import WorkerThreadCall
 
 if TYPE_CHECKING:
     from .command import JobCommand
@@ -78,7 +78,7 @@ class RunningJob:
     """``None``: this process knows no such actor; the innermost step answers with `Unhandled`."""
     group: str | None = None
     position: int | None = None
-    thread: ThreadSeat = field(default_factory=ThreadSeat)
+    thread: WorkerThreadCall = field(default_factory=WorkerThreadCall)
     """Where a sync actor runs; empty for an async one."""
 
     def log(self, message: str, *args: object) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Never
 
@@ -29,7 +30,6 @@ from jq_actors.transport.port import Transport
 
 from .dispatcher import Dispatcher
 from .missing import MissingRows
-from .periodic import Look
 
 BATCH = 500
 """Most rows that one look takes. After a full batch the next look comes at once."""
@@ -85,34 +85,34 @@ class Relay:
         self._bell = Doorbell(clock)
         self._is_woken = False
         self._next_due: datetime | None = None
-        self._due = Look("due", self.publish_due, self._until_due)
-        self._at_wake = (self._due, Look("unpublished", self.publish_unpublished, self._until_next_look))
-        self._count = Look("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
-        self._looks = (
+        self._due = PeriodicCheck("due", self.publish_due, self._until_due)
+        self._at_wake = (self._due, PeriodicCheck("unpublished", self.publish_unpublished, self._until_next_check))
+        self._count = PeriodicCheck("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
+        self._checks = (
             *self._at_wake,
-            Look("gaps", self.end_gaps, self._until_next_look),
-            Look("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
+            PeriodicCheck("gaps", self.end_gaps, self._until_next_check),
+            PeriodicCheck("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
             self._count,
-            Look("missing", self.publish_missing, self._until_next_look),
-            Look("groups", self.mend_groups, lambda: self._jittered(MEND_EVERY)),
-            Look("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
+            PeriodicCheck("missing", self.publish_missing, self._until_next_check),
+            PeriodicCheck("groups", self.mend_groups, lambda: self._jittered(MEND_EVERY)),
+            PeriodicCheck("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
         )
 
     async def run(self) -> Never:
         """Look for ever. A look that fails is told (`TaskFailed`), and comes again at its time."""
         while True:
-            for look in self._looks:
-                if look.next_at <= self._clock.monotonic():
-                    await self._take(look)
-            soon = self._clock.monotonic() + self._until_next_look()
+            for check in self._checks:
+                if check.next_at <= self._clock.monotonic():
+                    await self._take(check)
+            soon = self._clock.monotonic() + self._until_next_check()
             if self._missing.is_urgent:
                 self._count.next_at = min(self._count.next_at, soon)
-            next_at = min(look.next_at for look in self._looks)
+            next_at = min(check.next_at for check in self._checks)
             await self._bell.wait(max(0.0, next_at - self._clock.monotonic()))
             if self._is_woken:
                 self._is_woken = False
-                for look in self._at_wake:
-                    look.next_at = 0.0
+                for check in self._at_wake:
+                    check.next_at = 0.0
 
     def wake(self) -> None:
         """Look for due and unpublished rows at once: a row was stored, or a full queue has room again."""
@@ -199,37 +199,37 @@ class Relay:
 
     # -- when
 
-    async def _take(self, look: Look) -> None:
-        pause = self._until_next_look()
+    async def _take(self, check: PeriodicCheck) -> None:
+        pause = self._until_next_check()
         try:
-            pause = look.pace if await self._to_its_end(look.call()) >= BATCH else look.pause()
-            look.error = None
+            pause = check.pace if await self._to_its_end(check.call()) >= BATCH else check.pause()
+            check.error = None
         except StoreUnavailableError:
-            look.error = None  # the store itself tells of it (`StoreLost`)
+            check.error = None  # the store itself tells of it (`StoreLost`)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other looks have to go on
             failure = failure_of(error)
-            if failure.error != look.error:  # told once, not with each look
-                look.error = failure.error
-                self._events.emit(TaskFailed(f"relay ({look.name})", failure.error, failure.traceback))
-        look.next_at = self._clock.monotonic() + pause
+            if failure.error != check.error:  # told once, not with each look
+                check.error = failure.error
+                self._events.emit(TaskFailed(f"relay ({check.name})", failure.error, failure.traceback))
+        check.next_at = self._clock.monotonic() + pause
 
     async def _to_its_end(self, call: Coroutine[Any, Any, int]) -> int:
         """The result of a look, which a cancelled relay still finishes: the rows in its hand are leased."""
-        looking = asyncio.ensure_future(call)
+        checking = asyncio.ensure_future(call)
         try:
-            return await asyncio.shield(looking)
+            return await asyncio.shield(checking)
         except asyncio.CancelledError:
-            await asyncio.wait([looking], timeout=FINISH_TIMEOUT)
-            looking.cancel()
+            await asyncio.wait([checking], timeout=FINISH_TIMEOUT)
+            checking.cancel()
             raise
 
     def _until_due(self) -> float:
-        pause = self._until_next_look()
+        pause = self._until_next_check()
         if self._next_due is None:
             return pause
         return min(pause, max(SHORTEST_PAUSE, (self._next_due - self._store.now()).total_seconds()))
 
-    def _until_next_look(self) -> float:
+    def _until_next_check(self) -> float:
         return self._jittered(self._interval)
 
     def _jittered(self, longest: timedelta) -> float:
@@ -246,3 +246,18 @@ class Relay:
     def _rooms(self) -> dict[str, int]:
         rooms = {queue: self._transport.capacity(queue) for queue in self._queues}
         return {queue: room for queue, room in rooms.items() if room}
+
+
+@dataclass(slots=True)
+class PeriodicCheck:
+    """One of the relay's checks, and when it runs next."""
+
+    name: str
+    call: Callable[[], Coroutine[Any, Any, int]]
+    pause: Callable[[], float]
+    """Returns the seconds until the next run."""
+    pace: float = 0.0
+    """Seconds until the next run after a full batch."""
+    next_at: float = 0.0
+    error: str | None = None
+    """The error of the last run, so that a lasting error is reported once."""

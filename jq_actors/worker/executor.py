@@ -38,8 +38,8 @@ from jq_actors.store.records import Chain, Claim, NextJob
 from jq_actors.transport.port import Delivery
 
 from .bridge import Bridge, Crossing
-from .ledger import Claimed, Ledger, Turn, bury
-from .slot import Slot
+from .ledger import ActiveRun, Ledger, Turn, bury
+from .slots import Slot
 
 LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
@@ -60,7 +60,7 @@ class Executor:
     ) -> None:
         self._ledger, self._bridge, self._actors, self._rules = ledger, bridge, actors, rules
         self._clock, self._events = clock, events
-        self._running: dict[Claimed, Crossing] = {}
+        self._running: dict[ActiveRun, Crossing] = {}
         self._is_stopping = False
 
     @property
@@ -92,17 +92,17 @@ class Executor:
         else:
             bury(delivery, reason, self._events)
 
-    async def live(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
+    async def process(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
         """Lead one delivery from its claim to its end, and in a group those who follow it in the same slot.
 
         The slot is freed when the actor has ended and nothing follows, before the outcome is written.
         """
-        claimed = await self._claim(delivery, command, slot)
-        while claimed is not None:
-            claimed = await self._lead(claimed, slot)
+        run = await self._claim(delivery, command, slot)
+        while run is not None:
+            run = await self._run_and_settle(run, slot)
         slot.free()
 
-    async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> Claimed | None:
+    async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> ActiveRun | None:
         run_token = self._clock.random_bits(63)
         try:
             claim = await self._ledger.claim(delivery, command, run_token, slot.name)
@@ -121,7 +121,7 @@ class Executor:
         turn = Turn(delivery, self._ledger.now(), self._clock.monotonic())
         if claim.instead is not None:
             return await self._follow(turn, claim.instead)
-        return Claimed(turn, command, claim, run_token, turn.began_at)
+        return ActiveRun(turn, command, claim, run_token, turn.began_at)
 
     def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, slot: Slot) -> None:
         """What becomes of a delivery that is not run."""
@@ -146,79 +146,79 @@ class Executor:
             case _:
                 assert_never(claim.verdict)
 
-    async def _lead(self, claimed: Claimed, slot: Slot) -> Claimed | None:
+    async def _run_and_settle(self, run: ActiveRun, slot: Slot) -> ActiveRun | None:
         """From the run to the outcome; returns the run that follows, if one does."""
         try:
-            outcome = await self._run(claimed)
-            claimed.turn.done += 1
-            chain = self._chain(claimed, slot)
+            outcome = await self._run(run)
+            run.turn.done += 1
+            chain = self._chain(run, slot)
             if chain is None:
                 slot.free()
-            following = await self._settle(claimed, outcome, chain)
+            following = await self._settle(run, outcome, chain)
         finally:
-            self._ledger.forget(claimed.run_token)
-        if claimed.again_in is not None:
-            slot.hold(claimed.again_in)
-        return None if following is None else await self._follow(claimed.turn, following)
+            self._ledger.forget(run.run_token)
+        if run.again_in is not None:
+            slot.hold(run.again_in)
+        return None if following is None else await self._follow(run.turn, following)
 
-    def _chain(self, claimed: Claimed, slot: Slot) -> Chain | None:
+    def _chain(self, run: ActiveRun, slot: Slot) -> Chain | None:
         """The wish that the group's next job follows here; ``None``: its turn is over."""
-        group, turn = claimed.claim.group, claimed.turn
+        group, turn = run.claim.group, run.turn
         if group is None or not self._ledger.has_rows or not turn.is_safe or not slot.is_open or self._is_stopping:
             return None
         seconds, weight = self._clock.monotonic() - turn.since, self._rules.rule_of(group).weight
         goes_on = may_chain(turn.done, seconds, self._rules.fairness, weight, others_wait=slot.others_wait)
         return Chain(self._clock.random_bits(63), slot.name) if goes_on else None
 
-    async def _follow(self, turn: Turn, job: NextJob) -> Claimed | None:
+    async def _follow(self, turn: Turn, job: NextJob) -> ActiveRun | None:
         """The run of ``job``, which is claimed already. One that cannot be decoded blocks its group, and says why."""
         try:
             command = _decode(job.body, job.queue)
         except DecodeError as error:
             try:
-                await self._ledger.give_up(job, str(error))
+                await self._ledger.mark_unhandled(job, str(error))
             finally:
                 self._ledger.forget(job.run_token)
             turn.finish()
             self._events.emit(JobUnhandled(job.job_id, "", job.queue, str(error)))
             return None
         claim = Claim(Verdict.GRANT, job.attempt, job.crashes, group=job.group)
-        return Claimed(turn, command, claim, job.run_token, self._ledger.now(), is_own=False)
+        return ActiveRun(turn, command, claim, job.run_token, self._ledger.now(), is_own=False)
 
-    async def _run(self, claimed: Claimed) -> Outcome:
+    async def _run(self, run: ActiveRun) -> Outcome:
         if self._is_stopping:
             return Interrupted()
-        command = claimed.command
-        group = claimed.claim.group or command.group
+        command = run.command
+        group = run.claim.group or command.group
         actor = self._actors.get(command.actor_name)
-        job = RunningJob(command.job_id, claimed.claim.attempt, command, actor, group, command.position)
-        waited = claimed.started_at.timestamp() - (
+        job = RunningJob(command.job_id, run.claim.attempt, command, actor, group, command.position)
+        waited = run.started_at.timestamp() - (
             command.due_at.timestamp() if command.due_at else command.message_timestamp / 1000
         )
         started = JobStarted(job.id, command.actor_name, command.queue_name, job.attempt, max(waited, 0.0))
         self._events.emit(started)
         crossing = self._bridge.run(job)
-        self._running[claimed] = crossing
+        self._running[run] = crossing
         try:
             return await crossing.outcome
         finally:
-            claimed.ended_at = self._ledger.now()
-            del self._running[claimed]
+            run.ended_at = self._ledger.now()
+            del self._running[run]
 
-    async def _settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> NextJob | None:
+    async def _settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> NextJob | None:
         try:
-            settled = await self._ledger.settle(claimed, outcome, chain)
+            settled = await self._ledger.settle(run, outcome, chain)
         except StoreUnavailableError:  # closed before the database came back
-            command = claimed.command
+            command = run.command
             self._events.emit(OutcomeLost(command.job_id, command.actor_name, state_after(outcome).value))
-            claimed.turn.give_back()
+            run.turn.requeue()
             return None
         if settled.outcome is not None:
-            self._tell(claimed, settled.outcome)
+            self._report(run, settled.outcome)
         return settled.next
 
-    def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
-        command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.command.queue_name
+    def _report(self, run: ActiveRun, outcome: Outcome) -> None:
+        command, attempt, queue = run.command, run.claim.attempt, run.command.queue_name
         job_id, actor = command.job_id, command.actor_name
         match outcome:
             case Failed(failure):
@@ -236,7 +236,7 @@ class Executor:
                 pass
             case _:
                 assert_never(outcome)
-        seconds = ((claimed.ended_at or claimed.started_at) - claimed.started_at).total_seconds()
+        seconds = ((run.ended_at or run.started_at) - run.started_at).total_seconds()
         self._events.emit(JobFinished(job_id, actor, queue, attempt, state_after(outcome).value, seconds))
 
     # -- long jobs, and the end of the process
@@ -247,10 +247,10 @@ class Executor:
         Only with rows: from then on the lease in the row is the job's safety copy (DESIGN §8, A1).
         """
         limit = self._ledger.now() - older_than
-        for claimed in self._running:
-            if not claimed.turn.acked and claimed.turn.began_at <= limit:
-                claimed.turn.let_go_early()
-                self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
+        for run in self._running:
+            if not run.turn.acked and run.turn.began_at <= limit:
+                run.turn.ack_early()
+                self._events.emit(DeliveryAckedEarly(run.command.job_id))
 
     def interrupt_all(self) -> int:
         """Stop every run, because the process has to end; returns how many there were.

@@ -19,7 +19,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Interrupt, SkipMessage
 
 from jq_actors.model.running_job import RunningJob
-from jq_actors.model.thread_seat import ThreadSeat
+from jq_actors.model.worker_thread_call import WorkerThreadCall
 
 
 class JobProxy(MessageProxy):
@@ -83,19 +83,21 @@ _handed: contextvars.ContextVar[JobProxy | None] = contextvars.ContextVar("jq_ac
 
 
 def call_actor(name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call ``fn`` of the actor ``name``; in the job's seat, when it is the call that this worker thread is here for.
+    """Call ``fn`` of the actor ``name``: through `WorkerThreadCall` if this worker thread is here for that very call.
 
     Then also in a copy of the thread's context: what the actor sets in it does not show in the thread's next job.
     """
     proxy = _handed.get()
     if proxy is None or proxy.actor_name != name:
         return fn(*args, **kwargs)
-    return contextvars.copy_context().run(_call_seated, proxy.job.thread, fn, args, kwargs)
+    return contextvars.copy_context().run(_call_in_thread, proxy.job.thread, fn, args, kwargs)
 
 
-def _call_seated(seat: ThreadSeat, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call_in_thread(
+    thread_call: WorkerThreadCall, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     _handed.set(None)  # an actor that calls itself calls a function
-    return seat.call(fn, args, kwargs)
+    return thread_call.call(fn, args, kwargs)
 
 
 class Handoff:

@@ -46,19 +46,19 @@ class Turn:
         if not self.acked:
             self.delivery.ack()
 
-    def give_back(self) -> None:
+    def requeue(self) -> None:
         """Give the delivery back, unless it was let go early."""
         if not self.acked:
             self.delivery.requeue()
 
-    def let_go_early(self) -> None:
+    def ack_early(self) -> None:
         """Acknowledge the delivery while a job runs."""
         self.finish()
         self.acked = True
 
 
 @dataclass(slots=True, eq=False)
-class Claimed:
+class ActiveRun:
     """A granted claim: what settling it needs."""
 
     turn: Turn
@@ -89,7 +89,7 @@ class SettledRun:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _ClaimedJob:
     """What runs by a claim."""
 
     job_id: JobId
@@ -112,7 +112,7 @@ class Ledger(Protocol):
         """Decide over a delivery, whose job would run in ``slot``."""
         ...
 
-    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+    async def settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """Write the outcome, then end the delivery, unless by ``chain`` another job of the group follows it here."""
         ...
 
@@ -120,7 +120,7 @@ class Ledger(Protocol):
         """The life of that run here is over, whether it was settled or an error of ours ended it."""
         ...
 
-    async def give_back_forgotten(self) -> None:
+    async def requeue_forgotten(self) -> None:
         """Give back the jobs whose life here an error of ours has ended."""
         ...
 
@@ -128,7 +128,7 @@ class Ledger(Protocol):
         """Nobody can run this dispatch, since it cannot be decoded. ``False``: nothing is known of such a job."""
         ...
 
-    async def give_up(self, job: NextJob, reason: str) -> None:
+    async def mark_unhandled(self, job: NextJob, reason: str) -> None:
         """The same of a job that was granted already."""
         ...
 
@@ -140,9 +140,9 @@ class RowLedger:
 
     def __init__(self, store: JobStore, events: Events) -> None:
         self._store, self._events = store, events
-        self._alive: dict[int, _Run | None] = {}
+        self._alive: dict[int, _ClaimedJob | None] = {}
         """By token: the claims that are being made, run or settled here; ``None``: not granted yet, or settled."""
-        self._forgotten: dict[int, _Run] = {}
+        self._forgotten: dict[int, _ClaimedJob] = {}
         """By token: runs that were never settled. Their rows say that they run here."""
 
     def now(self) -> datetime:
@@ -168,36 +168,36 @@ class RowLedger:
             claim = await self._store.claim(request)
             if claim.own_token is not None and claim.own_token not in self._alive:
                 # Published again: this delivery may be an older copy of it, which cannot claim it any more.
-                await self._give_back(_Run(command.job_id, claim.group), claim.own_token, republish=True)
+                await self._requeue(_ClaimedJob(command.job_id, claim.group), claim.own_token, republish=True)
                 claim = await self._store.claim(request)
         finally:
             if claim is None or claim.verdict is not Verdict.GRANT:
                 del self._alive[run_token]
             else:
                 job_id = command.job_id if claim.instead is None else claim.instead.job_id
-                self._alive[run_token] = _Run(job_id, claim.group)
+                self._alive[run_token] = _ClaimedJob(job_id, claim.group)
         return claim
 
-    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+    async def settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
         if chain is not None:
             self._alive[chain.run_token] = None
         settled = Settled(written=False)
         try:
-            settled, outcome = await self._write(claimed, outcome, chain)
-            self._alive[claimed.run_token] = None
+            settled, outcome = await self._write(run, outcome, chain)
+            self._alive[run.run_token] = None
         finally:
             if settled.next is not None:
-                self._alive[settled.next.run_token] = _Run(settled.next.job_id, settled.next.group)
+                self._alive[settled.next.run_token] = _ClaimedJob(settled.next.job_id, settled.next.group)
             elif chain is not None:
                 del self._alive[chain.run_token]
         if not settled.written:
             state = state_after(outcome).value
-            self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
-        if settled.written and isinstance(outcome, Interrupted) and claimed.is_own:
-            claimed.turn.give_back()
+            self._events.emit(OutcomeDiscarded(run.command.job_id, run.command.actor_name, state))
+        if settled.written and isinstance(outcome, Interrupted) and run.is_own:
+            run.turn.requeue()
         elif settled.next is None:
-            claimed.turn.finish()
+            run.turn.finish()
         return SettledRun(outcome if settled.written else None, settled.next)
 
     def forget(self, run_token: int) -> None:
@@ -206,12 +206,12 @@ class RowLedger:
         if run is not None:
             self._forgotten[run_token] = run
 
-    async def give_back_forgotten(self) -> None:
-        """See `Ledger.give_back_forgotten`. One that cannot be given back is told, and comes again."""
+    async def requeue_forgotten(self) -> None:
+        """See `Ledger.requeue_forgotten`. One that cannot be given back is told, and comes again."""
         for token, run in tuple(self._forgotten.items()):
             try:
                 # What is left of the delivery, if anything is, may be another job's, or in another worker's hand.
-                await self._give_back(run, token, republish=True)
+                await self._requeue(run, token, republish=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are given back, too
                 failure = failure_of(error)
                 self._events.emit(TaskFailed(f"the return of job {run.job_id}", failure.error, failure.traceback))
@@ -220,13 +220,13 @@ class RowLedger:
         """See `Ledger.set_aside`: its row becomes unhandled."""
         return await self._store.set_aside(job_id, dispatch, reason)
 
-    async def give_up(self, job: NextJob, reason: str) -> None:
-        """See `Ledger.give_up`: its row becomes unhandled."""
+    async def mark_unhandled(self, job: NextJob, reason: str) -> None:
+        """See `Ledger.mark_unhandled`: its row becomes unhandled."""
         now = self._store.now()
         await self._store.settle(Settlement(job.job_id, job.run_token, Unhandled(reason), now, now, group=job.group))
         self._alive[job.run_token] = None
 
-    async def _give_back(self, run: _Run, token: int, *, republish: bool) -> None:
+    async def _requeue(self, run: _ClaimedJob, token: int, *, republish: bool) -> None:
         """Queue a job again that is claimed here, but that nobody here leads any more.
 
         Nobody else would ever do it, as long as this worker lives.
@@ -236,17 +236,17 @@ class RowLedger:
         await self._store.settle(interrupted)
         self._forgotten.pop(token, None)
 
-    async def _write(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> tuple[Settled, Outcome]:
+    async def _write(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> tuple[Settled, Outcome]:
         settlement = Settlement(
-            claimed.command.job_id,
-            claimed.run_token,
+            run.command.job_id,
+            run.run_token,
             outcome,
-            claimed.started_at,
-            claimed.ended_at or self._store.now(),
+            run.started_at,
+            run.ended_at or self._store.now(),
             # A delivery in hand is the broker's copy of its own job alone. Of one that was lost, the copy may have been
             # dropped by who saw that the job ran here.
-            republish=isinstance(outcome, Interrupted) and not (claimed.is_own and claimed.turn.delivery.is_open),
-            group=claimed.claim.group,
+            republish=isinstance(outcome, Interrupted) and not (run.is_own and run.turn.delivery.is_open),
+            group=run.claim.group,
             chain=chain,
         )
         try:

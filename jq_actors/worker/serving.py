@@ -263,7 +263,7 @@ class Serving:
         while True:
             try:
                 await store.heartbeat(self.intake.waiting())
-                await self._ledger.give_back_forgotten()
+                await self._ledger.requeue_forgotten()
                 if self._clock.monotonic() >= offer_at:
                     # What a worker of an older release did not know while this one was here already.
                     await store.offer_unhandled(list(self._process.actors), NO_ACTOR)

@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import timedelta
+from typing import Any, Protocol
 
 from jq_actors.model.command import JobCommand
 from jq_actors.transport.port import Delivery
 
 
 @dataclass(slots=True, eq=False)
-class InHand:
+class ReceivedDelivery:
     """A delivery in this process's hands."""
 
     delivery: Delivery
@@ -38,7 +39,7 @@ class Slots:
 
     name: str
     count: int
-    waiting: deque[InHand] = field(default_factory=deque)
+    waiting: deque[ReceivedDelivery] = field(default_factory=deque)
     """In the order in which they came."""
     held: int = 0
     """Deliveries that are looked at again later."""
@@ -53,22 +54,54 @@ class Slots:
         """Whether one more delivery may be held. They count in the prefetch: with many, slots would stay empty."""
         return self.held < max(self.count // 4, 1)
 
-    def take(self, in_hand: InHand) -> bool:
-        """Give a slot to ``in_hand``; else it waits."""
-        in_hand.has_slot = self.free > 0
-        if in_hand.has_slot:
+    def take(self, received: ReceivedDelivery) -> bool:
+        """Give a slot to ``received``; else it waits."""
+        received.has_slot = self.free > 0
+        if received.has_slot:
             self.free -= 1
         else:
-            self.waiting.append(in_hand)
-        return in_hand.has_slot
+            self.waiting.append(received)
+        return received.has_slot
 
-    def leave(self, in_hand: InHand) -> Iterator[InHand]:
-        """``in_hand`` needs its slot no more; yields those that have one now."""
-        if in_hand.has_slot:
-            in_hand.has_slot = False
+    def release(self, received: ReceivedDelivery) -> Iterator[ReceivedDelivery]:
+        """``received`` needs its slot no more; yields those that have one now."""
+        if received.has_slot:
+            received.has_slot = False
             self.free += 1
         while self.waiting and self.free > 0:
             first = self.waiting.popleft()
             if first.delivery.is_open:
                 self.take(first)
                 yield first
+
+
+class Slot(Protocol):
+    """A place to run in, as the one who gives it to a delivery shows it."""
+
+    @property
+    def name(self) -> str:
+        """What fits there is known by it (`JobStore.fits`)."""
+        ...
+
+    @property
+    def others_wait(self) -> bool:
+        """Whether other deliveries wait for it."""
+        ...
+
+    @property
+    def may_hold(self) -> bool:
+        """Whether one more delivery may be held, for those that run there."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a job may still start there."""
+        ...
+
+    def hold(self, time: timedelta) -> bool:
+        """Do not run now: offer the delivery again after that time. Whether this is the first time."""
+        ...
+
+    def free(self) -> None:
+        """It is not needed any more. A second call does nothing."""
+        ...

@@ -301,7 +301,7 @@ async def test_a_job_that_follows_and_cannot_be_decoded_becomes_unhandled() -> N
 
 async def given_back(life: Life, answered: Settled | Exception = WRITTEN) -> list[Settlement]:
     """What is given back at the next look for what was forgotten."""
-    task = asyncio.create_task(life.ledger.give_back_forgotten())
+    task = asyncio.create_task(life.ledger.requeue_forgotten())
     await settled()
     settlements: list[Settlement] = []
     while life.store.settles:

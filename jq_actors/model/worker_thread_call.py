@@ -13,7 +13,7 @@ from dramatiq.middleware import threading as dramatiq_threading
 T = TypeVar("T")
 
 
-class ThreadSeat:
+class WorkerThreadCall:
     """Where one sync job sits: taken when its actor is called in a worker thread, left when the actor has returned.
 
     An interrupt is raised in the thread at most once, and only within `call`: never in the next job of the same
