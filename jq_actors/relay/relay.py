@@ -1,14 +1,14 @@
 """The relay: moves rows to the broker, gives back the jobs of lost workers, deletes what is past its time.
 
-Every worker runs one. Several at once are safe: a row that a relay publishes is leased to it before. A *look*
-is one small method; `Relay.run` calls each when its time has come. By the numbers of DESIGN §11 they are:
+Every worker runs one. Several at once are safe: a row that a relay publishes is leased to it before. A check is
+one small method; `Relay.run` calls each when it is due. By the numbers of DESIGN §11 they are:
 
 1. `publish_due`: scheduled and retrying rows whose time has come;
 2. `publish_unpublished`: rows that no producer brought to the broker (it died, or the broker was away);
 3. `end_gaps`: jobs of numbered groups that waited too long for a number;
 4. `recover_lost`: running rows whose worker's lease is over;
 5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has;
-6. `mend_groups`: groups that could move and do not (must never be): they are counted anew.
+6. `mend_groups`: groups that could move and do not (a defect, if it happens): they are counted anew.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .dispatcher import Dispatcher
 from .missing import MissingRows
 
 BATCH = 500
-"""Most rows that one look takes. After a full batch the next look comes at once."""
+"""Most rows that one check takes. After a full batch the check runs again at once."""
 STALE_AFTER = timedelta(seconds=30)
 """A row that was published longer ago, and is still queued, should be found in the broker's counts."""
 RECOVER_EVERY = timedelta(seconds=5)
@@ -43,7 +43,7 @@ PRUNE_EVERY = timedelta(minutes=1)
 SHORTEST_PAUSE = 0.005
 """Seconds. Rows that are due and locked by another relay must not keep this one running in circles."""
 FINISH_TIMEOUT = 2.0
-"""Seconds that a look has to finish when the relay is stopped."""
+"""Seconds that a check has to finish when the relay is stopped."""
 PRUNE_PACE = timedelta(milliseconds=100)
 """The pause after a full batch: deleting must keep up with what ends, and not crowd out what runs."""
 
@@ -53,7 +53,7 @@ class Relay:
 
     Parameters:
       queues: those that this worker serves; may grow later.
-      interval: the longest time between two looks for due and unpublished rows. Due rows whose time was known
+      interval: the longest time between two checks for due and unpublished rows. Due rows whose time was known
         before are published on time.
       publish_lease: how long the rows of one batch are kept from other relays.
       held: how many deliveries of each queue this worker holds now, as its heartbeat says it; given, it is
@@ -99,7 +99,7 @@ class Relay:
         )
 
     async def run(self) -> Never:
-        """Look for ever. A look that fails is told (`TaskFailed`), and comes again at its time."""
+        """Run the checks for ever. A check that fails is reported (`TaskFailed`), and runs again when it is due."""
         while True:
             for check in self._checks:
                 if check.next_at <= self._clock.monotonic():
@@ -126,7 +126,7 @@ class Relay:
             self._due.next_at = min(self._due.next_at, self._clock.monotonic() + self._until_due())
             self._bell.ring()
 
-    # -- the looks; each returns how many rows it moved
+    # -- the checks; each returns how many rows it moved
 
     async def publish_due(self) -> int:
         """(1) Publish what has become due, as a new dispatch, and see when the next row will be."""
@@ -135,7 +135,7 @@ class Relay:
             return 0
         due = await self._store.take_due(BATCH, self._publish_lease)
         await self._dispatcher.publish(due.dispatches, "due")
-        # What is expected since the look began is perhaps not in this answer.
+        # A row that was announced after this check began may be missing from this answer.
         times = (self._next_due, await self._store.next_due())
         self._next_due = min((time for time in times if time is not None), default=None)
         return due.count
@@ -202,19 +202,19 @@ class Relay:
     async def _take(self, check: PeriodicCheck) -> None:
         pause = self._until_next_check()
         try:
-            pause = check.pace if await self._to_its_end(check.call()) >= BATCH else check.pause()
+            pause = check.pace if await self._finish(check.call()) >= BATCH else check.pause()
             check.error = None
         except StoreUnavailableError:
-            check.error = None  # the store itself tells of it (`StoreLost`)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other looks have to go on
+            check.error = None  # the store reports it itself (`StoreLost`)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks have to go on
             failure = failure_of(error)
-            if failure.error != check.error:  # told once, not with each look
+            if failure.error != check.error:  # report it once, not at each run
                 check.error = failure.error
                 self._events.emit(TaskFailed(f"relay ({check.name})", failure.error, failure.traceback))
         check.next_at = self._clock.monotonic() + pause
 
-    async def _to_its_end(self, call: Coroutine[Any, Any, int]) -> int:
-        """The result of a look, which a cancelled relay still finishes: the rows in its hand are leased."""
+    async def _finish(self, call: Coroutine[Any, Any, int]) -> int:
+        """The result of a check. A cancelled relay still finishes it, because the rows in its hand are leased."""
         checking = asyncio.ensure_future(call)
         try:
             return await asyncio.shield(checking)
@@ -233,7 +233,7 @@ class Relay:
         return self._jittered(self._interval)
 
     def _jittered(self, longest: timedelta) -> float:
-        # Workers that started together must not look together for ever.
+        # Workers that started together must not run their checks in step for ever.
         return longest.total_seconds() * (0.8 + 0.2 * self._clock.random())
 
     # -- publishing

@@ -1,4 +1,4 @@
-"""The ledger without persistence: nothing is written but by the broker."""
+"""The ledger without persistence: only the broker stores anything."""
 
 from __future__ import annotations
 
@@ -81,20 +81,20 @@ class BrokerLedger:
         return SettledRun(outcome)
 
     def forget(self, run_token: int) -> None:
-        """See `Ledger.forget`."""
+        """Accept copies of that run's message again."""
         copy = self._runs.pop(run_token, None)
         if copy is not None:
             self._running.discard(copy)
 
     async def requeue_forgotten(self) -> None:
-        """See `Ledger.requeue_forgotten`. Its delivery is still in hand: the intake looks at it again."""
+        """Do nothing: the delivery of a forgotten run is still in hand, and the intake offers it again."""
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """See `Ledger.set_aside`. Without rows nothing is known of a job."""
+        """``False``: without rows, no job is known."""
         return False
 
     async def mark_unhandled(self, job: NextJob, reason: str) -> None:
-        """See `Ledger.mark_unhandled`. Nothing is granted but what a delivery brings."""
+        """Cannot happen: only the job of a delivery is ever granted."""
         raise AssertionError(f"job {job.job_id} was granted without a row")
 
     async def _to_its_lane(self, delivery: Delivery, command: JobCommand[Any], group: str) -> Claim:

@@ -105,7 +105,7 @@ class Handoff:
 
     def __init__(self) -> None:
         self._lines: dict[str, queue.SimpleQueue[JobProxy]] = {}
-        logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_tells_the_truth)
+        logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_is_relevant)
 
     async def run(self, proxy: JobProxy) -> None:
         """Have a worker thread run ``proxy``, and return when it is done; on the actor loop.
@@ -124,7 +124,7 @@ class Handoff:
             await _end_of(done)
             if isinstance(proxy.raised, Interrupt):
                 raise
-            # It came to its end all the same: that is its outcome.
+            # The actor finished in spite of the interrupt: what it returned or raised is the outcome.
 
     def consumer(self, queue_name: str, timeout: int) -> HandoffConsumer:
         """What Dramatiq's consumer thread of ``queue_name`` iterates; ``timeout`` in milliseconds."""
@@ -170,8 +170,8 @@ class HandoffConsumer(dramatiq.Consumer):
         """Nothing: the drain has already ended or interrupted every job before Dramatiq gets here."""
 
 
-def _tells_the_truth(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     # Dramatiq warns about each value that is not kept by its own Results backend, and logs each exception: here
-    # values are kept, and `JobFailed` / `JobRetryScheduled` tell of exceptions.
+    # values are kept, and `JobFailed` / `JobRetryScheduled` report exceptions.
     text = str(record.msg)
     return "returned a value that is not None" not in text and "with unhandled exception" not in text

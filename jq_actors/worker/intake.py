@@ -1,4 +1,4 @@
-"""The deliveries in this process's hands: which of them are claimed now, which wait for a slot, which are held."""
+"""The deliveries that this process has received: which are in progress, which wait for a slot, which are held."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .executor import Executor
 from .slots import ReceivedDelivery, Slots
 
 AFTER_AN_ERROR = timedelta(seconds=5)
-"""How long a delivery is held whose life ended in an error of ours."""
+"""How long a delivery is held after its handling ended in an error of ours."""
 
 
 GiveBack = Callable[[Delivery, JobCommand[Any]], None]
@@ -37,7 +37,7 @@ def coroutines_of(queue: str) -> str:
 
 
 class Intake:
-    """Takes deliveries from the transport and gives them to the executor as slots get free; on the I/O loop."""
+    """Takes deliveries from the transport and gives them to the executor as slots become free; on the I/O loop."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Intake:
         self._coroutines[queue] = Slots(coroutines_of(queue), concurrency)
 
     def deliver(self, delivery: Delivery) -> None:
-        """A delivery has come. Its job starts now, or when a slot gets free."""
+        """Accept a delivery. Its job starts now, or when a slot becomes free."""
         if not self._open:
             delivery.requeue()
             return
@@ -158,7 +158,7 @@ class Intake:
         slot = _Slot(self, received)
         try:
             await self._executor.process(received.delivery, received.command, slot)
-        except Exception as error:  # noqa: BLE001 - ours, not the actor's: told, and looked at again
+        except Exception as error:  # noqa: BLE001 - ours, not the actor's: reported, and tried again
             failure, work = failure_of(error), f"the life of job {received.command.job_id}"
             self._events.emit(TaskFailed(work, failure.error, failure.traceback))
             slot.hold(AFTER_AN_ERROR)
@@ -168,7 +168,7 @@ class Intake:
     async def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
         try:
             await self._executor.refuse(delivery, error)
-        except Exception as ours:  # noqa: BLE001 - told, and delivered again
+        except Exception as ours:  # noqa: BLE001 - reported, and delivered again
             failure, what = failure_of(ours), f"the refusal of a message in {delivery.queue}"
             self._events.emit(TaskFailed(what, failure.error, failure.traceback))
             await self._clock.sleep(AFTER_AN_ERROR.total_seconds())
@@ -180,12 +180,12 @@ class Intake:
             self._idle.set()
 
     def free(self, received: ReceivedDelivery) -> None:
-        """Its slot is for others."""
+        """Let others have the slot of ``received``, and start those that get it."""
         for following in received.slots.release(received):
             self._spawn(self._process(following))
 
     def hold(self, received: ReceivedDelivery, time: timedelta) -> bool:
-        """Offer it again after that time; whether this is the first time."""
+        """Offer ``received`` again after ``time``; returns whether this is its first time."""
         if not received.delivery.is_open:
             return False  # acked early, or lost: it is not ours to offer or to give back
         if not self._open:
@@ -214,28 +214,22 @@ class _Slot:
 
     @property
     def name(self) -> str:
-        """See `Slot`."""
         return self._received.slots.name
 
     @property
     def others_wait(self) -> bool:
-        """See `Slot`."""
         return bool(self._received.slots.waiting)
 
     @property
     def may_hold(self) -> bool:
-        """See `Slot`."""
         return self._received.slots.may_hold
 
     @property
     def is_open(self) -> bool:
-        """See `Slot`."""
         return self._intake.is_open
 
     def hold(self, time: timedelta) -> bool:
-        """See `Slot`."""
         return self._intake.hold(self._received, time)
 
     def free(self) -> None:
-        """See `Slot`."""
         self._intake.free(self._received)

@@ -1,4 +1,4 @@
-"""Slots: the places of one kind in this process, who has them, and who waits for one.
+"""Slots: how many jobs of one kind run in this process at once, which deliveries have a slot, and which wait for one.
 
 A slot is a coroutine's place in its queue's ``concurrency``, or one of Dramatiq's worker threads. A delivery is claimed
 only when it has a slot, so that a job that merely waits here is charged nothing when the process dies (A18).
@@ -18,7 +18,7 @@ from jq_actors.transport.port import Delivery
 
 @dataclass(slots=True, eq=False)
 class ReceivedDelivery:
-    """A delivery in this process's hands."""
+    """A delivery that this process has received and not yet ended."""
 
     delivery: Delivery
     command: JobCommand[Any]
@@ -33,7 +33,7 @@ class Slots:
     """The slots of one kind.
 
     Parameters:
-      name: what fits there is known by it (`JobStore.fits`).
+      name: the key under which `JobStore.fits` lists the actors that fit here.
       count: how many jobs run there at once.
     """
 
@@ -42,7 +42,7 @@ class Slots:
     waiting: deque[ReceivedDelivery] = field(default_factory=deque)
     """In the order in which they came."""
     held: int = 0
-    """Deliveries that are looked at again later."""
+    """How many deliveries are held, to be offered again later."""
     free: int = field(init=False)
     """How many are free."""
 
@@ -64,7 +64,7 @@ class Slots:
         return received.has_slot
 
     def release(self, received: ReceivedDelivery) -> Iterator[ReceivedDelivery]:
-        """``received`` needs its slot no more; yields those that have one now."""
+        """Take back the slot of ``received``; yields the deliveries that get one instead."""
         if received.has_slot:
             received.has_slot = False
             self.free += 1
@@ -76,11 +76,11 @@ class Slots:
 
 
 class Slot(Protocol):
-    """A place to run in, as the one who gives it to a delivery shows it."""
+    """The slot of one delivery, as the executor sees it."""
 
     @property
     def name(self) -> str:
-        """What fits there is known by it (`JobStore.fits`)."""
+        """The key under which `JobStore.fits` lists the actors that fit here."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class Slot(Protocol):
 
     @property
     def may_hold(self) -> bool:
-        """Whether one more delivery may be held, for those that run there."""
+        """Whether one more delivery may be held here."""
         ...
 
     @property
@@ -99,9 +99,9 @@ class Slot(Protocol):
         ...
 
     def hold(self, time: timedelta) -> bool:
-        """Do not run now: offer the delivery again after that time. Whether this is the first time."""
+        """Do not run now, but offer the delivery again after ``time``; returns whether this is its first time."""
         ...
 
     def free(self) -> None:
-        """It is not needed any more. A second call does nothing."""
+        """Let other deliveries have the slot. A second call does nothing."""
         ...
