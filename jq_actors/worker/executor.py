@@ -155,7 +155,8 @@ class Executor:
         try:
             outcome = await self._run(run)
             run.turn.done += 1
-            chain = self._chain(run, slot)
+            # The delivery of an interrupted job goes back to the broker: it must not be acked by a job that follows.
+            chain = None if isinstance(outcome, Interrupted) else self._chain(run, slot)
             if chain is None:
                 slot.free()
             following = await self._settle(run, outcome, chain)
