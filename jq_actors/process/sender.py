@@ -154,7 +154,7 @@ class Sender:
         if unknown:
             raise SendUnknownError(
                 f"{len(unknown)} job(s) not confirmed, they may run"
-                + (f"; {len(refused)} more surely not sent ({', '.join(refused)})" if refused else "")
+                + (f"; {len(refused)} more certainly not sent ({', '.join(refused)})" if refused else "")
                 + f": {reasons[0]}",
                 unknown,
             )
