@@ -1,8 +1,8 @@
 """The decisions of the claim, hold, settle and lease protocol, as pure functions.
 
-Production code and the simulation (`tests/simulation`) call the same functions; the SQL of the store
-states the same rules once more as compare-and-set conditions, and the store's conformance suite walks
-all pairs of state and request to show that the two agree.
+The simulation (`tests/simulation`) calls all of them, and production code calls those that decide outside of SQL. The
+store states the same rules once more as compare-and-set conditions; its conformance suite walks all pairs of state and
+request to show that the two agree.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True)
 class RowView:
-    """What a claim looks at."""
+    """The columns of a job's row that a claim depends on."""
 
     state: JobState
     dispatch: int
@@ -61,7 +61,7 @@ class Verdict(StrEnum):
 
 
 def judge(row: RowView | None, dispatch: int, now: datetime, *, promised: bool) -> Verdict:
-    """Decide over a delivery that carries ``dispatch``, given its job's row.
+    """Decide on a delivery that carries ``dispatch``, given its job's row.
 
     ``promised`` says that the producer stored a row when it sent (the envelope records it): then a missing
     row means that the job ended and was pruned, never that it is new.
@@ -92,7 +92,7 @@ def survives_crash(crashes: int, max_crashes: int) -> bool:
 
 
 def may_settle(state: JobState, row_token: int | None, run_token: int) -> bool:
-    """The fence: only the run that still holds the claim may write an outcome."""
+    """The fence: only the run that still holds the claim may write an outcome. For tests: the store's fence is SQL."""
     return state is JobState.RUNNING and row_token == run_token
 
 

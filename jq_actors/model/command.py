@@ -171,7 +171,7 @@ def _check_fields(command: JobCommand[Any]) -> None:
     except ValueError as error:  # half of a surrogate pair is one, too
         raise DecodeError(f"a name that no job can have: {error}") from error
     if not 0 <= command.message_timestamp <= MAX_TIMESTAMP:
-        raise DecodeError(f"message_timestamp is no time in milliseconds from 0 to {MAX_TIMESTAMP}")
+        raise DecodeError(f"message_timestamp is not a time in milliseconds from 0 to {MAX_TIMESTAMP}")
 
 
 def _check_meta(meta: dict[str, Any]) -> None:
@@ -180,9 +180,9 @@ def _check_meta(meta: dict[str, Any]) -> None:
         raise DecodeError(f"schema version {version!r}; this release reads up to {SCHEMA_VERSION + 1}")
     attempt, priority = meta.get("attempt", 0), meta.get("priority", 0)
     if type(attempt) is not int or attempt < 0:
-        raise DecodeError(f"attempt {attempt!r} is no count")
+        raise DecodeError(f"attempt {attempt!r} is not a count")
     if type(priority) is not int:
-        raise DecodeError(f"priority {priority!r} is no whole number")
+        raise DecodeError(f"priority {priority!r} is not a whole number")
     _check_due(meta.get("due"))
     _check_place(meta.get("group"), meta.get("position"))
 
@@ -195,7 +195,7 @@ def _check_due(due: object) -> None:
         if moment.tzinfo is None:
             raise ValueError
     except (TypeError, ValueError):
-        raise DecodeError(f"due {due!r} is no ISO time with an offset") from None
+        raise DecodeError(f"due {due!r} is not an ISO time with an offset") from None
     try:
         check_time(moment)
     except ValueError as error:

@@ -1,6 +1,6 @@
 """What a job is: its identity, its states, and the one table of legal transitions.
 
-The store turns each transition into a compare-and-set; this module says which ones exist.
+The store states each transition once more, as a compare-and-set in SQL. Tests check its SQL against this table.
 """
 
 from __future__ import annotations
@@ -76,11 +76,11 @@ TRANSITIONS: frozenset[tuple[JobState, JobState]] = frozenset(
         *((state, _S.SUPERSEDED) for state in UNFINISHED_STATES - {_S.RUNNING}),
     }
 )
-"""Every legal (from, to) pair. What is not here cannot happen; a test walks all pairs."""
+"""Every legal (from, to) pair. Only the simulation and the tests read it, to check the SQL of the store against it."""
 
 
 def sources_of(target: JobState) -> frozenset[JobState]:
-    """The states from which ``target`` may be entered: the WHERE of its compare-and-set."""
+    """The states from which ``target`` may be entered. For tests: the store writes these conditions in SQL."""
     return frozenset(source for source, to in TRANSITIONS if to is target)
 
 

@@ -43,7 +43,7 @@ class Succeeded:
         """``value`` as JSON text in ASCII, made once; ``None``: there is none.
 
         Raises:
-          TypeError, ValueError, RecursionError: it is no JSON value.
+          TypeError, ValueError, RecursionError: it is not a JSON value.
         """
         if self._encoded is None and self.value is not None:
             object.__setattr__(self, "_encoded", json.dumps(self.value, separators=(",", ":")))
@@ -123,7 +123,7 @@ def _problem_of_delay(delay: Any) -> str | None:
     try:
         wanted = to_timedelta(delay)
     except (TypeError, ValueError) as error:
-        return f"The actor asked to run again after {delay!r}, which is no time: {error}."
+        return f"The actor asked to run again after {delay!r}, which is not a time: {error}."
     if wanted <= LONGEST_DELAY:
         return None
     return f"The actor asked to run again after {wanted.days} days; at most {LONGEST_DELAY.days} are possible."

@@ -7,16 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from jq_actors.errors import RuntimeStateError
 from jq_actors.model.printable import escape
 
+from .command import JobCommand
 from .job import JobId
-from .thread_seat import ThreadSeat
-
-if TYPE_CHECKING:
-    from .command import JobCommand
+from .worker_thread_call import WorkerThreadCall
 
 _log = logging.getLogger("jq_actors.job")
 
@@ -78,8 +76,8 @@ class RunningJob:
     """``None``: this process knows no such actor; the innermost step answers with `Unhandled`."""
     group: str | None = None
     position: int | None = None
-    thread: ThreadSeat = field(default_factory=ThreadSeat)
-    """Where a sync actor runs; empty for an async one."""
+    thread: WorkerThreadCall = field(default_factory=WorkerThreadCall)
+    """The call of a sync actor in its worker thread; unused for an async one."""
 
     def log(self, message: str, *args: object) -> None:
         """Write a line to the logger ``jq_actors.job``, with the job's id in front."""

@@ -1,4 +1,4 @@
-"""Who a worker is: an identity unique to one boot of one process, and whether such a process still lives."""
+"""Who a worker is: an identity unique to one boot of one process, and whether such a process is still alive."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def identify(clock: Clock, name: str | None = None) -> WorkerIdentity:
 
 
 def process_start(pid: int) -> float | None:
-    """When the process started, in a unit of the machine's own; ``None``: it does not live, or cannot be seen.
+    """When the process started, in a unit of the machine's own; ``None``: it is gone, or hidden from us.
 
     On Linux clock ticks since the boot, as the kernel has them (proc(5), ``/proc/pid/stat``, field 22). psutil turns
     them into a time of day with the boot time of now, which moves with each step of the clock: a living process would
@@ -60,7 +60,7 @@ def process_start(pid: int) -> float | None:
 
 
 def is_known_dead(host: str, pid: int, process_started: float) -> bool:
-    """Whether that process surely does not live any more. ``False`` also means: cannot tell from here."""
+    """Whether that process is certainly gone. ``False`` also means: this process cannot tell."""
     if host != _host():
         return False
     started = process_start(pid)

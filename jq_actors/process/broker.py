@@ -285,7 +285,7 @@ class JobBroker(SendingBroker):
 
     @contextmanager
     def _ending_the_process(self) -> Iterator[None]:
-        """What no restart can mend, such as a wrong configuration, ends a worker process with its sentence."""
+        """End a worker process with the message of an error that no restart repairs, such as a wrong configuration."""
         try:
             yield
         except JobQueueError as error:

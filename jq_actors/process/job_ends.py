@@ -1,4 +1,4 @@
-"""Who waits, in this process, for the end of which job: a job that ends here wakes them at once."""
+"""Callers in this process that wait for the end of a job: a job that ends here wakes them at once."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from jq_actors.model.job import JobId
 
 
 class Ends:
-    """Bells of those who wait; on the I/O loop. It listens only while somebody does."""
+    """The doorbells of waiting callers; on the I/O loop. It listens to events only while somebody waits."""
 
     def __init__(self, clock: Clock, events: Events) -> None:
         self._clock, self._events = clock, events
         self._bells: dict[JobId, set[Doorbell]] = {}
-        self._deaf: list[Callable[[], None]] = []
+        self._unsubscribes: list[Callable[[], None]] = []
 
     @contextmanager
     def awaited(self, job_id: JobId) -> Iterator[Doorbell]:
-        """A bell that rings whenever something has become of the job in this process; then its row says it already."""
+        """A bell that rings when the job has ended or failed in this process; by then its row says so."""
         if not self._bells:
-            # Failed alone: of a lost worker, whose job this one found.
+            # `JobFailed` alone comes for the job of a lost worker, which this process has found.
             subscribe = self._events.subscribe
-            self._deaf = [subscribe(JobFinished, self._ring), subscribe(JobFailed, self._ring)]
+            self._unsubscribes = [subscribe(JobFinished, self._ring), subscribe(JobFailed, self._ring)]
         bell = Doorbell(self._clock)
         self._bells.setdefault(job_id, set()).add(bell)
         try:
@@ -35,7 +35,7 @@ class Ends:
             if not self._bells[job_id]:
                 del self._bells[job_id]
             if not self._bells:
-                for unsubscribe in self._deaf:
+                for unsubscribe in self._unsubscribes:
                     unsubscribe()
 
     def _ring(self, event: JobFinished | JobFailed) -> None:

@@ -176,7 +176,7 @@ class Runtime:
         return self.io.call(self._purge(queue))
 
     def drain(self) -> int:
-        """Let the jobs that run come to their end, up to ``worker.shutdown_timeout``. Any thread."""
+        """Let running jobs finish, up to ``worker.shutdown_timeout``; returns how many were interrupted. Any thread."""
         if self.serving is None:
             return 0
         return self.io.call(self.serving.drain(self.config.worker.shutdown_timeout.total_seconds()))

@@ -1,6 +1,6 @@
 """The way of a command out of a process: through the enqueue chain, into a row, to the broker.
 
-What a caller is told is exactly what is known (`SendError` and its kinds): with persistence a committed row is enough,
+The caller learns exactly what is known (`SendError` and its kinds): with persistence a committed row is enough,
 and the `Dispatcher` or a relay brings it to the broker; without it only the broker's confirm counts.
 """
 
@@ -61,7 +61,7 @@ class Sender:
         """Called when rows were stored for the relay to send; a worker wakes its own relay."""
 
     async def connect(self) -> None:
-        """Begin to connect to the broker, at the first call. Who only looks at jobs never does."""
+        """Begin to connect to the broker, at the first call. A process that only reads jobs never connects."""
         if self._connecting is None:
             # In an empty context: what runs for ever must not carry the variables of whatever was the first to send.
             self._connecting = Context().run(asyncio.create_task, self._transport.start())
@@ -105,7 +105,7 @@ class Sender:
         if not direct and ready and dispatcher.obstacle is not None:
             self._deferred([row.id for row in ready], dispatcher.obstacle)
         if waits and dispatches:
-            self._tell(dispatches, await dispatcher.confirm(dispatches))
+            self._report_unsent(dispatches, await dispatcher.confirm(dispatches))
         else:
             dispatcher.dispatch(dispatches)
 
@@ -133,7 +133,7 @@ class Sender:
         except StoreError as error:
             raise NotStoredError(f"{len(ids)} job(s) not stored: {error}", ids) from error
 
-    def _tell(self, dispatches: Sequence[Dispatch], results: Sequence[PublishResult]) -> None:
+    def _report_unsent(self, dispatches: Sequence[Dispatch], results: Sequence[PublishResult]) -> None:
         unsent = [
             (dispatch.job_id, result.reason)
             for dispatch, result in zip(dispatches, results, strict=True)
@@ -154,7 +154,7 @@ class Sender:
         if unknown:
             raise SendUnknownError(
                 f"{len(unknown)} job(s) not confirmed, they may run"
-                + (f"; {len(refused)} more surely not sent ({', '.join(refused)})" if refused else "")
+                + (f"; {len(refused)} more certainly not sent ({', '.join(refused)})" if refused else "")
                 + f": {reasons[0]}",
                 unknown,
             )

@@ -1,20 +1,21 @@
 """The relay: moves rows to the broker, gives back the jobs of lost workers, deletes what is past its time.
 
-Every worker runs one. Several at once are safe: a row that a relay publishes is leased to it before. A *look*
-is one small method; `Relay.run` calls each when its time has come. By the numbers of DESIGN §11 they are:
+Every worker runs one. Several at once are safe: a row that a relay publishes is leased to it before. A check is
+one small method; `Relay.run` calls each when it is due. By the numbers of DESIGN §11 they are:
 
 1. `publish_due`: scheduled and retrying rows whose time has come;
 2. `publish_unpublished`: rows that no producer brought to the broker (it died, or the broker was away);
 3. `end_gaps`: jobs of numbered groups that waited too long for a number;
 4. `recover_lost`: running rows whose worker's lease is over;
 5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has;
-6. `mend_groups`: groups that could move and do not (must never be): they are counted anew.
+6. `mend_groups`: groups that could move and do not (a defect, if it happens): they are counted anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Never
 
@@ -29,10 +30,9 @@ from jq_actors.transport.port import Transport
 
 from .dispatcher import Dispatcher
 from .missing import MissingRows
-from .periodic import Look
 
 BATCH = 500
-"""Most rows that one look takes. After a full batch the next look comes at once."""
+"""Most rows that one check takes. After a full batch the check runs again at once."""
 STALE_AFTER = timedelta(seconds=30)
 """A row that was published longer ago, and is still queued, should be found in the broker's counts."""
 RECOVER_EVERY = timedelta(seconds=5)
@@ -43,7 +43,7 @@ PRUNE_EVERY = timedelta(minutes=1)
 SHORTEST_PAUSE = 0.005
 """Seconds. Rows that are due and locked by another relay must not keep this one running in circles."""
 FINISH_TIMEOUT = 2.0
-"""Seconds that a look has to finish when the relay is stopped."""
+"""Seconds that a check has to finish when the relay is stopped."""
 PRUNE_PACE = timedelta(milliseconds=100)
 """The pause after a full batch: deleting must keep up with what ends, and not crowd out what runs."""
 
@@ -53,7 +53,7 @@ class Relay:
 
     Parameters:
       queues: those that this worker serves; may grow later.
-      interval: the longest time between two looks for due and unpublished rows. Due rows whose time was known
+      interval: the longest time between two checks for due and unpublished rows. Due rows whose time was known
         before are published on time.
       publish_lease: how long the rows of one batch are kept from other relays.
       held: how many deliveries of each queue this worker holds now, as its heartbeat says it; given, it is
@@ -85,34 +85,34 @@ class Relay:
         self._bell = Doorbell(clock)
         self._is_woken = False
         self._next_due: datetime | None = None
-        self._due = Look("due", self.publish_due, self._until_due)
-        self._at_wake = (self._due, Look("unpublished", self.publish_unpublished, self._until_next_look))
-        self._count = Look("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
-        self._looks = (
+        self._due = PeriodicCheck("due", self.publish_due, self._until_due)
+        self._at_wake = (self._due, PeriodicCheck("unpublished", self.publish_unpublished, self._until_next_check))
+        self._count = PeriodicCheck("count", self.count_missing, lambda: self._jittered(COUNT_EVERY))
+        self._checks = (
             *self._at_wake,
-            Look("gaps", self.end_gaps, self._until_next_look),
-            Look("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
+            PeriodicCheck("gaps", self.end_gaps, self._until_next_check),
+            PeriodicCheck("recover", self.recover_lost, lambda: self._jittered(RECOVER_EVERY)),
             self._count,
-            Look("missing", self.publish_missing, self._until_next_look),
-            Look("groups", self.mend_groups, lambda: self._jittered(MEND_EVERY)),
-            Look("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
+            PeriodicCheck("missing", self.publish_missing, self._until_next_check),
+            PeriodicCheck("groups", self.mend_groups, lambda: self._jittered(MEND_EVERY)),
+            PeriodicCheck("prune", self.prune, lambda: self._jittered(PRUNE_EVERY), PRUNE_PACE.total_seconds()),
         )
 
     async def run(self) -> Never:
-        """Look for ever. A look that fails is told (`TaskFailed`), and comes again at its time."""
+        """Run the checks for ever. A check that fails is reported (`TaskFailed`), and runs again when it is due."""
         while True:
-            for look in self._looks:
-                if look.next_at <= self._clock.monotonic():
-                    await self._take(look)
-            soon = self._clock.monotonic() + self._until_next_look()
+            for check in self._checks:
+                if check.next_at <= self._clock.monotonic():
+                    await self._take(check)
+            soon = self._clock.monotonic() + self._until_next_check()
             if self._missing.is_urgent:
                 self._count.next_at = min(self._count.next_at, soon)
-            next_at = min(look.next_at for look in self._looks)
+            next_at = min(check.next_at for check in self._checks)
             await self._bell.wait(max(0.0, next_at - self._clock.monotonic()))
             if self._is_woken:
                 self._is_woken = False
-                for look in self._at_wake:
-                    look.next_at = 0.0
+                for check in self._at_wake:
+                    check.next_at = 0.0
 
     def wake(self) -> None:
         """Look for due and unpublished rows at once: a row was stored, or a full queue has room again."""
@@ -126,7 +126,7 @@ class Relay:
             self._due.next_at = min(self._due.next_at, self._clock.monotonic() + self._until_due())
             self._bell.ring()
 
-    # -- the looks; each returns how many rows it moved
+    # -- the checks; each returns how many rows it moved
 
     async def publish_due(self) -> int:
         """(1) Publish what has become due, as a new dispatch, and see when the next row will be."""
@@ -135,7 +135,7 @@ class Relay:
             return 0
         due = await self._store.take_due(BATCH, self._publish_lease)
         await self._dispatcher.publish(due.dispatches, "due")
-        # What is expected since the look began is perhaps not in this answer.
+        # A row that was announced after this check began may be missing from this answer.
         times = (self._next_due, await self._store.next_due())
         self._next_due = min((time for time in times if time is not None), default=None)
         return due.count
@@ -199,41 +199,41 @@ class Relay:
 
     # -- when
 
-    async def _take(self, look: Look) -> None:
-        pause = self._until_next_look()
+    async def _take(self, check: PeriodicCheck) -> None:
+        pause = self._until_next_check()
         try:
-            pause = look.pace if await self._to_its_end(look.call()) >= BATCH else look.pause()
-            look.error = None
+            pause = check.pace if await self._finish(check.call()) >= BATCH else check.pause()
+            check.error = None
         except StoreUnavailableError:
-            look.error = None  # the store itself tells of it (`StoreLost`)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the other looks have to go on
+            check.error = None  # the store reports it itself (`StoreLost`)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other checks have to go on
             failure = failure_of(error)
-            if failure.error != look.error:  # told once, not with each look
-                look.error = failure.error
-                self._events.emit(TaskFailed(f"relay ({look.name})", failure.error, failure.traceback))
-        look.next_at = self._clock.monotonic() + pause
+            if failure.error != check.error:  # report it once, not at each run
+                check.error = failure.error
+                self._events.emit(TaskFailed(f"relay ({check.name})", failure.error, failure.traceback))
+        check.next_at = self._clock.monotonic() + pause
 
-    async def _to_its_end(self, call: Coroutine[Any, Any, int]) -> int:
-        """The result of a look, which a cancelled relay still finishes: the rows in its hand are leased."""
-        looking = asyncio.ensure_future(call)
+    async def _finish(self, call: Coroutine[Any, Any, int]) -> int:
+        """The result of a check. A cancelled relay still finishes it, because the rows in its hand are leased."""
+        checking = asyncio.ensure_future(call)
         try:
-            return await asyncio.shield(looking)
+            return await asyncio.shield(checking)
         except asyncio.CancelledError:
-            await asyncio.wait([looking], timeout=FINISH_TIMEOUT)
-            looking.cancel()
+            await asyncio.wait([checking], timeout=FINISH_TIMEOUT)
+            checking.cancel()
             raise
 
     def _until_due(self) -> float:
-        pause = self._until_next_look()
+        pause = self._until_next_check()
         if self._next_due is None:
             return pause
         return min(pause, max(SHORTEST_PAUSE, (self._next_due - self._store.now()).total_seconds()))
 
-    def _until_next_look(self) -> float:
+    def _until_next_check(self) -> float:
         return self._jittered(self._interval)
 
     def _jittered(self, longest: timedelta) -> float:
-        # Workers that started together must not look together for ever.
+        # Workers that started together must not run their checks in step for ever.
         return longest.total_seconds() * (0.8 + 0.2 * self._clock.random())
 
     # -- publishing
@@ -246,3 +246,18 @@ class Relay:
     def _rooms(self) -> dict[str, int]:
         rooms = {queue: self._transport.capacity(queue) for queue in self._queues}
         return {queue: room for queue, room in rooms.items() if room}
+
+
+@dataclass(slots=True)
+class PeriodicCheck:
+    """One of the relay's checks, and when it runs next."""
+
+    name: str
+    call: Callable[[], Coroutine[Any, Any, int]]
+    pause: Callable[[], float]
+    """Returns the seconds until the next run."""
+    pace: float = 0.0
+    """Seconds until the next run after a full batch."""
+    next_at: float = 0.0
+    error: str | None = None
+    """The error of the last run, so that a lasting error is reported once."""

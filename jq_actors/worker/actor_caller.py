@@ -32,7 +32,7 @@ _RUN_HOOKS = (
 
 
 NO_ACTOR = "no actor called"
-"""How the reason of a job begins that a worker does not know: another worker may. Those are offered again."""
+"""How the reason of a job with an unknown actor begins. Such jobs are offered again: another worker may know it."""
 
 
 class Caller:
@@ -101,7 +101,7 @@ class Caller:
         except asyncio.CancelledError as cancelled:
             self._after("process_message", proxy, exception=cancelled)
             raise
-        except BaseException as error:  # noqa: BLE001 - told to the hooks, then an outcome
+        except BaseException as error:  # noqa: BLE001 - reported to the hooks, then an outcome
             proxy.stuff_exception(error)
             self._after("process_message", proxy, exception=error)
         signal = "nack" if proxy.failed else "ack"

@@ -1,4 +1,4 @@
-"""The ledger without persistence: nothing is written but by the broker."""
+"""The ledger without persistence: only the broker stores anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jq_actors.model.outcome import Cancelled, Failed, Interrupted, Outcome, Ret
 from jq_actors.store.records import Chain, Claim, NextJob
 from jq_actors.transport.port import Delivery, Outgoing, Published, PublishResult
 
-from .ledger import Claimed, SettledRun, bury
+from .ledger import ActiveRun, SettledRun, bury
 
 PUBLISH_AGAIN = 1.0
 """Seconds between two tries to publish a job that has to run again."""
@@ -75,26 +75,26 @@ class BrokerLedger:
         self._runs[run_token] = copy
         return Claim(Verdict.GRANT, attempt=again.attempts + 1, group=command.group)
 
-    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+    async def settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """End the delivery as the outcome says. The next of a group comes by its lane."""
-        await self._end(claimed, outcome)
+        await self._end(run, outcome)
         return SettledRun(outcome)
 
     def forget(self, run_token: int) -> None:
-        """See `Ledger.forget`."""
+        """Accept copies of that run's message again."""
         copy = self._runs.pop(run_token, None)
         if copy is not None:
             self._running.discard(copy)
 
-    async def give_back_forgotten(self) -> None:
-        """See `Ledger.give_back_forgotten`. Its delivery is still in hand: the intake looks at it again."""
+    async def requeue_forgotten(self) -> None:
+        """Do nothing: the delivery of a forgotten run is still in hand, and the intake offers it again."""
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """See `Ledger.set_aside`. Without rows nothing is known of a job."""
+        """``False``: without rows, no job is known."""
         return False
 
-    async def give_up(self, job: NextJob, reason: str) -> None:
-        """See `Ledger.give_up`. Nothing is granted but what a delivery brings."""
+    async def mark_unhandled(self, job: NextJob, reason: str) -> None:
+        """Cannot happen: only the job of a delivery is ever granted."""
         raise AssertionError(f"job {job.job_id} was granted without a row")
 
     async def _to_its_lane(self, delivery: Delivery, command: JobCommand[Any], group: str) -> Claim:
@@ -106,49 +106,49 @@ class BrokerLedger:
             return Claim(Verdict.PARK, group=group, reason="it takes its place in its lane")
         return Claim(Verdict.HOLD)
 
-    async def _end(self, claimed: Claimed, outcome: Outcome) -> None:
-        copy = _copy_of(claimed.delivery, claimed.command)
+    async def _end(self, run: ActiveRun, outcome: Outcome) -> None:
+        copy = _copy_of(run.delivery, run.command)
         if not isinstance(outcome, Retrying | Snoozed | Interrupted):
             self._again.pop(copy, None)
         match outcome:
             case Succeeded() | Cancelled():
-                claimed.delivery.ack()
+                run.delivery.ack()
                 _remember(self._ended, copy, None)
             case Failed(failure):
-                bury(claimed.delivery, failure.error, self._events)
+                bury(run.delivery, failure.error, self._events)
             case Unhandled(reason):
-                bury(claimed.delivery, reason, self._events)
+                bury(run.delivery, reason, self._events)
             case Interrupted():
-                claimed.delivery.requeue()
+                run.delivery.requeue()
             case Retrying(_, delay) | Snoozed(delay):
-                attempts = claimed.claim.attempt if attempt_counts(outcome) else claimed.claim.attempt - 1
-                group = claimed.command.group
-                if claimed.delivery.lane is None or group is None or self._rules.rule_of(group).overtake:
-                    await self._send_again(claimed, attempts, delay)
+                attempts = run.claim.attempt if attempt_counts(outcome) else run.claim.attempt - 1
+                group = run.command.group
+                if run.delivery.lane is None or group is None or self._rules.rule_of(group).overtake:
+                    await self._send_again(run, attempts, delay)
                 else:
                     at = self._clock.monotonic() + delay.total_seconds()
                     _remember(self._again, copy, _Again(attempts, at))
-                    claimed.again_in = delay
+                    run.again_in = delay
             case _:
                 assert_never(outcome)
 
-    async def _send_again(self, claimed: Claimed, attempts: int, delay: timedelta) -> None:
+    async def _send_again(self, run: ActiveRun, attempts: int, delay: timedelta) -> None:
         if delay > LONGEST_PAUSE:
             reason = (
                 f"it is to run again after {delay.days} days; without persistence {LONGEST_PAUSE.days} are possible"
             )
-            bury(claimed.delivery, reason, self._events)
+            bury(run.delivery, reason, self._events)
             return
-        command, dispatch = claimed.command, claimed.delivery.dispatch + 1
+        command, dispatch = run.command, run.delivery.dispatch + 1
         again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
-        outgoing = Outgoing(command.job_id, dispatch, claimed.delivery.queue, again.encode(), command.priority, delay)
+        outgoing = Outgoing(command.job_id, dispatch, run.delivery.queue, again.encode(), command.priority, delay)
         # The old copy stays unacked meanwhile: giving it back would run it again without any delay. Once the broker has
         # taken it back all the same, that copy is the next run; a new one would make two of the job.
-        while claimed.delivery.is_open:
+        while run.delivery.is_open:
             if isinstance((await self._publish([outgoing]))[0], Published):
                 break
             await self._clock.sleep(PUBLISH_AGAIN)
-        claimed.delivery.ack()
+        run.delivery.ack()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""THE life of one job in a worker. Start reading here.
+"""The life of one job in a worker, from delivery to acknowledgement. Start reading here.
 
     receive → decode → claim → (drop | hold | park) → run the chain → outcome → settle → ack, or the group's next job
 
-Each verb is a small method. None of them knows RabbitMQ or SQL: a delivery is a `transport.port.Delivery`, claims and
-outcomes are written by a `Ledger`, the actor runs on the other side of the `Bridge`.
+Each verb is a small method, and none of them knows RabbitMQ or SQL: the transport brings a `transport.port.Delivery`,
+a `Ledger` writes claims and outcomes, and the actor runs on its own event loop, across the `Bridge`.
 """
 
 from __future__ import annotations
@@ -38,16 +38,17 @@ from jq_actors.store.records import Chain, Claim, NextJob
 from jq_actors.transport.port import Delivery
 
 from .bridge import Bridge, Crossing
-from .ledger import Claimed, Ledger, Turn, bury
-from .slot import Slot
+from .ledger import ActiveRun, Ledger, Turn, bury
+from .slots import Slot
 
 LOOK_AGAIN_AT_LEAST = timedelta(milliseconds=200)
 LOOK_AGAIN_AT_MOST = timedelta(seconds=2)
-"""A held delivery is looked at in between: its owner may be found dead long before its lease is over."""
+"""Bounds of the pause before a held delivery is claimed again. The pause is short because the worker that runs the job
+may be found dead long before its lease expires."""
 
 
 class Executor:
-    """Leads deliveries through their life; everything here runs on the I/O loop."""
+    """Takes deliveries from their claim to their acknowledgement; everything here runs on the I/O loop."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Executor:
     ) -> None:
         self._ledger, self._bridge, self._actors, self._rules = ledger, bridge, actors, rules
         self._clock, self._events = clock, events
-        self._running: dict[Claimed, Crossing] = {}
+        self._running: dict[ActiveRun, Crossing] = {}
         self._is_stopping = False
 
     @property
@@ -69,50 +70,53 @@ class Executor:
         return len(self._running)
 
     def receive(self, delivery: Delivery) -> JobCommand[Any] | DecodeError:
-        """Decode a delivery; what is no command is for `refuse`."""
+        """Decode a delivery. The caller passes a delivery that cannot be decoded on to `refuse`."""
         try:
             return _decode(delivery.body, delivery.queue)
         except DecodeError as error:
             return error
 
     async def refuse(self, delivery: Delivery, error: DecodeError) -> None:
-        """What cannot be decoded is said in its job's row, if it has one; else the dead queue keeps it, and why."""
+        """Set aside a delivery that cannot be decoded.
+
+        The row of its job records the reason. A delivery without a row goes to the dead queue, with the reason.
+        """
         job_id, reason = job_id_in(delivery.body), str(error)
         try:
-            is_said = job_id is not None and await self._ledger.set_aside(job_id, delivery.dispatch, reason)
+            is_recorded = job_id is not None and await self._ledger.set_aside(job_id, delivery.dispatch, reason)
         except StoreUnavailableError:
             await self._clock.sleep(LOOK_AGAIN_AT_MOST.total_seconds())
             delivery.requeue()
             return
         except StoreError as refused:
-            is_said, reason = False, f"{reason}; nor can its row say so: {refused}"
-        if job_id is not None and is_said:
+            is_recorded, reason = False, f"{reason}; nor can its row say so: {refused}"
+        if job_id is not None and is_recorded:
             delivery.ack()
             self._events.emit(DeliveryDropped(job_id, delivery.queue, "undecodable"))
         else:
             bury(delivery, reason, self._events)
 
-    async def live(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
-        """Lead one delivery from its claim to its end, and in a group those who follow it in the same slot.
+    async def process(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> None:
+        """Claim and run the job of one delivery, then the jobs of its group that follow it in the same slot.
 
-        The slot is freed when the actor has ended and nothing follows, before the outcome is written.
+        The slot is freed as soon as the actor has finished and no job follows, before the outcome is written.
         """
-        claimed = await self._claim(delivery, command, slot)
-        while claimed is not None:
-            claimed = await self._lead(claimed, slot)
+        run = await self._claim(delivery, command, slot)
+        while run is not None:
+            run = await self._run_and_settle(run, slot)
         slot.free()
 
-    async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> Claimed | None:
+    async def _claim(self, delivery: Delivery, command: JobCommand[Any], slot: Slot) -> ActiveRun | None:
         run_token = self._clock.random_bits(63)
         try:
             claim = await self._ledger.claim(delivery, command, run_token, slot.name)
-        except StoreUnavailableError:  # closed; as long as it is open, the store itself waits for its database
+        except StoreUnavailableError:  # the store is closed; an open one waits for its database
             slot.hold(LOOK_AGAIN_AT_MOST)
             return None
         except StoreError as error:
             if command.promised:
                 raise
-            # A message of somebody else, of which the database can never make a row.
+            # The message of another producer, which the database will never accept as a row.
             bury(delivery, str(error), self._events)
             return None
         if claim.verdict is not Verdict.GRANT:
@@ -121,18 +125,18 @@ class Executor:
         turn = Turn(delivery, self._ledger.now(), self._clock.monotonic())
         if claim.instead is not None:
             return await self._follow(turn, claim.instead)
-        return Claimed(turn, command, claim, run_token, turn.began_at)
+        return ActiveRun(turn, command, claim, run_token, turn.began_at)
 
     def _turn_away(self, delivery: Delivery, command: JobCommand[Any], claim: Claim, slot: Slot) -> None:
-        """What becomes of a delivery that is not run."""
+        """Drop, hold or park a delivery whose job does not run now."""
         match claim.verdict:
             case Verdict.HOLD if self._ledger.has_rows and not slot.may_hold:
-                # Its row brings the job back, should its worker be lost; until then the copy fills the prefetch.
+                # If the worker that runs the job dies, the row brings the job back. This copy only fills the prefetch.
                 delivery.ack()
                 self._events.emit(DeliveryDropped(command.job_id, delivery.queue, "runs_elsewhere"))
             case Verdict.HOLD:
                 again = min(max(claim.look_again, LOOK_AGAIN_AT_LEAST), LOOK_AGAIN_AT_MOST)
-                if slot.hold(again):  # told once, not at each look
+                if slot.hold(again):  # report it once, not at each attempt to claim
                     self._events.emit(JobHeld(command.job_id, again.total_seconds()))
             case Verdict.DROP_FINAL | Verdict.DROP_STALE:
                 delivery.ack()
@@ -146,79 +150,83 @@ class Executor:
             case _:
                 assert_never(claim.verdict)
 
-    async def _lead(self, claimed: Claimed, slot: Slot) -> Claimed | None:
-        """From the run to the outcome; returns the run that follows, if one does."""
+    async def _run_and_settle(self, run: ActiveRun, slot: Slot) -> ActiveRun | None:
+        """Run the actor and settle its outcome; returns the run that follows in the group, if there is one."""
         try:
-            outcome = await self._run(claimed)
-            claimed.turn.done += 1
-            chain = self._chain(claimed, slot)
+            outcome = await self._run(run)
+            run.turn.done += 1
+            # The delivery of an interrupted job goes back to the broker: it must not be acked by a job that follows.
+            chain = None if isinstance(outcome, Interrupted) else self._chain(run, slot)
             if chain is None:
                 slot.free()
-            following = await self._settle(claimed, outcome, chain)
+            following = await self._settle(run, outcome, chain)
         finally:
-            self._ledger.forget(claimed.run_token)
-        if claimed.again_in is not None:
-            slot.hold(claimed.again_in)
-        return None if following is None else await self._follow(claimed.turn, following)
+            self._ledger.forget(run.run_token)
+        if run.again_in is not None:
+            slot.hold(run.again_in)
+        return None if following is None else await self._follow(run.turn, following)
 
-    def _chain(self, claimed: Claimed, slot: Slot) -> Chain | None:
-        """The wish that the group's next job follows here; ``None``: its turn is over."""
-        group, turn = claimed.claim.group, claimed.turn
+    def _chain(self, run: ActiveRun, slot: Slot) -> Chain | None:
+        """The request that the next job of the group follows here; ``None``: the turn of this group is over."""
+        group, turn = run.claim.group, run.turn
         if group is None or not self._ledger.has_rows or not turn.is_safe or not slot.is_open or self._is_stopping:
             return None
         seconds, weight = self._clock.monotonic() - turn.since, self._rules.rule_of(group).weight
         goes_on = may_chain(turn.done, seconds, self._rules.fairness, weight, others_wait=slot.others_wait)
         return Chain(self._clock.random_bits(63), slot.name) if goes_on else None
 
-    async def _follow(self, turn: Turn, job: NextJob) -> Claimed | None:
-        """The run of ``job``, which is claimed already. One that cannot be decoded blocks its group, and says why."""
+    async def _follow(self, turn: Turn, job: NextJob) -> ActiveRun | None:
+        """The run of ``job``, which is already claimed.
+
+        A job that cannot be decoded blocks its group, and its row says why.
+        """
         try:
             command = _decode(job.body, job.queue)
         except DecodeError as error:
             try:
-                await self._ledger.give_up(job, str(error))
+                await self._ledger.mark_unhandled(job, str(error))
             finally:
                 self._ledger.forget(job.run_token)
             turn.finish()
             self._events.emit(JobUnhandled(job.job_id, "", job.queue, str(error)))
             return None
         claim = Claim(Verdict.GRANT, job.attempt, job.crashes, group=job.group)
-        return Claimed(turn, command, claim, job.run_token, self._ledger.now(), is_own=False)
+        return ActiveRun(turn, command, claim, job.run_token, self._ledger.now(), is_own=False)
 
-    async def _run(self, claimed: Claimed) -> Outcome:
+    async def _run(self, run: ActiveRun) -> Outcome:
         if self._is_stopping:
             return Interrupted()
-        command = claimed.command
-        group = claimed.claim.group or command.group
+        command = run.command
+        group = run.claim.group or command.group
         actor = self._actors.get(command.actor_name)
-        job = RunningJob(command.job_id, claimed.claim.attempt, command, actor, group, command.position)
-        waited = claimed.started_at.timestamp() - (
+        job = RunningJob(command.job_id, run.claim.attempt, command, actor, group, command.position)
+        waited = run.started_at.timestamp() - (
             command.due_at.timestamp() if command.due_at else command.message_timestamp / 1000
         )
         started = JobStarted(job.id, command.actor_name, command.queue_name, job.attempt, max(waited, 0.0))
         self._events.emit(started)
         crossing = self._bridge.run(job)
-        self._running[claimed] = crossing
+        self._running[run] = crossing
         try:
             return await crossing.outcome
         finally:
-            claimed.ended_at = self._ledger.now()
-            del self._running[claimed]
+            run.ended_at = self._ledger.now()
+            del self._running[run]
 
-    async def _settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> NextJob | None:
+    async def _settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> NextJob | None:
         try:
-            settled = await self._ledger.settle(claimed, outcome, chain)
-        except StoreUnavailableError:  # closed before the database came back
-            command = claimed.command
+            settled = await self._ledger.settle(run, outcome, chain)
+        except StoreUnavailableError:  # the store was closed before the database came back
+            command = run.command
             self._events.emit(OutcomeLost(command.job_id, command.actor_name, state_after(outcome).value))
-            claimed.turn.give_back()
+            run.turn.requeue()
             return None
         if settled.outcome is not None:
-            self._tell(claimed, settled.outcome)
+            self._report(run, settled.outcome)
         return settled.next
 
-    def _tell(self, claimed: Claimed, outcome: Outcome) -> None:
-        command, attempt, queue = claimed.command, claimed.claim.attempt, claimed.command.queue_name
+    def _report(self, run: ActiveRun, outcome: Outcome) -> None:
+        command, attempt, queue = run.command, run.claim.attempt, run.command.queue_name
         job_id, actor = command.job_id, command.actor_name
         match outcome:
             case Failed(failure):
@@ -236,26 +244,26 @@ class Executor:
                 pass
             case _:
                 assert_never(outcome)
-        seconds = ((claimed.ended_at or claimed.started_at) - claimed.started_at).total_seconds()
+        seconds = ((run.ended_at or run.started_at) - run.started_at).total_seconds()
         self._events.emit(JobFinished(job_id, actor, queue, attempt, state_after(outcome).value, seconds))
 
     # -- long jobs, and the end of the process
 
     def ack_early(self, older_than: timedelta) -> None:
-        """Ack the deliveries that have been in hand for so long that the broker would soon take them away.
+        """Ack deliveries that are older than ``older_than``, because the broker would soon take them back.
 
-        Only with rows: from then on the lease in the row is the job's safety copy (DESIGN §8, A1).
+        Only with rows: from then on the lease in the row protects the job (DESIGN §8, A1).
         """
         limit = self._ledger.now() - older_than
-        for claimed in self._running:
-            if not claimed.turn.acked and claimed.turn.began_at <= limit:
-                claimed.turn.let_go_early()
-                self._events.emit(DeliveryAckedEarly(claimed.command.job_id))
+        for run in self._running:
+            if not run.turn.acked and run.turn.began_at <= limit:
+                run.turn.ack_early()
+                self._events.emit(DeliveryAckedEarly(run.command.job_id))
 
     def interrupt_all(self) -> int:
-        """Stop every run, because the process has to end; returns how many there were.
+        """Stop every run, because the process shuts down; returns how many there were.
 
-        What is granted a claim from now on does not begin: it is settled as interrupted.
+        A job that is granted a claim from now on does not start: it is settled as interrupted.
         """
         self._is_stopping = True
         for crossing in self._running.values():
@@ -264,11 +272,11 @@ class Executor:
 
 
 def _decode(body: bytes, queue: str) -> JobCommand[Any]:
-    """The command, as one that came by ``queue``.
+    """The command in ``body``, with ``queue`` as its queue.
 
     Raises:
-      DecodeError: it is none.
+      DecodeError: ``body`` is not a command.
     """
     command = decode_command(body)
-    # It runs where it came from, and comes back there; one that was moved here may still name its old queue.
+    # A job runs in, and returns to, the queue that delivered it. A moved job may still name its old queue.
     return command if command.queue_name == queue else command.copy(queue_name=queue)

@@ -19,7 +19,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.middleware import Interrupt, SkipMessage
 
 from jq_actors.model.running_job import RunningJob
-from jq_actors.model.thread_seat import ThreadSeat
+from jq_actors.model.worker_thread_call import WorkerThreadCall
 
 
 class JobProxy(MessageProxy):
@@ -83,19 +83,21 @@ _handed: contextvars.ContextVar[JobProxy | None] = contextvars.ContextVar("jq_ac
 
 
 def call_actor(name: str, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Call ``fn`` of the actor ``name``; in the job's seat, when it is the call that this worker thread is here for.
+    """Call ``fn`` of the actor ``name``: through `WorkerThreadCall` if this worker thread is here for that very call.
 
     Then also in a copy of the thread's context: what the actor sets in it does not show in the thread's next job.
     """
     proxy = _handed.get()
     if proxy is None or proxy.actor_name != name:
         return fn(*args, **kwargs)
-    return contextvars.copy_context().run(_call_seated, proxy.job.thread, fn, args, kwargs)
+    return contextvars.copy_context().run(_call_in_thread, proxy.job.thread, fn, args, kwargs)
 
 
-def _call_seated(seat: ThreadSeat, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call_in_thread(
+    thread_call: WorkerThreadCall, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     _handed.set(None)  # an actor that calls itself calls a function
-    return seat.call(fn, args, kwargs)
+    return thread_call.call(fn, args, kwargs)
 
 
 class Handoff:
@@ -103,7 +105,7 @@ class Handoff:
 
     def __init__(self) -> None:
         self._lines: dict[str, queue.SimpleQueue[JobProxy]] = {}
-        logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_tells_the_truth)
+        logging.getLogger("dramatiq.worker.WorkerThread").addFilter(_is_relevant)
 
     async def run(self, proxy: JobProxy) -> None:
         """Have a worker thread run ``proxy``, and return when it is done; on the actor loop.
@@ -122,7 +124,7 @@ class Handoff:
             await _end_of(done)
             if isinstance(proxy.raised, Interrupt):
                 raise
-            # It came to its end all the same: that is its outcome.
+            # The actor finished in spite of the interrupt: what it returned or raised is the outcome.
 
     def consumer(self, queue_name: str, timeout: int) -> HandoffConsumer:
         """What Dramatiq's consumer thread of ``queue_name`` iterates; ``timeout`` in milliseconds."""
@@ -168,8 +170,8 @@ class HandoffConsumer(dramatiq.Consumer):
         """Nothing: the drain has already ended or interrupted every job before Dramatiq gets here."""
 
 
-def _tells_the_truth(record: logging.LogRecord) -> bool:
+def _is_relevant(record: logging.LogRecord) -> bool:
     # Dramatiq warns about each value that is not kept by its own Results backend, and logs each exception: here
-    # values are kept, and `JobFailed` / `JobRetryScheduled` tell of exceptions.
+    # values are kept, and `JobFailed` / `JobRetryScheduled` report exceptions.
     text = str(record.msg)
     return "returned a value that is not None" not in text and "with unhandled exception" not in text

@@ -1,4 +1,4 @@
-"""The deliveries in this process's hands: which of them are claimed now, which wait for a slot, which are held."""
+"""The deliveries that this process has received: which are in progress, which wait for a slot, which are held."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from jq_actors.model.running_job import RunnableActor
 from jq_actors.transport.port import Delivery
 
 from .executor import Executor
-from .slots import InHand, Slots
+from .slots import ReceivedDelivery, Slots
 
 AFTER_AN_ERROR = timedelta(seconds=5)
-"""How long a delivery is held whose life ended in an error of ours."""
+"""How long a delivery is held after its handling ended in an error of ours."""
 
 
 GiveBack = Callable[[Delivery, JobCommand[Any]], None]
@@ -37,7 +37,7 @@ def coroutines_of(queue: str) -> str:
 
 
 class Intake:
-    """Takes deliveries from the transport and gives them to the executor as slots get free; on the I/O loop."""
+    """Takes deliveries from the transport and gives them to the executor as slots become free; on the I/O loop."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class Intake:
         self._clock, self._events = clock, events
         self._threads = Slots(THREADS, threads)
         self._coroutines: dict[str, Slots] = {}
-        self._held: dict[InHand, asyncio.TimerHandle] = {}
-        self._lives: set[asyncio.Task[None]] = set()
+        self._held: dict[ReceivedDelivery, asyncio.TimerHandle] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
         self._open = True
         self._idle = asyncio.Event()
         self._idle.set()
@@ -62,21 +62,21 @@ class Intake:
         self._coroutines[queue] = Slots(coroutines_of(queue), concurrency)
 
     def deliver(self, delivery: Delivery) -> None:
-        """A delivery has come. Its job starts now, or when a slot gets free."""
+        """Accept a delivery. Its job starts now, or when a slot becomes free."""
         if not self._open:
             delivery.requeue()
             return
         command = self._executor.receive(delivery)
         if isinstance(command, DecodeError):
-            self._lead(self._refuse(delivery, command))
+            self._spawn(self._refuse(delivery, command))
             return
         actor = self._actors.get(command.actor_name)
         slots = self._coroutines[delivery.queue] if actor is None or actor.is_async else self._threads
-        self._offer(InHand(delivery, command, slots, self._clock.monotonic()))
+        self._offer(ReceivedDelivery(delivery, command, slots, self._clock.monotonic()))
 
     def waiting(self) -> dict[str, int]:
         """How many deliveries of each queue are here and not claimed."""
-        return dict(Counter(in_hand.delivery.queue for in_hand in self._unclaimed()))
+        return dict(Counter(received.delivery.queue for received in self._unclaimed()))
 
     def return_waiting(self, older_than: float, give_back: GiveBack) -> None:
         """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.
@@ -87,13 +87,13 @@ class Intake:
         self._forget_lost()
         limit = self._clock.monotonic() - older_than
         for slots in self._all_slots():
-            old = [in_hand for in_hand in slots.waiting if in_hand.since <= limit]
-            for in_hand in old:
-                slots.waiting.remove(in_hand)
-                give_back(in_hand.delivery, in_hand.command)
-        for in_hand in [in_hand for in_hand in self._held if in_hand.since <= limit]:
-            self._take_held(in_hand)
-            give_back(in_hand.delivery, in_hand.command)
+            old = [received for received in slots.waiting if received.since <= limit]
+            for received in old:
+                slots.waiting.remove(received)
+                give_back(received.delivery, received.command)
+        for received in [received for received in self._held if received.since <= limit]:
+            self._take_held(received)
+            give_back(received.delivery, received.command)
 
     def close(self) -> None:
         """Start nothing any more, and give back what has not started, in the order in which it came."""
@@ -101,9 +101,9 @@ class Intake:
         for slots in self._all_slots():
             while slots.waiting:
                 slots.waiting.popleft().delivery.requeue()
-        for in_hand in tuple(self._held):
-            self._take_held(in_hand)
-            in_hand.delivery.requeue()
+        for received in tuple(self._held):
+            self._take_held(received)
+            received.delivery.requeue()
 
     async def idle(self, timeout: float) -> bool:
         """Whether nothing is in progress, waiting up to ``timeout`` seconds for it."""
@@ -122,120 +122,114 @@ class Intake:
     @property
     def busy(self) -> int:
         """How many deliveries are in progress, from their claim to their settling."""
-        return len(self._lives)
+        return len(self._tasks)
 
     @property
     def in_hand(self) -> int:
         """How many deliveries are here, in progress or not."""
         return self.busy + len(self._unclaimed())
 
-    def _unclaimed(self) -> list[InHand]:
-        waiting = [in_hand for slots in self._all_slots() for in_hand in slots.waiting]
-        return [in_hand for in_hand in (*self._held, *waiting) if in_hand.delivery.is_open]
+    def _unclaimed(self) -> list[ReceivedDelivery]:
+        waiting = [received for slots in self._all_slots() for received in slots.waiting]
+        return [received for received in (*self._held, *waiting) if received.delivery.is_open]
 
     def _all_slots(self) -> list[Slots]:
         return [self._threads, *self._coroutines.values()]
 
     def _forget_lost(self) -> None:
         for slots in self._all_slots():
-            slots.waiting = deque(in_hand for in_hand in slots.waiting if in_hand.delivery.is_open)
-        for in_hand in [in_hand for in_hand in self._held if not in_hand.delivery.is_open]:
-            self._take_held(in_hand)
+            slots.waiting = deque(received for received in slots.waiting if received.delivery.is_open)
+        for received in [received for received in self._held if not received.delivery.is_open]:
+            self._take_held(received)
 
-    def _offer(self, in_hand: InHand) -> None:
-        if not in_hand.delivery.is_open:
+    def _offer(self, received: ReceivedDelivery) -> None:
+        if not received.delivery.is_open:
             return  # lost with its connection: the broker delivers it again, to anybody, and that copy counts
-        if in_hand.slots.take(in_hand):
-            self._lead(self._live(in_hand))
+        if received.slots.take(received):
+            self._spawn(self._process(received))
 
-    def _lead(self, life: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         self._idle.clear()
-        task = asyncio.get_running_loop().create_task(life)
-        self._lives.add(task)
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
 
-    async def _live(self, in_hand: InHand) -> None:
-        slot = _Slot(self, in_hand)
+    async def _process(self, received: ReceivedDelivery) -> None:
+        slot = _Slot(self, received)
         try:
-            await self._executor.live(in_hand.delivery, in_hand.command, slot)
-        except Exception as error:  # noqa: BLE001 - ours, not the actor's: told, and looked at again
-            failure, life = failure_of(error), f"the life of job {in_hand.command.job_id}"
-            self._events.emit(TaskFailed(life, failure.error, failure.traceback))
+            await self._executor.process(received.delivery, received.command, slot)
+        except Exception as error:  # noqa: BLE001 - ours, not the actor's: reported, and tried again
+            failure, work = failure_of(error), f"the life of job {received.command.job_id}"
+            self._events.emit(TaskFailed(work, failure.error, failure.traceback))
             slot.hold(AFTER_AN_ERROR)
         finally:
-            self.free(in_hand)
+            self.free(received)
 
     async def _refuse(self, delivery: Delivery, error: DecodeError) -> None:
         try:
             await self._executor.refuse(delivery, error)
-        except Exception as ours:  # noqa: BLE001 - told, and delivered again
+        except Exception as ours:  # noqa: BLE001 - reported, and delivered again
             failure, what = failure_of(ours), f"the refusal of a message in {delivery.queue}"
             self._events.emit(TaskFailed(what, failure.error, failure.traceback))
             await self._clock.sleep(AFTER_AN_ERROR.total_seconds())
             delivery.requeue()
 
-    def _ended(self, life: asyncio.Task[None]) -> None:
-        self._lives.discard(life)
-        if not self._lives:
+    def _ended(self, work: asyncio.Task[None]) -> None:
+        self._tasks.discard(work)
+        if not self._tasks:
             self._idle.set()
 
-    def free(self, in_hand: InHand) -> None:
-        """Its slot is for others."""
-        for following in in_hand.slots.leave(in_hand):
-            self._lead(self._live(following))
+    def free(self, received: ReceivedDelivery) -> None:
+        """Let others have the slot of ``received``, and start those that get it."""
+        for following in received.slots.release(received):
+            self._spawn(self._process(following))
 
-    def hold(self, in_hand: InHand, time: timedelta) -> bool:
-        """Offer it again after that time; whether this is the first time."""
-        if not in_hand.delivery.is_open:
+    def hold(self, received: ReceivedDelivery, time: timedelta) -> bool:
+        """Offer ``received`` again after ``time``; returns whether this is its first time."""
+        if not received.delivery.is_open:
             return False  # acked early, or lost: it is not ours to offer or to give back
         if not self._open:
-            in_hand.delivery.requeue()
+            received.delivery.requeue()
             return False
         loop = asyncio.get_running_loop()
-        in_hand.slots.held += 1
-        self._held[in_hand] = loop.call_later(time.total_seconds(), self._look_again, in_hand)
-        is_first, in_hand.was_held = not in_hand.was_held, True
+        received.slots.held += 1
+        self._held[received] = loop.call_later(time.total_seconds(), self._look_again, received)
+        is_first, received.was_held = not received.was_held, True
         return is_first
 
-    def _look_again(self, in_hand: InHand) -> None:
-        self._take_held(in_hand)
-        self._offer(in_hand)
+    def _look_again(self, received: ReceivedDelivery) -> None:
+        self._take_held(received)
+        self._offer(received)
 
-    def _take_held(self, in_hand: InHand) -> None:
-        self._held.pop(in_hand).cancel()
-        in_hand.slots.held -= 1
+    def _take_held(self, received: ReceivedDelivery) -> None:
+        self._held.pop(received).cancel()
+        received.slots.held -= 1
 
 
 class _Slot:
     """The slot of one delivery, as the executor sees it."""
 
-    def __init__(self, intake: Intake, in_hand: InHand) -> None:
-        self._intake, self._in_hand = intake, in_hand
+    def __init__(self, intake: Intake, received: ReceivedDelivery) -> None:
+        self._intake, self._received = intake, received
 
     @property
     def name(self) -> str:
-        """See `Slot`."""
-        return self._in_hand.slots.name
+        return self._received.slots.name
 
     @property
     def others_wait(self) -> bool:
-        """See `Slot`."""
-        return bool(self._in_hand.slots.waiting)
+        return bool(self._received.slots.waiting)
 
     @property
     def may_hold(self) -> bool:
-        """See `Slot`."""
-        return self._in_hand.slots.may_hold
+        return self._received.slots.may_hold
 
     @property
     def is_open(self) -> bool:
-        """See `Slot`."""
         return self._intake.is_open
 
     def hold(self, time: timedelta) -> bool:
-        """See `Slot`."""
-        return self._intake.hold(self._in_hand, time)
+        return self._intake.hold(self._received, time)
 
     def free(self) -> None:
-        """See `Slot`."""
-        self._intake.free(self._in_hand)
+        self._intake.free(self._received)

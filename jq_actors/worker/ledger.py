@@ -1,4 +1,4 @@
-"""Where claims and outcomes are written: into rows (`persistence`), or nowhere but the broker.
+"""Where claims and outcomes are written: to rows (`persistence`), or to the broker alone.
 
 The executor asks a :class:`Ledger` and does not know which. Both make a delivery an attempt, and an outcome durable
 *before* the delivery is acknowledged.
@@ -46,19 +46,19 @@ class Turn:
         if not self.acked:
             self.delivery.ack()
 
-    def give_back(self) -> None:
+    def requeue(self) -> None:
         """Give the delivery back, unless it was let go early."""
         if not self.acked:
             self.delivery.requeue()
 
-    def let_go_early(self) -> None:
+    def ack_early(self) -> None:
         """Acknowledge the delivery while a job runs."""
         self.finish()
         self.acked = True
 
 
 @dataclass(slots=True, eq=False)
-class Claimed:
+class ActiveRun:
     """A granted claim: what settling it needs."""
 
     turn: Turn
@@ -89,19 +89,19 @@ class SettledRun:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
-    """What runs by a claim."""
+class _ClaimedJob:
+    """The job of a claim, for giving it back."""
 
     job_id: JobId
     group: str | None
 
 
 class Ledger(Protocol):
-    """Makes deliveries attempts, and outcomes durable."""
+    """Turns deliveries into attempts, and makes outcomes durable."""
 
     @property
     def has_rows(self) -> bool:
-        """Whether rows lead the jobs, which can do without a delivery."""
+        """Whether jobs are stored in rows, and so survive without a delivery."""
         ...
 
     def now(self) -> datetime:
@@ -109,40 +109,40 @@ class Ledger(Protocol):
         ...
 
     async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
-        """Decide over a delivery, whose job would run in ``slot``."""
+        """Decide what to do with a delivery whose job would run in ``slot``."""
         ...
 
-    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+    async def settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """Write the outcome, then end the delivery, unless by ``chain`` another job of the group follows it here."""
         ...
 
     def forget(self, run_token: int) -> None:
-        """The life of that run here is over, whether it was settled or an error of ours ended it."""
+        """This process no longer handles that run: it was settled, or an error of ours ended it."""
         ...
 
-    async def give_back_forgotten(self) -> None:
-        """Give back the jobs whose life here an error of ours has ended."""
+    async def requeue_forgotten(self) -> None:
+        """Queue again the jobs whose handling here was ended by an error of ours."""
         ...
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """Nobody can run this dispatch, since it cannot be decoded. ``False``: nothing is known of such a job."""
+        """Record that this dispatch cannot be decoded, so no worker can run it. Returns whether such a job is known."""
         ...
 
-    async def give_up(self, job: NextJob, reason: str) -> None:
-        """The same of a job that was granted already."""
+    async def mark_unhandled(self, job: NextJob, reason: str) -> None:
+        """Record the same of a job whose claim is already granted."""
         ...
 
 
 class RowLedger:
-    """With persistence: rows are the truth, deliveries only carry the news."""
+    """With persistence: rows are the truth, and a delivery only announces its job."""
 
     has_rows = True
 
     def __init__(self, store: JobStore, events: Events) -> None:
         self._store, self._events = store, events
-        self._alive: dict[int, _Run | None] = {}
+        self._alive: dict[int, _ClaimedJob | None] = {}
         """By token: the claims that are being made, run or settled here; ``None``: not granted yet, or settled."""
-        self._forgotten: dict[int, _Run] = {}
+        self._forgotten: dict[int, _ClaimedJob] = {}
         """By token: runs that were never settled. Their rows say that they run here."""
 
     def now(self) -> datetime:
@@ -162,91 +162,91 @@ class RowLedger:
             delivery.redelivered,
             slot,
         )
-        self._alive[run_token] = None  # before it may be granted: no other copy must take it for forgotten
+        self._alive[run_token] = None  # before the grant, so that no other copy of the job considers the run forgotten
         claim = None
         try:
             claim = await self._store.claim(request)
             if claim.own_token is not None and claim.own_token not in self._alive:
                 # Published again: this delivery may be an older copy of it, which cannot claim it any more.
-                await self._give_back(_Run(command.job_id, claim.group), claim.own_token, republish=True)
+                await self._requeue(_ClaimedJob(command.job_id, claim.group), claim.own_token, republish=True)
                 claim = await self._store.claim(request)
         finally:
             if claim is None or claim.verdict is not Verdict.GRANT:
                 del self._alive[run_token]
             else:
                 job_id = command.job_id if claim.instead is None else claim.instead.job_id
-                self._alive[run_token] = _Run(job_id, claim.group)
+                self._alive[run_token] = _ClaimedJob(job_id, claim.group)
         return claim
 
-    async def settle(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> SettledRun:
+    async def settle(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> SettledRun:
         """Write under the fence of the run token, then ack, or give back an interrupted job's delivery."""
         if chain is not None:
             self._alive[chain.run_token] = None
         settled = Settled(written=False)
         try:
-            settled, outcome = await self._write(claimed, outcome, chain)
-            self._alive[claimed.run_token] = None
+            settled, outcome = await self._write(run, outcome, chain)
+            self._alive[run.run_token] = None
         finally:
             if settled.next is not None:
-                self._alive[settled.next.run_token] = _Run(settled.next.job_id, settled.next.group)
+                self._alive[settled.next.run_token] = _ClaimedJob(settled.next.job_id, settled.next.group)
             elif chain is not None:
                 del self._alive[chain.run_token]
         if not settled.written:
             state = state_after(outcome).value
-            self._events.emit(OutcomeDiscarded(claimed.command.job_id, claimed.command.actor_name, state))
-        if settled.written and isinstance(outcome, Interrupted) and claimed.is_own:
-            claimed.turn.give_back()
+            self._events.emit(OutcomeDiscarded(run.command.job_id, run.command.actor_name, state))
+        if settled.written and isinstance(outcome, Interrupted) and run.is_own:
+            run.turn.requeue()
         elif settled.next is None:
-            claimed.turn.finish()
+            run.turn.finish()
         return SettledRun(outcome if settled.written else None, settled.next)
 
     def forget(self, run_token: int) -> None:
-        """See `Ledger.forget`."""
+        """Remember a run that was not settled: `requeue_forgotten` gives its job back."""
         run = self._alive.pop(run_token, None)
         if run is not None:
             self._forgotten[run_token] = run
 
-    async def give_back_forgotten(self) -> None:
-        """See `Ledger.give_back_forgotten`. One that cannot be given back is told, and comes again."""
+    async def requeue_forgotten(self) -> None:
+        """Queue the forgotten jobs again. A failure is reported (`TaskFailed`), and the next call tries once more."""
         for token, run in tuple(self._forgotten.items()):
             try:
                 # What is left of the delivery, if anything is, may be another job's, or in another worker's hand.
-                await self._give_back(run, token, republish=True)
+                await self._requeue(run, token, republish=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are given back, too
                 failure = failure_of(error)
                 self._events.emit(TaskFailed(f"the return of job {run.job_id}", failure.error, failure.traceback))
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """See `Ledger.set_aside`: its row becomes unhandled."""
+        """Make the row of a job unhandled; returns whether there is such a job."""
         return await self._store.set_aside(job_id, dispatch, reason)
 
-    async def give_up(self, job: NextJob, reason: str) -> None:
-        """See `Ledger.give_up`: its row becomes unhandled."""
+    async def mark_unhandled(self, job: NextJob, reason: str) -> None:
+        """Make the row of a granted job unhandled."""
         now = self._store.now()
         await self._store.settle(Settlement(job.job_id, job.run_token, Unhandled(reason), now, now, group=job.group))
         self._alive[job.run_token] = None
 
-    async def _give_back(self, run: _Run, token: int, *, republish: bool) -> None:
-        """Queue a job again that is claimed here, but that nobody here leads any more.
+    async def _requeue(self, run: _ClaimedJob, token: int, *, republish: bool) -> None:
+        """Queue a job again that is claimed by this worker, but no longer handled by it.
 
-        Nobody else would ever do it, as long as this worker lives.
+        Nobody else would do so while this worker is alive.
         """
         now = self._store.now()
         interrupted = Settlement(run.job_id, token, Interrupted(), now, now, republish=republish, group=run.group)
         await self._store.settle(interrupted)
         self._forgotten.pop(token, None)
 
-    async def _write(self, claimed: Claimed, outcome: Outcome, chain: Chain | None) -> tuple[Settled, Outcome]:
+    async def _write(self, run: ActiveRun, outcome: Outcome, chain: Chain | None) -> tuple[Settled, Outcome]:
         settlement = Settlement(
-            claimed.command.job_id,
-            claimed.run_token,
+            run.command.job_id,
+            run.run_token,
             outcome,
-            claimed.started_at,
-            claimed.ended_at or self._store.now(),
-            # A delivery in hand is the broker's copy of its own job alone. Of one that was lost, the copy may have been
-            # dropped by who saw that the job ran here.
-            republish=isinstance(outcome, Interrupted) and not (claimed.is_own and claimed.turn.delivery.is_open),
-            group=claimed.claim.group,
+            run.started_at,
+            run.ended_at or self._store.now(),
+            # A delivery in hand is the broker's copy of its own job only. If the delivery was lost, another worker may
+            # have dropped its copy on seeing that the job ran here.
+            republish=isinstance(outcome, Interrupted) and not (run.is_own and run.turn.delivery.is_open),
+            group=run.claim.group,
             chain=chain,
         )
         try:
@@ -254,14 +254,14 @@ class RowLedger:
         except StoreUnavailableError:
             raise
         except StoreError as error:
-            # The database refuses this very outcome (a value that it cannot hold). Left alone, the job would look
-            # as if it ran for ever: its outcome becomes that it could not be stored.
+            # The database refuses this very outcome (a value that it cannot hold). Without an outcome the job would
+            # appear to run for ever, so it fails with the reason that its outcome could not be stored.
             refused = Failed(Failure(error, f"its outcome could not be stored: {escape(str(error))[:500]}"))
             return await self._store.settle(replace(settlement, outcome=refused)), refused
 
 
 def bury(delivery: Delivery, reason: str, events: Events) -> None:
-    """Move a delivery to the dead queue, and tell of it."""
+    """Move a delivery to the dead queue, and report it (`DeliveryBuried`)."""
     delivery.bury(reason)
     events.emit(DeliveryBuried(delivery.queue, reason))
 

@@ -1,7 +1,7 @@
-"""Giving back what has waited too long, to a broker that counts how often a message came back.
+"""Gives deliveries back that have waited too long, to a broker that counts how often a message was returned.
 
-A quorum queue moves a message to the dead queue that came back ``broker.delivery_limit`` times. A job that merely waits
-behind long ones must not end there, so it is published anew, and the old message acked.
+A quorum queue moves a message to the dead queue once it was returned ``broker.delivery_limit`` times. A job that merely
+waits behind long ones must not end there, so it is published anew, and the old message acked.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Renewal:
         renewed = Outgoing(command.job_id, delivery.dispatch, delivery.queue, delivery.body, command.priority)
         try:
             [result] = await self._transport.publish([renewed])
-        except Exception as error:  # noqa: BLE001 - a mistake of ours: told, and the message is given back all the same
+        except Exception as error:  # noqa: BLE001 - a mistake of ours: reported, and the message is given back anyway
             failure = failure_of(error)
             self._events.emit(TaskFailed("renewing a delivery", failure.error, failure.traceback))
             delivery.requeue()

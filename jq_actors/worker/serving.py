@@ -130,7 +130,7 @@ class Serving:
             self._relay.wake()
 
     async def drain(self, timeout: float) -> int:
-        """Stop taking jobs, let those that run come to their end, interrupt what still runs after ``timeout`` seconds.
+        """Stop taking jobs, let running jobs finish, interrupt what still runs after ``timeout`` seconds.
 
         The lease is renewed all the while (A48). Returns how many jobs were interrupted.
         """
@@ -263,13 +263,13 @@ class Serving:
         while True:
             try:
                 await store.heartbeat(self.intake.waiting())
-                await self._ledger.give_back_forgotten()
+                await self._ledger.requeue_forgotten()
                 if self._clock.monotonic() >= offer_at:
                     # What a worker of an older release did not know while this one was here already.
                     await store.offer_unhandled(list(self._process.actors), NO_ACTOR)
                     offer_at = self._clock.monotonic() + OFFER_EVERY
                 await self._clock.sleep(interval)
-            except StoreUnavailableError:  # the store itself tells of it (`StoreLost`)
+            except StoreUnavailableError:  # the store reports it itself (`StoreLost`)
                 await self._clock.sleep(min(interval, RESTART_DELAY))
 
     async def _sweep(self) -> None:

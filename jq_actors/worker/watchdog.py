@@ -14,9 +14,9 @@ STACK_DEPTH = 12
 
 
 class Watchdog:
-    """Asks the actor loop for a sign of life, and tells (once per block, then at each doubling) when none comes.
+    """Pings the actor loop, and reports a missing answer: once per block, then each time its length has doubled.
 
-    ``lag`` is the age of the last unanswered question, in seconds; 0 when the loop answers.
+    ``lag`` is the age of the last unanswered ping, in seconds; 0 when the loop answers.
     """
 
     def __init__(self, watched: LoopThread, warn_after: float, clock: Clock, events: Events) -> None:
@@ -40,7 +40,7 @@ class Watchdog:
             await self._clock.sleep(self._warn_after / 4)
 
     def look(self) -> None:
-        """Ask once, or tell that the last question has gone unanswered for too long."""
+        """Ping the loop, or report that the last ping has gone unanswered for too long."""
         if self._asked_at is None:
             self._next_warning = self._warn_after
             self._asked_at = self._clock.monotonic()

@@ -74,7 +74,7 @@ class Life:
     def begin(self, delivery: RecordingDelivery) -> asyncio.Task[None]:
         command = self.executor.receive(delivery)
         assert isinstance(command, JobCommand)
-        return asyncio.create_task(self.executor.live(delivery, command, self.slot))
+        return asyncio.create_task(self.executor.process(delivery, command, self.slot))
 
     async def claimed(self, delivery: RecordingDelivery, claim: Claim | Exception = GRANT) -> asyncio.Task[None]:
         task = self.begin(delivery)

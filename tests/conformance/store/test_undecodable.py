@@ -44,7 +44,7 @@ class Worker:
         if isinstance(command, DecodeError):
             await self.executor.refuse(delivery, command)
             return delivery
-        life = asyncio.create_task(self.executor.live(delivery, command, self.slot))
+        life = asyncio.create_task(self.executor.process(delivery, command, self.slot))
         await eventually(lambda: self.bridge.runs, 10, "the run")
         self.bridge.end(0, Succeeded())
         await life
@@ -98,5 +98,5 @@ async def test_one_that_follows_another_is_given_up_and_nothing_is_left_running(
     assert [event.job_id for event in seen.of(JobUnhandled)] == [bad.id]
     assert NO_NAME in ((await got(store, bad)).reason or "")
     assert await is_counted(db)
-    await worker.ledger.give_back_forgotten()
+    await worker.ledger.requeue_forgotten()
     assert await states(db, [bad]) == ["unhandled"]

@@ -85,7 +85,7 @@ def test_a_pause_that_is_no_time_fails_the_job_with_a_sentence() -> None:
     strange: Any = "soon"
     failed = _failed(outcome_of(_raised(dramatiq.errors.Retry("later", delay=strange))))
     assert not failed.retryable
-    assert failed.failure.error.startswith("The actor asked to run again after 'soon', which is no time")
+    assert failed.failure.error.startswith("The actor asked to run again after 'soon', which is not a time")
 
 
 @pytest.mark.parametrize("past", [-1, timedelta.min, -(10**30)])

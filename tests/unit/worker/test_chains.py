@@ -272,6 +272,15 @@ async def test_what_follows_when_the_process_has_to_end_does_not_begin() -> None
     assert delivery.endings == ["ack"]
 
 
+async def test_an_interrupted_job_gives_back_its_delivery_and_nothing_follows_on_it() -> None:
+    life, delivery = Life(), in_group()
+    task = await life.claimed(delivery, IN_GROUP)
+    settlement = await life.end(Interrupted())
+    await task
+    assert settlement.chain is None
+    assert (life.slot.told, delivery.endings) == (["freed"], ["requeue"])
+
+
 async def test_an_outcome_that_cannot_be_written_gives_back_the_delivery_that_leads_to_its_job() -> None:
     life, delivery = Life(), in_group()
     task = await life.claimed(delivery, IN_GROUP)
@@ -301,7 +310,7 @@ async def test_a_job_that_follows_and_cannot_be_decoded_becomes_unhandled() -> N
 
 async def given_back(life: Life, answered: Settled | Exception = WRITTEN) -> list[Settlement]:
     """What is given back at the next look for what was forgotten."""
-    task = asyncio.create_task(life.ledger.give_back_forgotten())
+    task = asyncio.create_task(life.ledger.requeue_forgotten())
     await settled()
     settlements: list[Settlement] = []
     while life.store.settles:

@@ -499,7 +499,7 @@ class Interleavings(RuleBasedStateMachine):
         desk.intake.close()
         self.step()
         self._end_all()
-        giving_back = self.loop.create_task(desk.ledger.give_back_forgotten())
+        giving_back = self.loop.create_task(desk.ledger.requeue_forgotten())
         self.step()
         self._end_all()
         assert giving_back.done()

@@ -32,7 +32,7 @@ from jq_actors.store.records import Chain, Claim, ClaimRequest, NextJob, Settled
 from jq_actors.transport.port import NotPublished, Outgoing, Published, PublishResult, PublishUnknown
 from jq_actors.worker.broker_ledger import PUBLISH_AGAIN, REMEMBERED, BrokerLedger
 from jq_actors.worker.intake import THREADS
-from jq_actors.worker.ledger import Claimed, RowLedger, SettledRun, Turn, new_row
+from jq_actors.worker.ledger import ActiveRun, RowLedger, SettledRun, Turn, new_row
 from tests.support.clock import FakeClock
 from tests.support.lives import (
     CLAIM_LOST,
@@ -59,9 +59,9 @@ EVERY_OUTCOME: list[Outcome] = [
 ]
 
 
-def claimed(delivery: RecordingDelivery, attempt: int = 1) -> Claimed:
+def active_run(delivery: RecordingDelivery, attempt: int = 1) -> ActiveRun:
     turn, command = Turn(delivery, START, 0.0), decode_command(delivery.body)
-    return Claimed(turn, command, Claim(Verdict.GRANT, attempt, group=command.group), 7, START)
+    return ActiveRun(turn, command, Claim(Verdict.GRANT, attempt, group=command.group), 7, START)
 
 
 # -- in rows
@@ -99,7 +99,7 @@ async def test_a_claim_brings_the_row_that_it_would_make(promised: bool) -> None
 async def test_a_run_that_an_error_of_ours_ended_is_given_back_at_the_next_look() -> None:
     """Its row says that it runs in this process, and nobody but this process could ever say otherwise."""
     rows, delivery = Rows(), delivery_of("send_mail", row=True)
-    command, run = decode_command(delivery.body), claimed(delivery)
+    command, run = decode_command(delivery.body), active_run(delivery)
     task = asyncio.create_task(rows.ledger.claim(delivery, command, run.run_token, THREADS))
     await settled()
     answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
@@ -122,7 +122,7 @@ async def test_a_run_that_an_error_of_ours_ended_is_given_back_at_the_next_look(
     request: ClaimRequest = answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1))
     assert request.run_token == 9
     assert (await look).verdict is Verdict.GRANT
-    await rows.ledger.give_back_forgotten()
+    await rows.ledger.requeue_forgotten()
     assert rows.store.settles == []
 
 
@@ -135,7 +135,7 @@ async def test_a_run_whose_life_ended_and_whose_delivery_is_gone_is_given_back_a
     answer(rows.store.claims, 0, Claim(Verdict.GRANT, attempt=1, group="g"))
     await task
     rows.ledger.forget(8)
-    look = asyncio.create_task(rows.ledger.give_back_forgotten())
+    look = asyncio.create_task(rows.ledger.requeue_forgotten())
     await settled()
     given_back: Settlement = answer(rows.store.settles, 0, WRITTEN)
     await look
@@ -152,7 +152,7 @@ async def test_a_claim_that_was_not_granted_is_not_given_back(answered: Claim | 
     await asyncio.wait([task])
     assert task.exception() == (answered if isinstance(answered, Exception) else None)
     rows.ledger.forget(8)
-    await rows.ledger.give_back_forgotten()
+    await rows.ledger.requeue_forgotten()
     assert rows.store.settles == []
 
 
@@ -163,9 +163,9 @@ async def test_the_delivery_ends_once_and_only_after_the_row_is_written(
     outcome: Outcome, written: Settled, acked: bool
 ) -> None:
     rows, delivery = Rows(), delivery_of("send_mail")
-    run = claimed(delivery)
+    run = active_run(delivery)
     if acked:
-        run.turn.let_go_early()
+        run.turn.ack_early()
     task = asyncio.create_task(rows.ledger.settle(run, outcome, None))
     await settled()
     assert delivery.endings == (["ack"] if acked else [])
@@ -180,7 +180,7 @@ async def test_the_delivery_ends_once_and_only_after_the_row_is_written(
 async def test_an_interrupted_job_whose_delivery_was_lost_is_published_again() -> None:
     """The broker's copy may have been dropped by a worker that saw that it ran here."""
     rows, delivery = Rows(), delivery_of("send_mail")
-    run = claimed(delivery)
+    run = active_run(delivery)
     delivery.lost = True
     task = asyncio.create_task(rows.ledger.settle(run, Interrupted(), None))
     await settled()
@@ -191,7 +191,7 @@ async def test_an_interrupted_job_whose_delivery_was_lost_is_published_again() -
 
 async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused() -> None:
     rows, delivery = Rows(), delivery_of("send_mail")
-    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded("x"), None))
+    task = asyncio.create_task(rows.ledger.settle(active_run(delivery), Succeeded("x"), None))
     await settled()
     answer(rows.store.settles, 0, StoreError("no such\x00thing"))
     await settled()
@@ -204,7 +204,7 @@ async def test_an_outcome_that_the_database_refuses_becomes_that_it_was_refused(
 
 async def test_a_store_that_closes_leaves_the_delivery_to_the_caller() -> None:
     rows, delivery = Rows(), delivery_of("send_mail")
-    task = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded(), None))
+    task = asyncio.create_task(rows.ledger.settle(active_run(delivery), Succeeded(), None))
     await settled()
     answer(rows.store.settles, 0, StoreUnavailableError("closed"))
     with pytest.raises(StoreUnavailableError):
@@ -219,13 +219,13 @@ def follower(token: int = 8) -> NextJob:
     return next_job(delivery_of("send_mail", 2, row=True, group="g").body, token)
 
 
-def following(delivery: RecordingDelivery) -> Claimed:
+def following(delivery: RecordingDelivery) -> ActiveRun:
     """A run of a job that followed the one of the delivery."""
-    return replace(claimed(delivery), is_own=False)
+    return replace(active_run(delivery), is_own=False)
 
 
 async def settle(
-    rows: Rows, run: Claimed, outcome: Outcome, answered: Settled = WRITTEN, chain: Chain | None = None
+    rows: Rows, run: ActiveRun, outcome: Outcome, answered: Settled = WRITTEN, chain: Chain | None = None
 ) -> tuple[Settlement, SettledRun]:
     task = asyncio.create_task(rows.ledger.settle(run, outcome, chain))
     await settled()
@@ -247,7 +247,7 @@ async def test_a_claim_says_whether_its_delivery_came_before() -> None:
 async def test_the_delivery_stays_in_hand_while_another_job_follows_on_it() -> None:
     rows, delivery, job = Rows(), delivery_of("send_mail", group="g"), follower()
     settlement, run = await settle(
-        rows, claimed(delivery), Succeeded(1), Settled(written=True, next=job), Chain(job.run_token, "a slot")
+        rows, active_run(delivery), Succeeded(1), Settled(written=True, next=job), Chain(job.run_token, "a slot")
     )
     assert (settlement.group, settlement.chain) == ("g", Chain(job.run_token, "a slot"))
     assert (run, delivery.endings) == (SettledRun(Succeeded(1), next=job), [])
@@ -258,7 +258,9 @@ async def test_the_delivery_stays_in_hand_while_another_job_follows_on_it() -> N
 async def test_a_job_that_follows_is_one_that_runs_here_from_the_wish_on() -> None:
     """A copy of it that comes meanwhile must not take it for one that was forgotten."""
     rows, delivery, job = Rows(), delivery_of("send_mail", group="g"), follower()
-    settling = asyncio.create_task(rows.ledger.settle(claimed(delivery), Succeeded(), Chain(job.run_token, "a slot")))
+    settling = asyncio.create_task(
+        rows.ledger.settle(active_run(delivery), Succeeded(), Chain(job.run_token, "a slot"))
+    )
     await settled()
     copy = RecordingDelivery(job.body)
     look = asyncio.create_task(rows.ledger.claim(copy, decode_command(copy.body), 9, THREADS))
@@ -272,10 +274,10 @@ async def test_a_job_that_follows_is_one_that_runs_here_from_the_wish_on() -> No
 
 async def test_a_wish_that_was_not_fulfilled_leaves_nothing() -> None:
     rows, delivery = Rows(), delivery_of("send_mail", group="g")
-    await settle(rows, claimed(delivery), Succeeded(1), WRITTEN, Chain(8, "a slot"))
+    await settle(rows, active_run(delivery), Succeeded(1), WRITTEN, Chain(8, "a slot"))
     assert delivery.endings == ["ack"]
     rows.ledger.forget(8)
-    await rows.ledger.give_back_forgotten()
+    await rows.ledger.requeue_forgotten()
     assert rows.store.settles == []
 
 
@@ -284,7 +286,7 @@ async def test_an_interrupted_job_that_followed_is_published_again(acked: bool) 
     rows, delivery = Rows(), delivery_of("send_mail", group="g")
     run = following(delivery)
     if acked:
-        run.turn.let_go_early()
+        run.turn.ack_early()
     settlement, _ = await settle(rows, run, Interrupted())
     assert settlement.republish
     assert delivery.endings == ["ack"]
@@ -292,7 +294,7 @@ async def test_an_interrupted_job_that_followed_is_published_again(acked: bool) 
 
 async def test_what_is_given_up_becomes_unhandled() -> None:
     rows, job = Rows(), follower()
-    task = asyncio.create_task(rows.ledger.give_up(job, "no command"))
+    task = asyncio.create_task(rows.ledger.mark_unhandled(job, "no command"))
     await settled()
     settlement: Settlement = answer(rows.store.settles, 0, WRITTEN)
     await task
@@ -330,7 +332,7 @@ class Alone:
         return await self.ledger.claim(delivery, decode_command(delivery.body), 7, THREADS)
 
     async def end(self, delivery: RecordingDelivery, outcome: Outcome) -> None:
-        run = claimed(delivery)
+        run = active_run(delivery)
         await self.ledger.settle(run, outcome, None)
         self.ledger.forget(run.run_token)
 
@@ -348,7 +350,7 @@ class Alone:
 )
 async def test_how_an_outcome_ends_the_only_copy(outcome: Outcome, ending: str) -> None:
     alone, delivery = Alone(), delivery_of("send_mail")
-    await alone.ledger.settle(claimed(delivery), outcome, None)
+    await alone.ledger.settle(active_run(delivery), outcome, None)
     assert delivery.endings == [ending]
     assert alone.published == []
     assert len(alone.seen.of(DeliveryBuried)) == ending.startswith("bury")
@@ -362,7 +364,7 @@ async def test_how_an_outcome_ends_the_only_copy(outcome: Outcome, ending: str) 
 async def test_what_runs_again_is_published_anew_and_confirmed_first(outcome: Outcome, attempts: int) -> None:
     alone = Alone(NotPublished("away"), PublishUnknown("no answer"))
     delivery = delivery_of("send_mail", 7, attempt=2, priority=4)
-    task = asyncio.create_task(alone.ledger.settle(claimed(delivery, attempt=3), outcome, None))
+    task = asyncio.create_task(alone.ledger.settle(active_run(delivery, attempt=3), outcome, None))
     await settled()
     assert delivery.endings == []
     await alone.clock.advance(PUBLISH_AGAIN)
@@ -388,7 +390,7 @@ async def test_what_the_broker_cannot_hold_back_so_long_is_buried(outcome: Outco
 
 async def test_what_the_broker_took_back_meanwhile_is_not_published_a_second_time() -> None:
     alone, delivery = Alone(NotPublished("away")), delivery_of("send_mail")
-    task = asyncio.create_task(alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta()), None))
+    task = asyncio.create_task(alone.ledger.settle(active_run(delivery), Retrying(FAILURE, timedelta()), None))
     await settled()
     delivery.lost = True
     await alone.clock.advance(PUBLISH_AGAIN)
@@ -463,7 +465,7 @@ def in_lane(delivery: RecordingDelivery) -> RecordingDelivery:
 )
 async def test_in_a_group_what_runs_again_waits_in_hand(outcome: Outcome, attempt: int) -> None:
     alone, delivery = Alone(), in_lane(delivery_of("send_mail", group="g"))
-    run = claimed(delivery)
+    run = active_run(delivery)
     assert (await alone.claim(delivery)).verdict is Verdict.GRANT
     await alone.ledger.settle(run, outcome, None)
     alone.ledger.forget(run.run_token)
@@ -476,7 +478,7 @@ async def test_in_a_group_what_runs_again_waits_in_hand(outcome: Outcome, attemp
 async def test_where_others_may_overtake_it_is_sent_again() -> None:
     alone, delivery = Alone(), in_lane(delivery_of("send_mail", group="g"))
     alone.ledger = BrokerLedger(alone.publish, GroupRules((GroupRule(overtake=True),)), alone.clock, alone.events)
-    await alone.ledger.settle(claimed(delivery), Retrying(FAILURE, timedelta(seconds=5)), None)
+    await alone.ledger.settle(active_run(delivery), Retrying(FAILURE, timedelta(seconds=5)), None)
     [again] = alone.published
     assert (again.delay, delivery.endings) == (timedelta(seconds=5), ["ack"])
 

@@ -1,4 +1,4 @@
-"""A sync actor's place in one of Dramatiq's worker threads, and how its run is interrupted there."""
+"""The call of a sync actor in one of Dramatiq's worker threads, and how the call is interrupted."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dramatiq.middleware import threading as dramatiq_threading
 T = TypeVar("T")
 
 
-class ThreadSeat:
-    """Where one sync job sits: taken when its actor is called in a worker thread, left when the actor has returned.
+class WorkerThreadCall:
+    """The one call of a sync job's actor: bound to a worker thread while the actor runs, and to none before and after.
 
     An interrupt is raised in the thread at most once, and only within `call`: never in the next job of the same
     thread, never in Dramatiq's own code around it, which would end the thread (dramatiq#445).
@@ -38,13 +38,13 @@ class ThreadSeat:
           BaseException: whatever ``fn`` raises.
         """
         try:
-            self._take()
+            self._bind()
             return fn(*args, **kwargs)
         finally:
             try:
-                self._leave()
+                self._release()
             finally:
-                self._leave()  # an interrupt that hits while leaving: it was the only one, nothing hits this time
+                self._release()  # in case the only interrupt hit the first release; nothing can hit this one
 
     @property
     def is_withdrawn(self) -> bool:
@@ -65,13 +65,13 @@ class ThreadSeat:
                 _raise_in_thread(self._ident, self.interrupt_with)
             return False
 
-    def _take(self) -> None:
+    def _bind(self) -> None:
         with self._lock:
             if self._withdrawn:
                 raise SkipMessage("withdrawn before it began")
             self._ident = threading.get_ident()
 
-    def _leave(self) -> None:
+    def _release(self) -> None:
         with self._lock:
             if self._ident is not None:
                 # An interrupt may be set and not yet delivered: take it back.

@@ -1,4 +1,4 @@
-"""A sync actor's seat: an interrupt hits inside of its call or never, at most once, and only this job."""
+"""A call of a sync actor in a worker thread: an interrupt hits inside it or never, at most once, and only this job."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from dramatiq.middleware import Interrupt, Shutdown, SkipMessage, TimeLimitExceeded
 
-from jq_actors.model.thread_seat import ThreadSeat
+from jq_actors.model.worker_thread_call import WorkerThreadCall
 
 WAIT = 20.0
 RACES = 10_000
@@ -32,32 +32,32 @@ def test_it_calls_with_the_arguments_and_passes_on_value_and_error() -> None:
     def fail() -> None:
         raise ValueError("its own")
 
-    assert ThreadSeat().call(lambda a, b: (a, b), (1,), {"b": 2}) == (1, 2)
+    assert WorkerThreadCall().call(lambda a, b: (a, b), (1,), {"b": 2}) == (1, 2)
     with pytest.raises(ValueError, match="its own"):
-        ThreadSeat().call(fail, (), {})
+        WorkerThreadCall().call(fail, (), {})
 
 
 def test_an_interrupt_before_the_call_withdraws_the_job() -> None:
-    seat, calls = ThreadSeat(), list[int]()
-    assert seat.interrupt() is True
-    assert seat.is_withdrawn
+    thread_call, calls = WorkerThreadCall(), list[int]()
+    assert thread_call.interrupt() is True
+    assert thread_call.is_withdrawn
     with pytest.raises(SkipMessage):
-        seat.call(calls.append, (1,), {})
+        thread_call.call(calls.append, (1,), {})
     assert calls == []
 
 
 def test_an_interrupt_after_the_call_hits_nobody() -> None:
-    seat = ThreadSeat()
-    seat.call(lambda: None, (), {})
-    assert seat.interrupt() is True
+    thread_call = WorkerThreadCall()
+    thread_call.call(lambda: None, (), {})
+    assert thread_call.interrupt() is True
     _instructions()
 
 
 @pytest.mark.parametrize("kind", [TimeLimitExceeded, Shutdown])
 def test_an_interrupt_during_the_call_is_raised_in_its_thread_once(kind: type[Interrupt]) -> None:
-    seat, caught = ThreadSeat(), list[BaseException]()
+    thread_call, caught = WorkerThreadCall(), list[BaseException]()
     begun, hit, interrupted_again = threading.Event(), threading.Event(), threading.Event()
-    seat.interrupt_with = kind
+    thread_call.interrupt_with = kind
 
     def actor() -> str:
         begun.set()
@@ -70,12 +70,12 @@ def test_an_interrupt_during_the_call_is_raised_in_its_thread_once(kind: type[In
         return "its own end"
 
     ends: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    thread = threading.Thread(target=lambda: ends.put(seat.call(actor, (), {})), daemon=True)
+    thread = threading.Thread(target=lambda: ends.put(thread_call.call(actor, (), {})), daemon=True)
     thread.start()
     assert begun.wait(WAIT)
-    assert seat.interrupt() is False
+    assert thread_call.interrupt() is False
     assert hit.wait(WAIT)
-    assert seat.interrupt() is False
+    assert thread_call.interrupt() is False
     interrupted_again.set()
     assert ends.get(timeout=WAIT) == "its own end"
     assert [type(interrupt) for interrupt in caught] == [kind]
@@ -97,44 +97,44 @@ class _StruckLock:
         self._lock.release()
 
 
-def test_a_seat_is_left_even_when_the_leaving_is_interrupted() -> None:
+def test_the_thread_is_released_even_when_the_release_is_interrupted() -> None:
     """By Dramatiq's own middleware for example; a later interrupt of ours would hit the thread's next job."""
-    seat = ThreadSeat()
-    seat._lock = _StruckLock()  # type: ignore[assignment]
+    thread_call = WorkerThreadCall()
+    thread_call._lock = _StruckLock()  # type: ignore[assignment]
     with pytest.raises(Shutdown):
-        seat.call(lambda: None, (), {})
-    assert seat.interrupt() is True
+        thread_call.call(lambda: None, (), {})
+    assert thread_call.interrupt() is True
     _instructions()
 
 
 def test_an_interrupt_that_is_not_yet_delivered_when_the_actor_returns_is_taken_back() -> None:
     """The last thing that the actor does is to interrupt itself, in C: it shows at the earliest in the code around."""
     for _ in range(1000):
-        seat = ThreadSeat()
+        thread_call = WorkerThreadCall()
         with suppress(TimeLimitExceeded):  # it may come while still inside
-            seat.call(seat.interrupt, (), {})
+            thread_call.call(thread_call.interrupt, (), {})
         _instructions()
 
 
 @pytest.mark.usefixtures("quick_switches")
 def test_an_interrupt_never_hits_after_the_call() -> None:
     """Ten thousand calls, each raced by another thread's interrupt: what comes late comes not at all."""
-    seats: queue.SimpleQueue[ThreadSeat | None] = queue.SimpleQueue()
+    thread_calls: queue.SimpleQueue[WorkerThreadCall | None] = queue.SimpleQueue()
     ends: Counter[str] = Counter()
     late: list[BaseException] = []
 
     def interrupt_all() -> None:
-        while (seat := seats.get()) is not None:
-            seat.interrupt()
+        while (thread_call := thread_calls.get()) is not None:
+            thread_call.interrupt()
 
     def work() -> None:
         for number in range(RACES):
             try:
-                ends[_raced(seats, number)] += 1
+                ends[_raced(thread_calls, number)] += 1
                 _instructions()
             except Interrupt as interrupt:
                 late.append(interrupt)
-        seats.put(None)
+        thread_calls.put(None)
 
     threads = [threading.Thread(target=target, daemon=True) for target in (interrupt_all, work)]
     for thread in threads:
@@ -148,11 +148,11 @@ def test_an_interrupt_never_hits_after_the_call() -> None:
     assert ends["interrupted"], f"no race was run: {ends}"
 
 
-def _raced(seats: queue.SimpleQueue[ThreadSeat | None], number: int) -> str:
-    seat = ThreadSeat()
-    seats.put(seat)
+def _raced(thread_calls: queue.SimpleQueue[WorkerThreadCall | None], number: int) -> str:
+    thread_call = WorkerThreadCall()
+    thread_calls.put(thread_call)
     try:
-        seat.call(_instructions, (number % 50,), {})
+        thread_call.call(_instructions, (number % 50,), {})
     except Interrupt:
         return "interrupted"
     except SkipMessage:
