@@ -83,7 +83,8 @@ class JobBroker(SendingBroker):
                 self._build_chain(config)
                 problems = [
                     problem
-                    for actor in self._job_actors()
+                    for actor in self.actors.values()
+                    if isinstance(actor, JobActor)
                     for problem in apply_config(actor, config, self.actor_options)
                 ]
                 if problems:
@@ -97,9 +98,6 @@ class JobBroker(SendingBroker):
         self._from_config = build_middleware(config)
         for layer in [*self._from_config, *by_hand]:  # what the application added by hand is innermost
             self.add_middleware(layer)
-
-    def _job_actors(self) -> list[JobActor[..., Any]]:
-        return [actor for actor in self.actors.values() if isinstance(actor, JobActor)]
 
     # -- the runtime
 

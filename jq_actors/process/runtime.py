@@ -56,12 +56,7 @@ class Runtime:
     """
 
     def __init__(
-        self,
-        config: Config,
-        broker: dramatiq.Broker,
-        *,
-        clock: Clock | None = None,
-        events: Events | None = None,
+        self, config: Config, broker: dramatiq.Broker, *, clock: Clock | None = None, events: Events | None = None
     ) -> None:
         self.config, self.broker = config, broker
         self.clock = clock or SystemClock()
