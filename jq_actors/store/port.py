@@ -115,7 +115,8 @@ class JobStore(Protocol):
     async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:
         """Make up to ``limit`` due rows (scheduled or retrying) queued, with dispatch+1, leased for ``publish_lease``.
 
-        A job in a group either keeps its place or takes its turn. Returns the dispatches that the caller must publish.
+        A job in a group either keeps its place or takes its turn. Returns the dispatches that the caller
+        must publish, and how many rows were due in all.
         """
         ...
 
@@ -270,7 +271,7 @@ class JobStore(Protocol):
         ...
 
     async def end_of(self, job_id: JobId) -> JobEnd | None:
-        """Return a job's state and, once it has ended, its result or error, in one narrow read. ``None``: no such job."""
+        """Read a job's state and, once it has ended, its result or error, in one narrow read. ``None``: no such job."""
         ...
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
