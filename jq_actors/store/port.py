@@ -48,10 +48,12 @@ class JobStore(Protocol):
     """Called with the time at which a settlement has made a job due, so that the worker's relay looks at that time."""
 
     async def open(self) -> None:
-        """Connect, and check the tables or (with ``auto_migrate``) create them. If the database is away, keep trying.
+        """Connect, and check the tables or (with ``auto_migrate``) create or upgrade them.
+
+        If the database is away, return and keep trying in the background.
 
         Raises:
-          NotMigratedError: the tables have another version and ``auto_migrate`` is off.
+          NotMigratedError: the tables have another version, and ``auto_migrate`` is off or cannot upgrade them.
         """
         ...
 
@@ -69,7 +71,7 @@ class JobStore(Protocol):
         """Insert ``jobs``, either all of them or none.
 
         Returns the dispatches that the caller must publish within ``publish_lease``; later, a relay may publish them.
-        Jobs that are scheduled or wait in their groups are never among them. ``None``: the caller publishes nothing.
+        Jobs that are scheduled or wait in their groups are never among them. Without a lease, none are returned.
 
         Raises:
           StoreUnavailableError: the database is away; no job is stored.
@@ -81,7 +83,7 @@ class JobStore(Protocol):
         ...
 
     async def claim(self, request: ClaimRequest) -> Claim:
-        """Decide about a delivery and return the verdict, with the attempt if it is granted.
+        """Decide on a delivery and return the verdict, with the attempt if it is granted.
 
         Claims that arrive during a write share the next one (natural group commit). Waits while the database is away.
         """
@@ -230,7 +232,7 @@ class JobStore(Protocol):
         ...
 
     async def first_of_group(self, group: str, limit: int) -> list[Job]:
-        """Return its first ``limit`` jobs that are neither final nor scheduled, in order, with their places."""
+        """Return the group's first ``limit`` jobs that are neither final nor scheduled, in order, with their places."""
         ...
 
     async def find_groups(self, states: frozenset[GroupState], limit: int, after: str | None) -> GroupPage:

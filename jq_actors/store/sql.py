@@ -107,7 +107,7 @@ class SqlStore(SqlRelay):
     # -- open and close
 
     async def open(self) -> None:
-        """Connect, and check or create the tables. Keeps trying if the server refuses us (password, database name)."""
+        """Connect and prepare the tables, or keep trying in the background, even if the server refuses our password."""
         await self._readiness.open()
 
     async def close(self) -> None:
@@ -138,7 +138,7 @@ class SqlStore(SqlRelay):
         return inserted
 
     async def claim(self, request: ClaimRequest) -> Claim:
-        """Decide about a delivery. If the caller is cancelled, a granted attempt is given back."""
+        """Decide on a delivery. If the caller is cancelled, a granted attempt is given back."""
         try:
             return await self._claiming.add(request)
         except StoreItemError as error:
