@@ -1,4 +1,4 @@
-"""What goes into the store and comes out of it, as values."""
+"""The values that go into the store and come out of it."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from jq_actors.model.outcome import Outcome
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A row to be."""
+    """A job to insert as a row."""
 
     id: JobId
     actor: str
     queue: str
     body: bytes
-    """The encoded command, as it is published."""
+    """The encoded command, exactly as it is published."""
     due_at: datetime
-    """When it may run. In the future: the row starts ``scheduled``, else ``queued``."""
+    """When it may run. If that is in the future, the row starts as ``scheduled``, otherwise as ``queued``."""
     enqueued_at: datetime
     group: str | None = None
     position: int | None = None
-    """Its number in its group, from 1; ``None``: it comes after those that were sent before."""
+    """Its number in its group, from 1. ``None``: it comes after the jobs that were sent before it."""
     priority: int = 0
     tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """A delivery asks to become an attempt."""
+    """A request that a delivery become an attempt."""
 
     job_id: JobId
     dispatch: int
     run_token: int
-    """Fresh for each claim, 63 random bits: the fence of the run that it starts."""
+    """63 random bits, new for each claim. The token is the fence of the run that the claim starts."""
     promised: bool
-    """The producer stored a row (see `claim_rules.judge`)."""
+    """Whether the producer stored a row (see `claim_rules.judge`)."""
     adopt: NewJob | None
-    """The row to make when there is none and none was promised; ``None`` when one was."""
+    """The row to insert if there is none and none was promised; ``None`` if one was promised."""
     redelivered: bool = False
-    """The broker delivered it before, to somebody: perhaps its worker died in the middle of a chain that it began."""
+    """Whether the broker has delivered it before. If so, its worker may have died in a chain that the job began."""
     slot: str = ""
-    """Where it would run (`JobStore.fits`)."""
+    """The slot in which it would run (`JobStore.fits`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class NextJob:
-    """A job of a group that runs from now on here, besides the one that a delivery brought: it was its turn."""
+    """A job of a group that now runs here because it is its turn, not because of its own delivery."""
 
     job_id: JobId
     dispatch: int
@@ -65,37 +65,40 @@ class NextJob:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The answer. ``verdict`` is GRANT, HOLD, PARK, DROP_FINAL or DROP_STALE: the rest the store does itself."""
+    """The answer to a claim.
+
+    ``verdict`` is GRANT, HOLD, PARK, DROP_FINAL or DROP_STALE. The store acts on the other verdicts itself.
+    """
 
     verdict: Verdict
     attempt: int = 0
-    """The number of the attempt that begins, from 1, when granted."""
+    """When granted: the number of the attempt, from 1."""
     crashes: int = 0
     look_again: timedelta = timedelta()
-    """When held: how long until the owner's lease can be over."""
+    """When held: how long to wait until the owner's lease may have expired."""
     instead: NextJob | None = None
-    """When granted: run this one. The delivery's own job has ended, and began a chain whose worker is lost."""
+    """When granted: run this job. The delivery's own job has ended, after it began a chain whose worker is lost."""
     group: str | None = None
-    """The group of the job, as its row says."""
+    """The group of the job, as stored in its row."""
     reason: str = ""
     """When parked: why."""
     own_token: int | None = None
-    """When held because it runs in this very process: the token of that run, as its row has it."""
+    """When held because the job is running in this process: the token of that run, as stored in its row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A wish: what comes next in the group runs at once, in this very process."""
+    """A request that the next job of the group run at once, in this process."""
 
     run_token: int
-    """Of that run."""
+    """The token of that run."""
     slot: str
-    """The slot that it would have; only jobs that fit there are given (`JobStore.fits`)."""
+    """The slot in which it would run. Only a job that fits the slot is given (`JobStore.fits`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How an attempt ended, to be written under its fence."""
+    """How an attempt ended, to be written under the fence of its run."""
 
     job_id: JobId
     run_token: int
@@ -103,25 +106,25 @@ class Settlement:
     started_at: datetime
     finished_at: datetime
     republish: bool = False
-    """Interrupted and the broker has no copy of it in a worker's hand: the relay has to publish it again."""
+    """Whether the relay must publish the interrupted job again, because no worker holds a delivery of it."""
     group: str | None = None
-    """The group of the job, as its claim said."""
+    """The group of the job, as returned by its claim."""
     chain: Chain | None = None
-    """Go on with the group's next job here; ``None``: that one is published, for anybody."""
+    """Run the group's next job here. ``None``: publish it for any worker."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What became of a settlement."""
+    """The result of a settlement."""
 
     written: bool
-    """``False``: the claim was lost meanwhile, and nothing was written."""
+    """``False``: the claim had been lost, and nothing was written."""
     next: NextJob | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """A dispatch that the relay has to publish: it holds the row's publish lease."""
+    """A dispatch to publish. Whoever receives it holds the row's publish lease."""
 
     job_id: JobId
     dispatch: int
@@ -136,14 +139,14 @@ class TakenDue:
     """Scheduled and retrying jobs whose time has come."""
 
     dispatches: list[Dispatch]
-    """Those that the relay has to publish."""
+    """The dispatches that the relay must publish."""
     count: int
-    """All of them; in groups some wait for their turn."""
+    """The number of all these jobs, including those in groups that wait for their turn."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupPage:
-    """A page of groups, by name. ``cursor`` continues after its last one; ``None``: that was all."""
+    """A page of groups, by name. ``cursor`` continues after the last one; ``None``: there are no more."""
 
     groups: tuple[Group, ...]
     cursor: str | None
@@ -151,19 +154,19 @@ class GroupPage:
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """What to find; empty fields do not restrict."""
+    """Which jobs to find. An empty field does not restrict the search."""
 
     states: frozenset[JobState] = frozenset()
     actor: str | None = None
     queue: str | None = None
     group: str | None = None
     tags: tuple[str, ...] = ()
-    """All of them must be there."""
+    """The job must have all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobEnd:
-    """What has become of a job; ``result``, ``error`` and ``traceback`` only when it has ended."""
+    """The state of a job. ``result``, ``error`` and ``traceback`` are set only after it has ended."""
 
     state: JobState
     reason: str | None = None
@@ -174,7 +177,7 @@ class JobEnd:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """A page of jobs, newest first. ``cursor`` continues after its last one; ``None``: that was all."""
+    """A page of jobs, newest first. ``cursor`` continues after the last one; ``None``: there are no more."""
 
     jobs: tuple[Job, ...]
     cursor: str | None
@@ -182,19 +185,19 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What became of the jobs of lost workers."""
+    """What happened to the jobs of lost workers."""
 
     queued: tuple[JobId, ...] = ()
-    """Queued again, unpublished: the relay's next look publishes them."""
+    """Queued again, unpublished. The relay publishes them when it looks next."""
     failed: tuple[JobId, ...] = ()
-    """Lost their worker ``max_crashes`` times: failed, with that reason."""
+    """Failed, because they lost their worker ``max_crashes`` times."""
     workers: tuple[str, ...] = ()
-    """The ids of the workers found lost."""
+    """The ids of the lost workers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How long final rows stay; ``None``: for ever."""
+    """How long final rows are kept, by state; ``None``: for ever."""
 
     succeeded: timedelta | None = timedelta(days=1)
     failed: timedelta | None = timedelta(days=30)
@@ -204,7 +207,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class StoreReport:
-    """What ``check`` found."""
+    """The findings of `JobStore.check`."""
 
     description: str
     problems: tuple[str, ...] = ()
@@ -214,12 +217,12 @@ class StoreReport:
 
 @dataclass(frozen=True, slots=True)
 class Leases:
-    """The times that the persistence protocol works with."""
+    """The time limits of the persistence protocol."""
 
     worker: timedelta = timedelta(seconds=30)
-    """A worker that has not renewed for so long is lost."""
+    """A worker that has not renewed its lease for this long is lost."""
     publish: timedelta = timedelta(seconds=30)
-    """A row whose publisher has not marked it for so long is published by a relay."""
+    """A relay publishes a row that its publisher has not marked as published for this long."""
     max_crashes: int = 3
-    """A job whose worker was lost so many times is failed."""
+    """A job fails when its worker has been lost this many times."""
     retention: Retention = field(default_factory=Retention)

@@ -1,8 +1,8 @@
-"""The store on SQL: one face over the modules that hold the statements.
+"""The SQL store: a facade over the modules that hold the statements.
 
-Claims, settlements, insertions and marks are written by natural group commit, each kind with a flusher of its
-own: two kinds then overlap on two connections, which measured 1.4 times faster on PostgreSQL than one transaction
-for both (on SQLite, where writers queue up anyway, 0.9 times).
+Claims, settlements, insertions and marks are written by natural group commit, and each kind has its own flusher. Two
+kinds can then overlap on two connections. On PostgreSQL that measured 1.4 times as fast as one transaction for both,
+and on SQLite, where writers queue up anyway, 0.9 times.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from .sql_relay import SqlRelay
 from .tables import tables_for
 
 CLOSE_TIMEOUT = 5.0
-"""Seconds that `close` gives to each kind of write that waits."""
+"""Seconds that `close` allows for each kind of pending write."""
 
 
 class SqlStore(SqlRelay):
@@ -46,12 +46,13 @@ class SqlStore(SqlRelay):
 
     Parameters:
       url: ``postgresql+asyncpg://``, ``postgresql+psycopg://`` or ``sqlite+aiosqlite:///file``.
-      jobs_table: the name of the hot table; those of the others begin with it.
-      auto_migrate: make or upgrade the tables in `open`.
-      pool_size: connections of each of the two pools; two more are opened when all are in use.
+      jobs_table: the name of the hot table, and the prefix of the other tables' names.
+      leases: the time limits for workers and publishers.
+      auto_migrate: create or upgrade the tables in `open`.
+      pool_size: connections in each of the two pools; two more are opened when all are in use.
 
     Raises:
-      ValueError: a URL or a table name that cannot be used; the sentence says what can.
+      ValueError: the URL or the table name cannot be used. The message says what can.
     """
 
     def __init__(
@@ -106,30 +107,30 @@ class SqlStore(SqlRelay):
     # -- open and close
 
     async def open(self) -> None:
-        """See JobStore. A server that refuses us (password, database name) is waited for, too."""
+        """Connect and prepare the tables, or keep trying in the background, even if the server refuses our password."""
         await self._readiness.open()
 
     async def close(self) -> None:
-        """See JobStore."""
+        """Write what is still pending, then disconnect."""
         await self._readiness.close()
-        # Claims first: one that nobody waits for any more is given back by a settlement.
+        # Claims come first, because a granted claim whose caller is gone is given back by a settlement.
         for group in (self._claiming, self._settling, self._inserting, self._inserting_ungrouped, self._marking):
             await group.close(CLOSE_TIMEOUT)
         await self._db.close(CLOSE_TIMEOUT)
 
     def now(self) -> datetime:
-        """See JobStore."""
+        """Return the current database time."""
         return self._db.now()
 
     @property
     def connections_in_use(self) -> int:
-        """How many connections are checked out; none when nothing is under way."""
+        """How many connections are checked out; 0 when the store is idle."""
         return self._db.checked_out
 
     # -- the life of a job
 
     async def insert(self, jobs: Sequence[NewJob], *, publish_lease: timedelta | None) -> list[Dispatch]:
-        """See JobStore. Insertions of several callers share a commit; each stays all or none."""
+        """Insert jobs. Several callers may share a commit, but each call still inserts all of its jobs or none."""
         group = self._inserting_ungrouped if are_ungrouped(jobs) else self._inserting
         inserted = await group.add((jobs, publish_lease))
         if isinstance(inserted, NotStoredError):
@@ -137,27 +138,28 @@ class SqlStore(SqlRelay):
         return inserted
 
     async def claim(self, request: ClaimRequest) -> Claim:
-        """See JobStore. A caller that is cancelled gives back what it was granted."""
+        """Decide on a delivery. If the caller is cancelled, a granted attempt is given back."""
         try:
             return await self._claiming.add(request)
         except StoreItemError as error:
-            # Its delivery is neither buried nor looked into as a fault of ours: whoever holds its row may let go of it.
+            # The delivery must be neither dead-lettered nor treated as our own fault: whoever has locked its row may
+            # release it later.
             raise StoreUnavailableError(str(error)) from error
 
     async def settle(self, settlement: Settlement) -> Settled:
-        """See JobStore. It is written even when the caller is cancelled."""
+        """Write an outcome, even if the caller is cancelled."""
         return await self._settling.add(settlement)
 
     async def mark_published(self, dispatches: Sequence[tuple[JobId, int]], *, lane_owner: bool = False) -> None:
-        """See JobStore."""
+        """Record that the broker has confirmed these dispatches."""
         await self._marking.add((dispatches, lane_owner))
 
     async def release_publish_lease(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
-        """See JobStore."""
+        """Give up the publish lease of dispatches that could not be published."""
         await self._marks.released(dispatches)
 
     async def note_refused(self, dispatches: Sequence[tuple[JobId, int]]) -> None:
-        """See JobStore."""
+        """Record that the broker refused these dispatches."""
         await self._marks.refused(dispatches, self.now())
 
     async def _write_claims(self, requests: Sequence[ClaimRequest], may_be_committed: bool) -> list[Claim]:
@@ -169,7 +171,7 @@ class SqlStore(SqlRelay):
 
     async def _write_settlements(self, settlements: Sequence[Settlement], may_be_committed: bool) -> list[Settled]:
         if any(settlement.chain is not None for settlement in settlements):
-            await self._live()  # what follows here is claimed, too
+            await self._live()  # a job that follows in this process is a claim, too
         now = self.now()
         lease = now + self._publish_lease
         batch = await self._settles.commit(settlements, now, lease, may_be_committed=may_be_committed)
@@ -224,15 +226,15 @@ class SqlStore(SqlRelay):
         now = self.now()
         interrupted = Settlement(job_id, run_token, Interrupted(), now, now, republish=republish, group=group)
         given_back = self._settling.add(interrupted)
-        # When the store closes too soon for it, the worker's lease gives the job back.
+        # If the store closes before this is written, the job is given back when the worker's lease expires.
         given_back.add_done_callback(lambda future: future.cancelled() or future.exception())
 
     # -- reading
 
     async def count_by_state(self) -> dict[JobState, int]:
-        """See JobStore."""
+        """Count the rows in each state."""
         return await self._reading.count_by_state()
 
     async def check(self) -> StoreReport:
-        """See JobStore. Needs no `open`, and changes nothing."""
+        """Report whether the database is reachable and migrated. Works without `open` and changes nothing."""
         return await self._readiness.check()

@@ -1,4 +1,4 @@
-"""The part of the store on SQL that concerns groups: one face over the modules that hold the statements."""
+"""The part of the SQL store that concerns groups: a facade over the modules that hold the statements."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from .tables import Tables
 
 
 class GroupParts:
-    """What claims, insertions, settlements and the methods of `SqlGroups` have in common."""
+    """The parts that claims, insertions, settlements and the methods of `SqlGroups` share."""
 
     def __init__(self, database: Database, tables: Tables, workers: Workers) -> None:
         dialect = database.dialect
@@ -45,7 +45,7 @@ class GroupParts:
 
 
 class SqlGroups:
-    """The group methods of a `JobStore`; `SqlStore` adds the others."""
+    """The group methods of a `JobStore`. `SqlStore` adds the others."""
 
     def __init__(self, database: Database, tables: Tables, events: Events, parts: GroupParts) -> None:
         policy, rows, views, turns, stops = parts.policy, parts.rows, parts.views, parts.turns, parts.stops
@@ -59,12 +59,12 @@ class SqlGroups:
         self._reading = Reading(database, tables, Places(tables, database.dialect, rows, views))
 
     def now(self) -> datetime:
-        """See JobStore."""
+        """Return the current database time; `SqlStore` implements this."""
         raise NotImplementedError
 
     @property
     def rules(self) -> GroupRules:
-        """See JobStore."""
+        """The rules of the groups."""
         return self._policy.rules
 
     @rules.setter
@@ -73,24 +73,24 @@ class SqlGroups:
 
     @property
     def fits(self) -> Fits:
-        """See JobStore."""
+        """For each slot of this process, the (queue, actor) pairs that it can run."""
         return self._turns.fits
 
     @fits.setter
     def fits(self, fits: Fits) -> None:
         self._turns.fits = fits
 
-    # -- for workers and their relays
+    # -- for workers and relays
 
     async def end_gaps(self, limit: int) -> int:
-        """See JobStore. Goes round: a look at some of the numbered groups, the next one at those behind."""
+        """Let numbered groups continue past old gaps. Each call looks at the numbered groups after the last ones."""
         released, events = await self._sweep.end_gaps(limit, self.now())
         for event in events:
             self._events.emit(event)
         return released
 
     async def mend_groups(self, before: datetime, limit: int) -> int:
-        """See JobStore."""
+        """Check groups that have not moved since ``before``, and repair those with wrong counts."""
         looked, repaired = await self._repair.repair(before, limit, self.now())
         if repaired:
             self._events.emit(GroupsMended(len(repaired), repaired[0]))
@@ -99,47 +99,47 @@ class SqlGroups:
     # -- for operators
 
     async def pause_group(self, group: str, reason: str) -> bool:
-        """See JobStore."""
+        """Stop starting jobs of a group."""
         return await self._steering.pause(group, reason, self.now())
 
     async def resume_group(self, group: str) -> int | None:
-        """See JobStore."""
+        """Start the jobs of a paused group again."""
         return await self._steering.resume(group, self.now())
 
     async def cancel_group(self, group: str, reason: str) -> int:
-        """See JobStore."""
+        """Cancel the unfinished jobs of a group that are not running."""
         return await self._steering.cancel(group, reason, self.now())
 
     async def move(self, job_id: JobId, group: str | None) -> JobState | None:
-        """See JobStore."""
+        """Move a job to the end of another group, or to the front of its own."""
         return await self._moves.move(job_id, group, self.now())
 
     async def retry(self, where: JobFilter, job_ids: Sequence[JobId], limit: int) -> list[JobId]:
-        """See JobStore."""
+        """Queue failed or cancelled jobs again."""
         return await self._retries.retry(where, job_ids, limit, self.now())
 
     # -- reading
 
     async def get(self, job_id: JobId) -> Job | None:
-        """See JobStore."""
+        """Return a job with its newest attempts."""
         return await self._reading.get(job_id, self.now())
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
-        """See JobStore."""
+        """Return a page of jobs, newest first."""
         return await self._reading.find(where, limit, after)
 
     async def end_of(self, job_id: JobId) -> JobEnd | None:
-        """See JobStore."""
+        """Read a job's state and, once it has ended, its result or error."""
         return await self._reading.end_of(job_id)
 
     async def get_group(self, group: str) -> Group | None:
-        """See JobStore."""
+        """Return what is known about a group."""
         return await self._group_reading.get(group, self.now())
 
     async def first_of_group(self, group: str, limit: int) -> list[Job]:
-        """See JobStore."""
+        """Return the first jobs of a group that are neither final nor scheduled."""
         return await self._reading.first_of_group(group, limit, self.now())
 
     async def find_groups(self, states: frozenset[GroupState], limit: int, after: str | None) -> GroupPage:
-        """See JobStore."""
+        """Return a page of groups, by name."""
         return await self._group_reading.find(states, limit, after, self.now())

@@ -1,4 +1,4 @@
-"""The part of the store on SQL that relays and workers use."""
+"""The part of the SQL store that relays and workers use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .tables import Tables
 
 
 class SqlRelay(SqlGroups):
-    """The methods of a `JobStore` for relays and workers, beside those for groups; `SqlStore` adds the others."""
+    """The methods of a `JobStore` for relays and workers, besides those for groups. `SqlStore` adds the others."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class SqlRelay(SqlGroups):
     # -- the relay
 
     async def take_due(self, limit: int, publish_lease: timedelta) -> TakenDue:
-        """See JobStore."""
+        """Make due rows queued, and lease their dispatches to the caller."""
         now = self.now()
         alone = await self._relay.take_due(limit, now, publish_lease)
         of_groups, woken = await self._group_due.take(limit, now, now + publish_lease)
@@ -62,25 +62,25 @@ class SqlRelay(SqlGroups):
     async def take_unpublished(
         self, room: Mapping[str, int] | None, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
-        """See JobStore."""
+        """Lease queued rows that were never published."""
         return await self._relay.take_unpublished(room, limit, self.now(), publish_lease)
 
     async def take_missing(
         self, queue: str, published_before: datetime, limit: int, publish_lease: timedelta
     ) -> list[Dispatch]:
-        """See JobStore."""
+        """Lease published rows that may be missing from the broker."""
         return await self._relay.take_missing(queue, published_before, limit, self.now(), publish_lease)
 
     async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
-        """See JobStore."""
+        """Count the queued rows that the broker should have."""
         return await self._relay.count_published(queue, published_before, limit)
 
     async def next_due(self) -> datetime | None:
-        """See JobStore."""
+        """Return when the next scheduled or retrying row is due."""
         return await self._relay.next_due()
 
     async def recover(self, limit: int) -> Recovery:
-        """See JobStore."""
+        """Give back the running jobs of lost workers."""
         await self._live()
         recovered = await self._recovering.recover(limit, self.now())
         for event in recovered.events:
@@ -92,27 +92,27 @@ class SqlRelay(SqlGroups):
         )
 
     async def offer_unhandled(self, actors: Sequence[str], reason_begins: str = "") -> list[JobId]:
-        """See JobStore."""
+        """Queue unhandled rows of these actors again."""
         return await self._unhandled.offer(actors, reason_begins, self.now())
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """See JobStore."""
+        """Make a job that nobody can run unhandled."""
         return await self._unhandled.set_aside(job_id, dispatch, reason)
 
     async def prune(self, retention: Retention, limit: int) -> int:
-        """See JobStore."""
+        """Delete old final rows, and the oldest runs of jobs that have very many."""
         await self._old_runs.prune(self.now())
         return await self._pruning.prune(retention, limit, self.now())
 
     # -- workers
 
     async def register(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
-        """See JobStore. Remembered while the database is away: the first claim or heartbeat makes the row."""
+        """Create the row of this process. If the database is away, the first claim or heartbeat creates it later."""
         self._workers.enrol(worker, queues, lease)
         await self.heartbeat({})
 
     async def heartbeat(self, held: Mapping[str, int]) -> None:
-        """See JobStore."""
+        """Renew the lease, and record how many deliveries of each queue are held."""
         self._held = held
 
         async def renew(connection: AsyncConnection) -> datetime:
@@ -124,16 +124,16 @@ class SqlRelay(SqlGroups):
         self._workers.renewed(await self._db.write_urgently(renew, self._workers.patience))
 
     async def _live(self) -> None:
-        """Before this worker claims jobs, or takes those of others: see to it that it lives itself."""
+        """Renew this worker's own lease if necessary, before it claims jobs or takes those of other workers."""
         if self._workers.has_to_renew(self.now()):
             await self.heartbeat(self._held)
 
     async def leave(self) -> None:
-        """See JobStore."""
+        """Remove the row of this process, which has drained."""
         await self._recovering.leave(self._workers.my_id, self.now())
         self._workers.forget()
 
     async def held_deliveries(self, queue: str) -> int:
-        """See JobStore."""
+        """Return how many deliveries of a queue the live workers held at their last heartbeats."""
         now = self.now()
         return await self._db.read(lambda connection: self._workers.held(connection, queue, now))

@@ -1,4 +1,4 @@
-"""The tables, as SQLAlchemy Core knows them. ``migrations/`` makes them; a test compares the two."""
+"""The tables as SQLAlchemy Core objects. ``migrations/`` creates them, and a test compares the two."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 REVISION = "0003"
-"""The newest revision of ``migrations/``; a test compares the two. It is here so that `open` needs no Alembic."""
+"""The newest revision in ``migrations/``; a test compares the two. It is here so that `open` does not need Alembic."""
 
 NO_PLACE = 2**62
-"""The ``order_key`` of a scheduled job of a group that is not numbered: it gets its place when it is due."""
+"""The ``order_key`` of a scheduled job in a group without numbers. The job gets its place when it is due."""
 
 MAX_TABLE_NAME = 40
-"""PostgreSQL cuts identifiers at 63 characters; the longest of our suffixes must still fit."""
+"""PostgreSQL truncates identifiers to 63 characters, and the longest of our suffixes must still fit."""
 
 MAX_REASON = 500
-"""Characters of the reason in the hot row."""
+"""Characters of the reason that the hot row keeps."""
 MAX_ERROR = 4_000
-"""Characters of the error in an attempt and in the payload."""
+"""Characters of the error that an attempt and the payload keep."""
 
 
 class UtcDateTime(sa.types.TypeDecorator[datetime]):
-    """An aware time in UTC: ``timestamptz`` on PostgreSQL, else ISO text of one width, which sorts as time does."""
+    """An aware UTC time: ``timestamptz`` on PostgreSQL, otherwise ISO text of fixed width, which sorts by time."""
 
     impl = sa.Text
     cache_ok = True
 
     def load_dialect_impl(self, dialect: sa.Dialect) -> sa.types.TypeEngine[Any]:
-        """The type of the dialect."""
+        """Return the column type for the dialect."""
         if dialect.name == "postgresql":
             return dialect.type_descriptor(sa.TIMESTAMP(timezone=True))
         return dialect.type_descriptor(sa.Text())
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | str | None:
-        """A time as the driver takes it."""
+        """Convert a time to the form that the driver accepts."""
         return value if value is None or dialect.name == "postgresql" else iso_utc(value)
 
     def process_result_value(self, value: datetime | str | None, dialect: sa.Dialect) -> datetime | None:
-        """A time as the driver gives it, in UTC."""
+        """Convert a time from the driver to UTC."""
         if value is None:
             return None
-        # psycopg answers in the session's time zone.
+        # psycopg returns times in the session's time zone.
         return (datetime.fromisoformat(value) if isinstance(value, str) else value).astimezone(UTC)
 
 
 def iso_utc(moment: datetime) -> str:
-    """``moment`` as text that PostgreSQL reads as a timestamp and that sorts as time does."""
+    """Return ``moment`` as text that PostgreSQL reads as a timestamp and that sorts by time."""
     return moment.astimezone(UTC).isoformat(timespec="microseconds")
 
 
 def storable(text: str, length: int) -> str:
-    """At most ``length`` characters of ``text``, without the NULs and half surrogate pairs that databases refuse."""
+    """Return up to ``length`` characters of ``text``, escaping the NULs and lone surrogates that databases refuse."""
     return text[:length].replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 JOB_ID = sa.Text().with_variant(postgresql.UUID(as_uuid=False), "postgresql")
 BIGINT = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
-"""SQLite numbers rows by itself only in a column that is exactly INTEGER; it holds 64 bits all the same."""
+"""SQLite numbers rows automatically only if the column's type is exactly INTEGER, which still holds 64 bits."""
 JSON_VALUE = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 
 
@@ -78,10 +78,10 @@ class Tables:
 
 
 def tables_for(jobs_table: str) -> Tables:
-    """The tables whose names begin with ``jobs_table``.
+    """Return the tables whose names begin with ``jobs_table``.
 
     Raises:
-      ValueError: it is not a lower-case identifier of at most ``MAX_TABLE_NAME`` characters.
+      ValueError: ``jobs_table`` is not a lower-case identifier of at most ``MAX_TABLE_NAME`` characters.
     """
     if not re.fullmatch(r"[a-z_][a-z0-9_]*", jobs_table) or len(jobs_table) > MAX_TABLE_NAME:
         raise ValueError(
@@ -99,10 +99,10 @@ def tables_for(jobs_table: str) -> Tables:
 
 
 _STORAGE = {
-    # A claim is a HOT update, which needs room on the row's own page.
+    # A claim is a HOT update, which needs free space on the row's page.
     "fillfactor": 50,
-    # A queue fills and drains within minutes: with old statistics the planner would take a backlog of a million for
-    # a handful of rows, or the reverse. By default 10 and 20 % of all rows have to change first.
+    # A queue fills and drains within minutes. With old statistics, the planner would mistake a backlog of a million
+    # rows for a handful, or the reverse. The defaults wait until 10 and 20 % of all rows have changed.
     "autovacuum_analyze_scale_factor": 0.01,
     "autovacuum_vacuum_scale_factor": 0.02,
 }
@@ -120,18 +120,18 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("position", BIGINT),
         sa.Column("priority", sa.SmallInteger, nullable=False),
         sa.Column("state", sa.Text, nullable=False),
-        # Equal to `state` once that is final, else NULL: what indexes name instead of it (see below).
+        # Equal to `state` once that is final, otherwise NULL. Indexes name this column instead of `state` (see below).
         sa.Column("final_state", sa.Text),
         sa.Column("reason", sa.Text),
         sa.Column("dispatch", sa.Integer, nullable=False),
         sa.Column("published_at", UtcDateTime),
-        # From when on a relay may publish this queued row; NULL: the broker has it, or it is not queued.
+        # When a relay may publish this queued row, at the earliest. NULL: the broker has it, or it is not queued.
         sa.Column("publish_at", UtcDateTime),
-        # The worker in whose memory the published command lies (embedded transport only).
+        # The worker that holds the published command in its memory (embedded transport only).
         sa.Column("lane_owner", sa.Text),
         sa.Column("redispatches", sa.Integer, nullable=False),
         sa.Column("due_at", UtcDateTime, nullable=False),
-        # While it is scheduled or retrying: when a relay makes the row queued. Else NULL.
+        # When a relay makes a scheduled or retrying row queued; NULL in other states.
         sa.Column("wake_at", UtcDateTime),
         sa.Column("attempt", sa.Integer, nullable=False),
         sa.Column("crashes", sa.Integer, nullable=False),
@@ -141,15 +141,15 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("started_at", UtcDateTime),
         sa.Column("finished_at", UtcDateTime),
         sa.Column("tags", JSON_VALUE, nullable=False),
-        # Its place in the order of its group, instead of `seq`: its position, what a move or its due time made it,
-        # or NO_PLACE.
+        # Its place in the order of its group, if that is not `seq`: its position, a value set by a move or when it
+        # became due, or NO_PLACE.
         sa.Column("order_key", BIGINT),
-        # Since when it is waiting; NULL: it is not.
+        # When it began to wait; NULL: it is not waiting.
         sa.Column("parked_at", UtcDateTime),
-        # Whether it holds one of its group's places: then it is counted in `held` of the group's row.
+        # Whether it holds one of its group's places and is therefore counted in `held` in the group's row.
         sa.Column("has_place", sa.Boolean, nullable=False, server_default=sa.false()),
         postgresql_with=_STORAGE,
-        # Without it SQLite gives the number of a pruned newest row again, and a cursor would skip rows.
+        # Without it, SQLite reuses the number of the newest row after that is pruned, and a cursor would skip rows.
         sqlite_autoincrement=True,
     )
     _index_jobs(jobs)
@@ -158,13 +158,13 @@ def _jobs(name: str, metadata: sa.MetaData) -> sa.Table:
 
 def _index_jobs(jobs: sa.Table) -> None:
     # No index may name a column that a claim changes (state, attempt, run_token, worker_id, started_at), not even
-    # in its condition: on PostgreSQL that would end HOT updates, and each claim would write to every index (A58).
-    # A final settlement writes to them all once; that is the price of finding one failed job among millions.
+    # in its condition. On PostgreSQL that would rule out HOT updates, and each claim would write to every index (A58).
+    # A final settlement writes to all of them once. That is the price of finding one failed job among millions.
     c = jobs.c
     unfinished, final = c.final_state.is_(None), c.final_state.is_not(None)
     _index(jobs, "id", c.id, unique=True)
 
-    # The relay's queries. Each of these indexes holds only the rows that its query is about.
+    # For the relay's queries. Each of these indexes holds only the rows that its query selects.
     _index(jobs, "wake", c.wake_at, where=c.wake_at.is_not(None))
     _index(jobs, "publish", c.publish_at, c.seq, where=c.publish_at.is_not(None))
     _index(jobs, "publish_queue", c.queue, c.publish_at, c.seq, where=c.publish_at.is_not(None))
@@ -172,22 +172,22 @@ def _index_jobs(jobs: sa.Table) -> None:
     _index(jobs, "lane", c.lane_owner, where=c.lane_owner.is_not(None))
     _index(jobs, "expiry", c.final_state, c.finished_at, where=final)
 
-    # `find`: newest first, by one field; further fields are filtered on the way. Tags alone have no index.
+    # For `find`: newest first, by one field. The scan filters by the other fields. There is no index for tags.
     _index(jobs, "unfinished", c.seq, where=unfinished)
     _index(jobs, "final", c.final_state, c.seq, where=final)
     _index(jobs, "actor", c.actor, c.seq)
     _index(jobs, "queue", c.queue, c.seq)
     _index(jobs, "group", c.group_key, c.seq, where=c.group_key.is_not(None))
 
-    # Groups: their unfinished jobs in order, and the positions that are taken. Waiting jobs have no index of their
-    # own: they begin right behind the few that hold places, and so a release stays a HOT update.
+    # For groups: their unfinished jobs in order, and the positions in use. Waiting jobs do not have an index of their
+    # own, because they come right after the few that hold places. Therefore a release is still a HOT update.
     grouped = c.group_key.is_not(None)
     _index(jobs, "turn", c.group_key, group_order(jobs), where=grouped & unfinished)
     _index(jobs, "position", c.group_key, c.position, unique=True, where=c.position.is_not(None))
 
 
 def group_order(jobs: sa.FromClause) -> sa.ColumnElement[int]:
-    """What orders the jobs of a group."""
+    """Return the expression by which the jobs of a group are ordered."""
     return sa.func.coalesce(jobs.c.order_key, jobs.c.seq)
 
 
@@ -214,7 +214,7 @@ def _payloads(name: str, metadata: sa.MetaData) -> sa.Table:
 
 
 def _attempts(name: str, metadata: sa.MetaData) -> sa.Table:
-    # The token, not the number, tells runs apart: a snoozed or interrupted run passes its number on to the next run.
+    # The token, not the number, distinguishes runs: after a snoozed or interrupted run, the next one has its number.
     return sa.Table(
         f"{name}_attempts",
         metadata,
@@ -236,17 +236,18 @@ def _groups(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("name", sa.Text, primary_key=True),
         sa.Column("paused_at", UtcDateTime),
         sa.Column("paused_reason", sa.Text),
-        # In a numbered group: the next position to get a place. NULL: not numbered. It outlives the group's jobs.
+        # The next position to get a place in a numbered group; NULL: not numbered. It is kept even when the group's
+        # jobs are gone.
         sa.Column("next_position", BIGINT),
-        # How many of its jobs hold a place, and how many wait. They are counted here, because only what is in the row
-        # itself is as new as the lock on it (`chained_settles`).
+        # How many of its jobs hold a place, and how many wait. The counts are in this row because a statement that
+        # has locked the row sees current values only there (`chained_settles`).
         sa.Column("held", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("waiting", sa.Integer, nullable=False, server_default=sa.text("0")),
-        # How many jobs of the last insertion got a place: RETURNING does not see the row as it was before.
+        # How many jobs of the last insertion got a place. Stored because RETURNING cannot see the row's old version.
         sa.Column("admitted", sa.Integer, nullable=False, server_default=sa.text("0")),
-        # Grows with each write that changes which jobs wait, or their order.
+        # Incremented by each write that changes which jobs wait, or their order.
         sa.Column("version", BIGINT, nullable=False, server_default=sa.text("0")),
-        # When a job of it was admitted or released, or it was looked at; to some seconds.
+        # When a job was last admitted or released, or the group was last checked; accurate to a few seconds.
         sa.Column("moved_at", UtcDateTime, nullable=False),
         postgresql_with=_STORAGE,
     )
@@ -268,6 +269,6 @@ def _workers(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("queues", JSON_VALUE, nullable=False),
         sa.Column("held", JSON_VALUE, nullable=False),
         sa.Column("version", sa.Text, nullable=False),
-        # Every heartbeat updates the row: keep its versions on one page.
+        # Every heartbeat updates the row. The free space keeps its versions on one page.
         postgresql_with={"fillfactor": 50},
     )

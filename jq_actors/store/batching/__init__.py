@@ -1,1 +1,1 @@
-"""Natural group commit: what waits while a write is under way is written together with the next one."""
+"""Natural group commit: items that arrive during a write are written together by the next one."""

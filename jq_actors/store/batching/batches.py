@@ -1,4 +1,4 @@
-"""A batch of things to write: what it holds, how much of what waits fits into one, and who gets which answer."""
+"""Batches of items to write: what one holds, how many items fit into one, and which caller gets which answer."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 MAX_BATCH = 500
-"""Items of one write: enough to make a commit cheap, few enough to keep its locks short."""
+"""The most items in one write: enough to make a commit cheap, few enough to hold its locks only briefly."""
 MAX_BYTES = 4 << 20
-"""The same in bytes. What is larger alone is written alone."""
+"""The same in bytes. An item that is larger than this is written alone."""
 
 Write = Callable[[Sequence[Item], bool], Awaitable[Sequence[Answer]]]
 """Writes items in one transaction and returns their answers, in order.
 
-The flag says that an earlier try may have been committed, wholly or in part. Raises ``StoreUnavailableError`` when it
-may work another time (the database is away, a statement took too long), anything else when it refuses an item.
+The flag says that an earlier try may have been committed, wholly or in part. The function raises
+``StoreUnavailableError`` if a later try may succeed (the database is away, a statement took too long), and any other
+exception if it refuses an item.
 """
 
 
@@ -33,12 +34,12 @@ class Entry(Generic[Item, Answer]):
 
     item: Item
     size: int
-    """Bytes, more or less."""
+    """The approximate size in bytes."""
     future: asyncio.Future[Answer]
     failed_after: int | None = None
-    """After how many batches of its kind it last failed alone, for a reason that is not known."""
+    """How many batches of its kind had been written when the item last failed alone, for an unknown reason."""
     strikes: int = 0
-    """How often it did so, others being written since the time before."""
+    """How often it has failed alone again after others had been written since its previous failure."""
 
 
 class Batches(Generic[Item, Answer]):
@@ -46,9 +47,10 @@ class Batches(Generic[Item, Answer]):
 
     Parameters:
       kind: its name in `StoreFlushed`.
-      abandoned: called with an item and its answer when its caller is gone.
-      limit: most items of one.
-      max_bytes: most bytes of one, unless a single item has more.
+      write: see `Write`.
+      abandoned: called with an item and its answer if its caller is gone.
+      limit: the most items in one batch.
+      max_bytes: the most bytes in one batch, unless a single item has more.
     """
 
     def __init__(
@@ -66,10 +68,10 @@ class Batches(Generic[Item, Answer]):
         self._write, self._max_bytes = write, max_bytes
         self._clock, self._events, self._abandoned = clock, events, abandoned
         self.written = 0
-        """How many batches were committed so far."""
+        """How many batches have been committed so far."""
 
     def first_of(self, entries: Sequence[Entry[Item, Answer]], at_most: int) -> list[Entry[Item, Answer]]:
-        """Those at the front that fit into one batch; at least one."""
+        """Return the first entries that fit into one batch: at least one, and no more than ``at_most``."""
         batch = list(entries[:at_most])
         size = 0
         for count, entry in enumerate(batch):
@@ -79,15 +81,16 @@ class Batches(Generic[Item, Answer]):
         return batch
 
     async def write(self, batch: Sequence[Entry[Item, Answer]], *, may_be_committed: bool) -> Exception | None:
-        """Write ``batch`` and give out the answers; ``None``: done, else nothing was given out.
+        """Write ``batch`` and hand the answers to the callers.
 
-        ``may_be_committed``: see `Write`.
+        Returns ``None`` on success, otherwise the error; no caller has an answer then. ``may_be_committed``: see
+        `Write`.
         """
         started = self._clock.monotonic()
         try:
             answers = await self._write([entry.item for entry in batch], may_be_committed)
             answered = list(zip(batch, answers, strict=True))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it goes to the callers
+        except Exception as error:  # noqa: BLE001 - any error goes to the callers
             return error
         self.written += 1
         self._events.emit(StoreFlushed(self.kind, len(batch), self._clock.monotonic() - started))
@@ -99,17 +102,17 @@ class Batches(Generic[Item, Answer]):
         return None
 
     def refuse(self, entry: Entry[Item, Answer], error: Exception) -> None:
-        """It can never be written."""
+        """Fail ``entry`` with ``error``, because it can never be written."""
         self._events.emit(StoreRefused(self.kind, str(error)))
         fail([entry], error)
 
     def close(self, entries: Sequence[Entry[Item, Answer]]) -> None:
-        """They are not written any more."""
+        """Fail ``entries``, because the store is closed."""
         fail(entries, StoreUnavailableError(f"The store was closed before this {self.kind} could be written."))
 
 
 def fail(entries: Sequence[Entry[Item, Answer]], error: Exception) -> None:
-    """Answer those of ``entries`` that wait with ``error``."""
+    """Raise ``error`` in the callers of ``entries`` that are still waiting."""
     for entry in entries:
         if not entry.future.done():
             entry.future.set_exception(error)

@@ -1,4 +1,4 @@
-"""Natural group commit: what waits while one write is under way goes into the next one."""
+"""Natural group commit: items that arrive during one write go into the next one."""
 
 from __future__ import annotations
 
@@ -15,22 +15,24 @@ from .set_aside import SetAside
 
 
 class GroupCommit(Generic[Item, Answer]):
-    """Collects items and writes them together, in a task of its own.
+    """Collects items and writes them together in its own task.
 
-    A write starts at once when none is under way, and takes all that wait, up to ``limit`` items or ``max_bytes``. No
-    timer: an idle store answers at once, a busy one in large batches. A caller that is cancelled changes nothing: its
-    item is written, and ``abandoned`` is told the answer that nobody waits for.
+    A write starts at once if none is under way, and takes all waiting items, up to ``limit`` items or ``max_bytes``.
+    There is no timer: an idle store answers at once, a busy one in large batches. If a caller is cancelled, its item is
+    still written, and ``abandoned`` gets the answer that nobody waits for.
 
-    A refused batch is halved until the bad item is alone; only its caller gets the error. What fails for another
-    reason is `SetAside`, and does not hold up what comes after it.
+    A refused batch is halved until the bad item is alone, so that only its caller gets the error. A batch that fails
+    for another reason goes to `SetAside` and does not hold up later items.
 
     Args:
       kind: its name in `StoreFlushed`.
       write: see `Write`.
-      answers: whether the database answers at all; does not raise.
-      patient: while the database is away, keep the items and try again; else their callers get the error.
-      abandoned: called with an item and its answer when its caller is gone.
-      size: the bytes of an item, more or less; not given, they do not matter. Does not raise.
+      answers: returns whether the database answers at all. Must not raise.
+      patient: if true, keep the items while the database is away, and try again. Otherwise their callers get the error.
+      abandoned: called with an item and its answer if its caller is gone.
+      size: returns the approximate size of an item in bytes; ``None``: sizes do not matter. Must not raise.
+      limit: the most items in one batch.
+      max_bytes: the most bytes in one batch, unless a single item has more.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class GroupCommit(Generic[Item, Answer]):
         self._closed = False
 
     def add(self, item: Item) -> asyncio.Future[Answer]:
-        """Write ``item`` with the next batch; the future has its answer once that is committed."""
+        """Write ``item`` with the next batch. The returned future gets the answer after the commit."""
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         entry = Entry(item, 0 if self._size is None else self._size(item), future)
         if self._closed:
@@ -70,9 +72,9 @@ class GroupCommit(Generic[Item, Answer]):
         return future
 
     async def close(self, timeout: float) -> None:
-        """Take nothing more; write what waits, for at most ``timeout`` seconds.
+        """Accept no more items, and write the waiting ones for at most ``timeout`` seconds.
 
-        What is not written by then ends with `StoreUnavailableError`.
+        Items that are not written by then fail with `StoreUnavailableError`.
         """
         self._closed = True
         try:
@@ -108,8 +110,8 @@ class GroupCommit(Generic[Item, Answer]):
         elif len(batch) == 1:
             self._batches.refuse(batch[0], error)
         else:
-            # In their order, and with the others waiting: of jobs that are sent, the earlier one comes first. What
-            # needs one statement alone may have been committed before the rest was refused.
+            # Write the halves in order, while later items wait: jobs must be stored in the order in which they were
+            # sent. An item that needs only one statement may have been committed before the rest was refused.
             middle = len(batch) // 2
             await self._commit(batch[:middle], may_be_committed=True)
             await self._commit(batch[middle:], may_be_committed=True)

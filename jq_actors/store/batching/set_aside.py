@@ -1,4 +1,4 @@
-"""What could not be written, and why is not known: the database may be away, or one item among many be at fault."""
+"""Items that failed for an unknown reason: the database may be away, or one item among many may be at fault."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from jq_actors.errors import StoreItemError, StoreUnavailableError, StoreUnknown
 from .batches import Answer, Batches, Entry, Item, fail
 
 MIN_BACKOFF, MAX_BACKOFF = 0.05, 2.0
-"""Seconds between two tries while nothing can be written."""
+"""The shortest and longest pause between two tries, in seconds, while nothing can be written."""
 STRIKES = 5
-"""How often an item has to fail alone, others being written between one time and the next, to be at fault."""
+"""An item is at fault after it has failed alone this many times, with others written between the failures."""
 VAIN = 2
-"""After so many items that failed alone, one after the other, none can be written: who does not wait is told so."""
+"""After this many items in a row have failed alone, none can be written, and impatient callers get the error."""
 
 
 class SetAside(Generic[Item, Answer]):
-    """Writes what failed, in a task of its own: what comes meanwhile does not wait for it.
+    """Writes failed items in its own task, so that newer items do not wait for them.
 
-    While the database does not answer at all, nothing is tried. Then all is tried together; after a failure half as
-    much of it, down to a single item, and after a success twice as much: so an item at fault is soon alone. One that
-    fails alone goes behind the others. Only if others of its kind are written again and again between its failures is
-    it at fault, and gets an error: else it is the database (a full disk, a missing right), which is waited for.
+    While the database does not answer at all, nothing is tried. Then all items are tried together. Each failure halves
+    the number tried next, down to a single item, and each success doubles it, so an item at fault is soon tried alone.
+    An item that fails alone goes behind the others. It is at fault, and fails with an error, only if others of its kind
+    are written again and again between its failures. Otherwise the cause is the database (a full disk, a missing
+    privilege), and the items wait for it.
 
     Parameters:
-      answers: whether the database answers at all; does not raise.
-      patient: else an item that fails alone gets its error at once, and all of them get it when the database does not
-        answer; what may be written already is not tried again.
+      answers: returns whether the database answers at all. Must not raise.
+      patient: if false, an item that fails alone gets its error at once, all items get it if the database does not
+        answer, and an item that may already be written is not tried again.
     """
 
     def __init__(
@@ -39,16 +40,16 @@ class SetAside(Generic[Item, Answer]):
         self._batches, self._answers = batches, answers
         self._clock, self._patient = clock, patient
         self.entries: list[Entry[Item, Answer]] = []
-        """What is set aside."""
+        """The items that are set aside."""
         self.task: asyncio.Task[None] | None = None
-        """There, as long as something is."""
+        """Runs as long as items are set aside."""
         self.may_write = asyncio.Event()
-        """Cleared while it makes no sense to write anything else."""
+        """Cleared while there is no point in writing anything else."""
         self.may_write.set()
         self._in_vain = 0
 
     def put(self, batch: Sequence[Entry[Item, Answer]], error: StoreUnavailableError) -> None:
-        """``batch`` failed with ``error``."""
+        """Set ``batch`` aside, which failed with ``error``."""
         if not self._patient and isinstance(error, StoreUnknownError):
             fail(batch, error)
             return
@@ -106,7 +107,7 @@ class SetAside(Generic[Item, Answer]):
                 self.entries.append(entry)
             else:
                 kind = self._batches.kind
-                self._batches.refuse(entry, StoreItemError(f"Others are written, and this {kind} is not: {error}"))
+                self._batches.refuse(entry, StoreItemError(f"Others can be written, but this {kind} cannot: {error}"))
         else:
             fail([entry], error)
             self._in_vain += 1
@@ -119,5 +120,5 @@ class SetAside(Generic[Item, Answer]):
 
 
 def _backoff(tries: int, clock: Clock) -> float:
-    # The jitter keeps the workers of a site from coming back all at once.
+    # The jitter keeps the workers of a site from trying again all at once.
     return min(MAX_BACKOFF, MIN_BACKOFF * 2.0 ** min(tries, 10)) * (0.5 + clock.random() / 2)

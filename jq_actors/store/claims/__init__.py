@@ -1,1 +1,1 @@
-"""A run begins and ends: claims, settlements, and the runs of lost workers."""
+"""How runs begin and end: claims, settlements, and the runs of lost workers."""

@@ -1,8 +1,9 @@
-"""The statement that settles runs of groups and gives their turns on, for PostgreSQL: its parts, in their order.
+"""The PostgreSQL statement that settles runs in groups and gives their turns to the next jobs, part by part.
 
-The statement sees jobs as they were when it began, before it had its locks. So it works only in groups whose row, once
-locked, still has the version that the statement sees: then nothing of the group has changed since. Nor does it work in
-a numbered group, or where one of the next jobs is not simply waiting. In other groups it settles nothing.
+The statement sees jobs as they were when it began, before it acquired its locks. It therefore works only in groups
+whose locked row still has the version that the statement saw, because then nothing in the group has changed since. It
+also leaves out numbered groups, and groups in which one of the next jobs is in any state but waiting. In a group that
+it leaves out, it settles nothing.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ _LEASE = sa.bindparam("lease", type_=UtcDateTime)
 
 
 def chain_columns(settlement: Settlement) -> Row:
-    """What a batch of this statement has besides, if the settlement wishes to go on here."""
+    """The extra columns for this statement's batch if the settlement asks for the group's next job to run here."""
     chain = settlement.chain
     return {} if chain is None else {"chain_token": chain.run_token, "slot": chain.slot}
 
 
 def chained_settlements(tables: Tables, dialect: Dialect) -> sa.Select[Any] | sa.CompoundSelect[Any]:
-    """The statement.
+    """Build the statement.
 
-    A row of its answer has only ``settled``, the token of a settled run; or ``id`` and the rest, a released job, whose
-    ``settled`` is the run that it follows here, if it does.
+    It returns rows of two kinds. A settled run has only ``settled``, its run token. A released job has all the other
+    columns, and if it follows a run in this process, ``settled`` is the token of that run.
     """
     given = _given(dialect)
     me = held_worker(tables).cte("me")
@@ -67,13 +68,13 @@ def _given(dialect: Dialect) -> sa.CTE:
 
 
 def _locked(tables: Tables, dialect: Dialect, me: sa.CTE) -> sa.CTE:
-    """The groups, locked in the order of their names, with the version that the statement saw before."""
+    """The groups, locked in order of name, each with the version that the statement saw before it had the lock."""
     groups, before = tables.groups, tables.groups.alias("before")
     asked = dialect.rows(
         {"name": sa.Text(), "places": sa.Integer(), "overtake": sa.Boolean()}, sa.bindparam("groups", type_=sa.Text)
     )
     g = groups.c
-    # The worker's row comes first: whoever gives back the jobs of a lost worker locks it first, too.
+    # Lock the worker's row first. Recovery, which gives back the jobs of a lost worker, also locks it first.
     worker_first = sa.select(sa.func.count()).select_from(me).scalar_subquery() >= 0
     return (
         sa.select(
@@ -95,7 +96,7 @@ def _locked(tables: Tables, dialect: Dialect, me: sa.CTE) -> sa.CTE:
 
 
 def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
-    """The first jobs of each group that hold no place, in order."""
+    """The first jobs of each group that do not hold a place, in order."""
     job = tables.jobs.alias("head")
     order = group_order(job)
     passed = sa.and_(locked.c.overtake, job.c.state == JobState.RETRYING.value)
@@ -121,7 +122,8 @@ def _heads(tables: Tables, locked: sa.CTE) -> sa.CTE:
 def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CTE:
     """The groups in which the statement works, as an array.
 
-    The array is complete before the first job is touched: so all groups are locked before all jobs.
+    Because it is one array, PostgreSQL completes it before it touches the first job. So all groups are locked before
+    any job is.
     """
     job = tables.jobs.alias("keeping")
     keeping = (
@@ -130,7 +132,7 @@ def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CT
         .group_by(given.c.group_key)
         .subquery("keeping")
     )
-    # A run must not keep its place where a job waits that was sent or moved before it.
+    # A run must not keep its place if a job that comes before it is waiting.
     comes_first = heads.c.place < keeping.c.place
     stuck = (
         sa.select(heads.c.name)
@@ -144,7 +146,7 @@ def _open(tables: Tables, given: sa.CTE, locked: sa.CTE, heads: sa.CTE) -> sa.CT
 
 def _settled(tables: Tables, given: sa.CTE, open_: sa.CTE) -> sa.CTE:
     jobs = tables.jobs
-    # Within a function, since ANY of a bare subquery would mean its rows.
+    # COALESCE makes this an array expression: ANY of a bare subquery would compare with the rows of the subquery.
     in_open = sa.func.coalesce(sa.select(open_.c.names).scalar_subquery(), sa.cast([], postgresql.ARRAY(sa.Text)))
     is_free_to_end = sa.or_(
         sa.and_(given.c.group_key.is_(None), jobs.c.group_key.is_(None)),
@@ -157,7 +159,7 @@ def _settled(tables: Tables, given: sa.CTE, open_: sa.CTE) -> sa.CTE:
 
 
 def _freed(given: sa.CTE, settled: sa.CTE) -> sa.CTE:
-    """How many places of each group the settled runs have given away."""
+    """How many places the settled runs of each group have freed."""
     return (
         sa.select(settled.c.group_key.label("name"), sa.func.count().label("count"))
         .where(settled.c.run_token == given.c.run_token, given.c.frees)
@@ -176,7 +178,7 @@ def _picked(
     settled: sa.CTE,
     me: sa.CTE,
 ) -> sa.CTE:
-    """The heads that get the free places, each with the run that it may follow here, if there is one."""
+    """The heads that get the free places, each with the run that it may follow in this process, if any."""
     ended = (
         sa.select(
             settled.c.group_key.label("name"),
@@ -208,7 +210,7 @@ def _picked(
 
 
 def _released(tables: Tables, picked: sa.CTE, me: sa.CTE) -> sa.CTE:
-    """The picked jobs: running, or queued under our publish lease."""
+    """The picked jobs, now either running here or queued under our publish lease."""
     jobs = tables.jobs
     c = jobs.c
     here = picked.c.chain_token.is_not(None)
@@ -236,7 +238,7 @@ def _released(tables: Tables, picked: sa.CTE, me: sa.CTE) -> sa.CTE:
 
 
 def _counted(tables: Tables, freed: sa.CTE, released: sa.CTE) -> sa.CTE:
-    """The groups' rows, counted anew."""
+    """The rows of the groups, with updated counts."""
     g = tables.groups.c
     new = (
         sa.select(released.c.group_key.label("name"), sa.func.count().label("count"))
@@ -259,8 +261,8 @@ def _counted(tables: Tables, freed: sa.CTE, released: sa.CTE) -> sa.CTE:
 
 
 def _likely(*conditions: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """All of ``conditions``, in a form of which the planner assumes that half of the rows fulfil it.
+    """All of ``conditions``, in a form that the planner expects half of the rows to meet.
 
-    Otherwise it expects a single row, and joins the parts of a large batch row by row.
+    Otherwise the planner expects a single row, and joins the parts of a large batch row by row.
     """
     return sa.case((sa.and_(*conditions), sa.true()), else_=sa.false())

@@ -1,9 +1,9 @@
 """Claims: the compare-and-set that makes a delivery an attempt.
 
-The common case is one UPDATE for the whole batch, in groups or not: a queued job of a group holds one of its places.
-The rows of the refused claims are read and given to `claim_rules.judge`. What that decides (adopt, take over) is done
-in a transaction, again by compare-and-sets, under the locks of the groups concerned. A claim that loses one of them is
-judged again.
+In the common case, one UPDATE grants the whole batch. Jobs in groups need no special treatment there, because a queued
+job of a group already holds one of its places. For each claim that the UPDATE does not grant, `claim_rules.judge`
+decides from the job's row. If the verdict requires work (adopt, take over), a transaction does it, again by
+compare-and-sets, under the locks of the groups concerned. A claim that loses a compare-and-set is judged again.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from .lost_runs import run_columns
 from .take_overs import BrokenChains, TakeOvers
 
 ROUNDS = 5
-"""How often a request is judged before it has to come again; a second round needs a race with somebody."""
+"""How often a request is judged before it has to be tried again later. Only a lost race needs a second round."""
 
 Row = sa.Row[Any]
 
 
 class Claims:
-    """Decides over deliveries."""
+    """Decides whether deliveries become attempts."""
 
     def __init__(
         self,
@@ -63,9 +63,9 @@ class Claims:
         self._granted_statement = granted_before(tables, dialect)
 
     async def commit(self, requests: Sequence[ClaimRequest], now: datetime, *, may_be_committed: bool) -> ClaimResults:
-        """Answer all ``requests``: by the fast path those that it grants, the others by `write`.
+        """Answer all ``requests``: the fast path grants what it can, and `write` answers the others.
 
-        After an error some may be committed; then the next try has to say so (``may_be_committed``).
+        After an error, some claims may be committed. The next try must then set ``may_be_committed``.
 
         Raises:
           StoreUnavailableError, StoreUnknownError, StoreError: as `Database.write` does.
@@ -83,7 +83,7 @@ class Claims:
         return others
 
     async def try_fast_path(self, requests: Sequence[ClaimRequest], now: datetime) -> ClaimResults | None:
-        """Grant those of ``requests`` that one statement grants, which commits by itself; ``None``: nobody knows."""
+        """Grant what one autocommitted statement can grant. ``None``: unknown; the statement may be committed."""
         results = ClaimResults()
         parameters = self._grant_parameters(requests, now)
         rows = await self._database.try_autocommit("claim", self._grant_statement, parameters)
@@ -96,9 +96,9 @@ class Claims:
     async def write(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime, *, may_be_committed: bool
     ) -> ClaimResults:
-        """Answer every one of ``requests`` for this process's worker.
+        """Answer all ``requests``, on behalf of the worker in this process.
 
-        ``may_be_committed``: an earlier try may have granted some; these are granted.
+        ``may_be_committed``: an earlier try may have granted some of them; those stay granted.
         """
         claimed = ClaimResults()
         if may_be_committed:
@@ -111,9 +111,10 @@ class Claims:
             if not open_:
                 break
             if not round_:
-                # A queued row was not granted: a relay may have taken this worker for lost, and removed it.
+                # A claim was not granted. The cause may be that a relay considers this worker dead and removed its row.
                 await self._workers.hold(connection, now)
-                # Before the first job is locked, and for all rounds: a group that is found later comes again.
+                # Lock the groups once, before the first job is locked. A claim that turns out to need another group is
+                # tried again later.
                 groups = await self._lock_groups(connection, open_, now)
             await self._judge(connection, open_, groups, now, claimed)
         for request in claimed.unanswered(requests):
@@ -124,7 +125,7 @@ class Claims:
     async def _find_granted(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], claimed: ClaimResults
     ) -> None:
-        # By its token alone: what was granted may be another job than that of the delivery.
+        # Search by run token alone, because the granted job may not be the delivery's own.
         batch = {"batch": encode_column("run_token", [request.run_token for request in requests])}
         own = {request.run_token: request.job_id for request in requests}
         rows = (await connection.execute(self._granted_statement, {**batch, "me": self._workers.my_id})).all()
@@ -147,7 +148,7 @@ class Claims:
     async def _lock_groups(
         self, connection: AsyncConnection, requests: Sequence[ClaimRequest], now: datetime
     ) -> LockedGroups:
-        """Lock the groups in which more than a grant is wanted."""
+        """Lock the groups of the requests that need more than a grant."""
         rows = await self._seen(connection, requests)
         followups, _ = await self._verdicts(connection, requests, rows, now)
         return await self._rows.lock(connection, followups.groups(rows), now)
@@ -173,7 +174,7 @@ class Claims:
         await self._grant(connection, followups.grant, now, claimed)
 
     async def _seen(self, connection: AsyncConnection, requests: Sequence[ClaimRequest]) -> dict[str, Row]:
-        """The rows of the requests' jobs, and of those that run in the chains that redelivered ones began."""
+        """Read the rows of the requests' jobs, and of the jobs running in chains that redelivered requests began."""
         batch = encode_rows([{"id": job_id} for job_id in {request.job_id for request in requests}])
         rows = {row.id: row for row in await connection.execute(self._look_statement, {"batch": batch})}
         began = {
@@ -212,10 +213,10 @@ class Claims:
         now: datetime,
         followups: Followups,
     ) -> Claim | None:
-        """Its job has ended, and perhaps began a chain: what runs of its group is taken over, or watched."""
+        """Answer a delivery whose job has ended but may have begun a chain: take over or watch that chain's run."""
         answer = Claim(Verdict.DROP_FINAL)
         for other in rows.values():
-            # Only of the worker that had the delivery: what others run of the group is theirs to bring to its end.
+            # Only runs of the worker that had this delivery matter. Other workers finish their own runs of the group.
             if other.state != JobState.RUNNING or other.group_key != row.group_key or other.worker_id != row.worker_id:
                 continue
             view = self._view(other, dead)
@@ -237,12 +238,13 @@ class Claims:
     def _own(self, row: Row, request: ClaimRequest) -> Claim:
         if row.run_token == request.run_token:  # granted by a try whose answer was lost
             return Claim(Verdict.GRANT, row.attempt, row.crashes, group=row.group_key)
-        # Another delivery of the job runs in this very process, whatever became of its lease; who asks knows.
+        # Another delivery of the job is running in this process, even if its lease has expired. The caller decides
+        # what to do about it.
         return Claim(Verdict.HOLD, look_again=self._leases.worker, own_token=row.run_token, group=row.group_key)
 
 
 def _is_over(row: Row, request: ClaimRequest) -> bool:
-    """Whether the delivery, of a job in a group, brings no run of its own: then it may have begun a chain."""
+    """Whether the delivery is of a grouped job but cannot start its own run, so that it may have begun a chain."""
     is_current = row.dispatch == request.dispatch and row.state in (JobState.QUEUED, JobState.RUNNING)
     return row.group_key is not None and not is_current
 

@@ -1,6 +1,6 @@
-"""The fast path of settlements: one statement that commits by itself, and in groups gives the turns on.
+"""The fast path of settlements: one autocommitted statement, which in groups also gives the turn to the next jobs.
 
-Nearly all settlements take it. What it does not write, for whatever reason, is for `Settles.write`.
+Nearly all settlements take this path. `Settles.write` handles those that it does not write, for whatever reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .settle_rows import COLUMNS, KEPT, Row, keeping, keeps_something, recording
 
 
 class FastSettles:
-    """Writes outcomes, their attempts and payloads; and turns, in groups that need nothing else."""
+    """Writes outcomes, attempts and payloads, and gives turns to the next jobs in groups that need nothing else."""
 
     def __init__(
         self, database: Database, tables: Tables, policy: GroupPolicy, turns: GroupTurns, workers: Workers
@@ -37,10 +37,10 @@ class FastSettles:
     async def write(
         self, settlements: Sequence[Settlement], rows: Sequence[Row], now: datetime, lease: datetime
     ) -> tuple[set[int], TurnsGiven] | None:
-        """Write ``rows`` (of `settled_row`), those of ``settlements``, as far as their fences let them through.
+        """Write ``rows``, which `settled_row` made from ``settlements``, where the fences permit it.
 
-        Returns the run tokens of those written, and what was released: leased to this process until ``lease``.
-        ``None``: nobody knows. Raises as `Database.try_autocommit` does.
+        Returns the run tokens of the settlements written, and the released jobs, leased to this process until
+        ``lease``. ``None``: unknown; the statement may be committed. Raises as `Database.try_autocommit` does.
         """
         if all(settlement.group is None for settlement in settlements):
             statement = self._without_groups[any(map(keeps_something, rows))]
@@ -72,15 +72,15 @@ class FastSettles:
 
 
 def _read(rows: Iterable[Any]) -> tuple[set[int], TurnsGiven]:
-    """The rows of `chained_settlements`: the runs that are settled, and the jobs that were released after them."""
+    """Read the rows of `chained_settlements`: the settled runs, and the jobs released after them."""
     written, given = set[int](), TurnsGiven()
     for row in rows:
         if row.id is None:
             written.add(row.settled)
         elif row.settled is not None:
-            # A body that somebody has deleted cannot be decoded, and so the job becomes unhandled.
+            # If the body has been deleted, the empty one cannot be decoded, and the job becomes unhandled.
             given.chained[row.settled] = next_job(row, (row.body or "").encode())
-        elif row.body is not None:  # else a relay finds out
+        elif row.body is not None:  # otherwise a relay notices
             given.dispatches.append(
                 Dispatch(JobId(row.id), row.dispatch, row.queue, row.body.encode(), row.priority, row.group_key)
             )
@@ -88,7 +88,7 @@ def _read(rows: Iterable[Any]) -> tuple[set[int], TurnsGiven]:
 
 
 def _settle(tables: Tables, dialect: Dialect, *, keeps: bool) -> sa.Select[int]:
-    """The statement for jobs without groups. ``keeps``: some leave something in their payloads."""
+    """The statement for jobs without groups. ``keeps``: some of the outcomes are stored in the payloads."""
     c = tables.jobs.c
     given = sa.select(*dialect.rows({**COLUMNS, **KEPT} if keeps else COLUMNS).c).cte("given")
     fence = (c.run_token == given.c.run_token, c.state == JobState.RUNNING.value, c.group_key.is_(None))

@@ -1,4 +1,4 @@
-"""Runs whose worker is lost: how they end, whoever finds them (a claim that takes over, or a relay)."""
+"""Runs whose worker is lost, and how they end. Either a claim that takes over or a relay finds them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from jq_actors.store.groups.turns import NOW
 from jq_actors.store.tables import BIGINT, JOB_ID, Tables
 
 LOST = "lost"
-"""The outcome of such a run, in its attempt's row."""
+"""The outcome of such a run, as stored in its attempt's row."""
 
 
 @dataclass(frozen=True, slots=True)
 class LostRun:
-    """A run that its worker will not end."""
+    """A run that its worker will never finish."""
 
     job_id: JobId
     run_token: int
@@ -33,27 +33,28 @@ class LostRun:
     group: str | None
     attempt: int
     crashes: int
-    """With this one."""
+    """Including this one."""
     worker_id: str
     where: str
-    """``host:pid`` of the worker, else its id."""
+    """``host:pid`` of the worker, or its id if its row is gone."""
     started_at: datetime
 
     @property
     def error(self) -> str:
-        """What happened, in a line."""
+        """What happened, in one line."""
         return f"worker lost ({self.where})"
 
     @property
     def reason(self) -> str:
-        """Why the job is failed, if this was one loss too many."""
+        """Why the job failed, if this was one loss too many."""
         return f"{self.error} {self.crashes} times"
 
 
 class LostRuns:
-    """The compare-and-sets that end lost runs, each under the token of the run.
+    """The compare-and-sets that end lost runs, each fenced by the run token.
 
-    Of jobs in groups the caller holds the groups' locks, and gives their turns on when it is done (`GroupTurns.give`).
+    For jobs in groups, the caller must hold the locks of the groups, and afterwards give the turns to the next jobs
+    (`GroupTurns.give`).
     """
 
     def __init__(self, tables: Tables, dialect: Dialect, stops: GroupStops) -> None:
@@ -89,13 +90,13 @@ class LostRuns:
         )
 
     async def queue(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> list[LostRun]:
-        """Queue the jobs again, unpublished, the same dispatch, in their places. Returns those that still ran so."""
+        """Queue the jobs again in their places, unpublished, with the same dispatch. Returns those still running."""
         return await self._end(connection, self._queue, runs, now)
 
     async def fail(
         self, connection: AsyncConnection, runs: Sequence[LostRun], groups: LockedGroups, now: datetime
     ) -> tuple[list[LostRun], list[Event]]:
-        """Fail the jobs. Returns those that were still running so, and what else there is to tell of their groups."""
+        """Fail the jobs. Returns those that were still running, and the events of their groups."""
         failed = await self._end(connection, self._fail, runs, now)
         if not failed:
             return [], []
@@ -108,7 +109,7 @@ class LostRuns:
         return failed, await self._stops.after_failures(connection, groups, of_groups, now)
 
     async def record(self, connection: AsyncConnection, runs: Sequence[LostRun], now: datetime) -> None:
-        """Write the attempts of runs that were ended."""
+        """Write the attempts of the runs that have been ended."""
         rows = [
             {
                 "job_id": run.job_id,
@@ -138,7 +139,7 @@ class LostRuns:
 
 
 def lost_run(row: sa.Row[Any]) -> LostRun:
-    """The run that ``row`` (of `run_columns`) says is going on, as one that is lost."""
+    """Return the run in ``row`` (of `run_columns`), counted as lost."""
     return LostRun(
         job_id=row.id,
         run_token=row.run_token,
@@ -154,14 +155,14 @@ def lost_run(row: sa.Row[Any]) -> LostRun:
 
 
 def run_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
-    """What `lost_run` reads, and a judgement, of jobs joined with their workers."""
+    """The columns that `lost_run` and the claim rules read from jobs joined with their workers."""
     c, w = tables.jobs.c, tables.workers.c
     of_job = [c.id, c.run_token, c.actor, c.queue, c.group_key, c.attempt, c.crashes, c.worker_id, c.started_at]
     return [*of_job, c.state, c.dispatch, w.host, w.pid, w.lease_until, w.process_started]
 
 
 def events_of(queued: Sequence[LostRun], failed: Sequence[LostRun]) -> list[Event]:
-    """What to tell once it is committed."""
+    """Return the events to emit after the commit."""
     events: list[Event] = [JobTakenOver(run.job_id, run.crashes) for run in (*queued, *failed)]
     events += [JobFailed(run.job_id, run.actor, run.queue, run.attempt, run.reason) for run in failed]
     return events

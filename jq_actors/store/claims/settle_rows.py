@@ -1,6 +1,7 @@
-"""What an outcome makes of its job's rows: the batch of a settlement, and the statements that write it.
+"""How an outcome changes the rows of its job: the batch of a settlement, and the statements that write it.
 
-On PostgreSQL these statements are parts of one; on SQLite, and in transactions, they follow each other.
+On PostgreSQL's fast path these statements are parts of a single one. On SQLite and in transactions they run one after
+the other.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ COLUMNS: ColumnTypes = {
     "outcome": _TEXT,
     "error": _TEXT,
 }
-"""What `settled_row` always has."""
+"""The columns that `settled_row` always fills."""
 KEPT: ColumnTypes = {"result": _TEXT, "traceback": _TEXT}
-"""What it has only of outcomes that leave something in the payload."""
+"""The columns that it adds for outcomes that are stored in the payload."""
 
 
 def settled_row(settlement: Settlement, rules: GroupRules, *, paused: bool = False) -> Row:
-    """The row of a batch that says what the outcome changes. ``paused``: the job's group is.
+    """Return the batch row that says what the outcome changes. ``paused``: whether the job's group is paused.
 
     Raises:
-      StoreError: the outcome has no form that a database can hold; names its job.
+      StoreError: a database cannot store the outcome. The message names the job.
     """
     try:
         return {**_settled_row(settlement, rules, paused=paused), **_kept(settlement.outcome)}
@@ -68,12 +69,12 @@ def settled_row(settlement: Settlement, rules: GroupRules, *, paused: bool = Fal
 
 
 def keeps_something(row: Row) -> bool:
-    """Whether it leaves something in the payload."""
+    """Whether ``row`` changes the payload."""
     return not KEPT.keys().isdisjoint(row)
 
 
 def size_of_settlement(settlement: Settlement) -> int:
-    """The bytes of an outcome, roughly. An outcome that has no stored form counts as small: it will be refused."""
+    """Return the approximate size of an outcome in bytes; 0 if it has no stored form, since it will be refused."""
     match settlement.outcome:
         case Succeeded(None):
             return 0
@@ -116,7 +117,7 @@ def _settled_row(settlement: Settlement, rules: GroupRules, *, paused: bool) -> 
 
 
 def _frees_its_place(state: JobState, group: str, rules: GroupRules) -> bool:
-    """Whether a job of ``group`` that was running gives its place away when it changes to ``state``."""
+    """Whether a running job of ``group`` frees its place when it changes to ``state``."""
     if state is JobState.RETRYING:
         return rules.rule_of(group).overtake
     return state.is_final or state is JobState.WAITING
@@ -147,11 +148,11 @@ def _failure(outcome: Outcome) -> Failure | None:
     return outcome.failure if isinstance(outcome, Failed | Retrying) else None
 
 
-# -- the statements; ``given`` has the columns of the batch
+# -- the statements; ``given`` is the batch
 
 
 def settling(tables: Tables, given: sa.FromClause, *fence: sa.ColumnElement[bool]) -> sa.Update:
-    """Write the jobs' rows, as far as ``fence`` lets it."""
+    """Update the jobs' rows where ``fence`` permits it."""
     jobs = tables.jobs
     return sa.update(jobs).where(jobs.c.id == given.c.id, *fence).values(_changes(jobs, given))
 
@@ -159,7 +160,7 @@ def settling(tables: Tables, given: sa.FromClause, *fence: sa.ColumnElement[bool
 def recording(
     tables: Tables, dialect: Dialect, given: sa.FromClause, settled: sa.FromClause, *same: sa.ColumnElement[bool]
 ) -> sa.Insert:
-    """Insert the attempts. ``settled``: the rows of jobs after `settling`, joined with ``given`` by ``same``."""
+    """Insert the attempts. ``settled`` is the jobs' rows after `settling`; ``same`` joins it with ``given``."""
     a, b, s = tables.attempts.c, given.c, settled.c
     attempt = {
         a.job_id: s.id,
@@ -177,11 +178,11 @@ def recording(
 
 
 def keeping(tables: Tables, given: sa.FromClause, *same: sa.ColumnElement[bool]) -> sa.Update:
-    """Write what outcomes leave in the payloads, joined with ``given`` by ``same``."""
+    """Update the payloads with results and errors. ``same`` joins them with ``given``."""
     p = tables.payloads.c
     kept = {name: given.c[name] for name in ("result", "error", "traceback")}
     some = sa.or_(*(value.is_not(None) for value in kept.values()))
-    # NULL leaves a value as it is: a result does not erase the error of an earlier attempt.
+    # A NULL leaves the old value: a result does not erase the error of an earlier attempt.
     values = {name: sa.func.coalesce(value, p[name]) for name, value in kept.items()}
     return sa.update(tables.payloads).where(*same, some).values(values)
 

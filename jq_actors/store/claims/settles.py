@@ -1,4 +1,4 @@
-"""Settling: the outcome of a run is written under its fence, the run token; in a group it gives the turn on."""
+"""Settlements: write the outcome of a run, fenced by its run token, and give the turn to the group's next job."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ class SettledBatch:
     written: set[int] = field(default_factory=set)
     next: dict[int, NextJob] = field(default_factory=dict)
     dispatches: list[Dispatch] = field(default_factory=list)
-    """Leased to this process, which has to publish them."""
+    """Leased to this process, which must publish them."""
     events: list[Event] = field(default_factory=list)
     """To be emitted once the batch is committed."""
 
     def add_turns(self, given: TurnsGiven) -> None:
-        """These turns were given on."""
+        """Add the jobs that these turns released."""
         self.next |= given.chained
         self.dispatches += given.dispatches
 
     def add(self, other: SettledBatch) -> None:
-        """Other settlements have these results."""
+        """Add the results of other settlements."""
         self.written |= other.written
         self.next |= other.next
         self.dispatches += other.dispatches
         self.events += other.events
 
     def answers(self, settlements: Sequence[Settlement]) -> list[Settled]:
-        """The answers, in order. Of two outcomes for one run, the first stands."""
+        """Return the answers, in order. Of two outcomes for one run, the first one counts."""
         first = first_of_each(settlements)
         return [
             Settled(s.run_token in self.written, self.next.get(s.run_token))
@@ -65,7 +65,7 @@ class SettledBatch:
 
 
 class Settles:
-    """Writes outcomes, their attempts, what they leave in the payload, and whose turn it is after them."""
+    """Writes outcomes, with their attempts and payloads, and gives the turns to the next jobs."""
 
     def __init__(
         self,
@@ -94,13 +94,13 @@ class Settles:
     async def commit(
         self, settlements: Sequence[Settlement], now: datetime, lease: datetime, *, may_be_committed: bool
     ) -> SettledBatch:
-        """Commit ``settlements``: by the fast path those that it takes, the others by `write`.
+        """Commit ``settlements``: the fast path writes what it can, and `write` writes the others.
 
-        After an error some may be committed; then the next try has to say so (``may_be_committed``).
+        After an error, some of them may be committed. The next try must then set ``may_be_committed``.
 
         Raises:
           StoreUnavailableError, StoreUnknownError, StoreError: as `Database.write` does.
-          StoreError: an outcome has no form that a database can hold; names its job.
+          StoreError: a database cannot store an outcome. The message names the job.
         """
         batch = SettledBatch()
         if self._fast is not None and not may_be_committed:
@@ -117,7 +117,7 @@ class Settles:
     async def try_fast_path(
         self, fast: FastSettles, settlements: Sequence[Settlement], now: datetime, lease: datetime
     ) -> SettledBatch | None:
-        """Write those that one statement can write, and whose fences let them through; ``None``: nobody knows."""
+        """Write what one statement can, where the fences permit it. ``None``: unknown; it may be committed."""
         simple = [s for s in first_of_each(settlements).values() if not self._is_special(s)]
         batch = SettledBatch()
         if simple:
@@ -137,12 +137,12 @@ class Settles:
         *,
         may_be_committed: bool,
     ) -> SettledBatch:
-        """Write those that their fences let through. What is released is leased to this process until ``lease``.
+        """Write ``settlements`` where the fences permit it. Released jobs are leased to this process until ``lease``.
 
-        ``may_be_committed``: an earlier try may have written some; these count as written.
+        ``may_be_committed``: an earlier try may have written some of them; those count as written.
 
         Raises:
-          StoreError: an outcome has no form that a database can hold; names its job.
+          StoreError: a database cannot store an outcome. The message names the job.
         """
         first, batch = first_of_each(settlements), SettledBatch()
         if any(s.chain is not None for s in first.values()):
@@ -151,7 +151,7 @@ class Settles:
         rows = await self._settle(connection, first, groups, now)
         if rows:
             batch.written = {row.run_token for row in rows}
-            names = self._free(rows, groups)  # before a cancellation counts anew
+            names = self._free(rows, groups)  # before cancellations update the counts
             batch.events = await self._stop(connection, first, rows, groups, now)
             successors = _successors(first, batch.written, names)
             batch.add_turns(
@@ -162,7 +162,7 @@ class Settles:
         return batch
 
     def _is_special(self, settlement: Settlement) -> bool:
-        """Whether it does more to its group than to give its place to the next job."""
+        """Whether the settlement does more to its group than give its place to the next job."""
         group = settlement.group
         if group is None:
             return False
@@ -203,9 +203,10 @@ class Settles:
         return await self._stops.after_failures(connection, groups, failed, now)
 
     def _free(self, rows: Iterable[sa.Row[Any]], groups: LockedGroups) -> list[str]:
-        """Count the places that the runs of ``rows`` have left; returns their groups.
+        """Count the places that the runs of ``rows`` have freed, and return all groups of these runs.
 
-        Also the groups in which a run keeps its place: a job that came before it may have to get that place now.
+        These include groups in which a run keeps its place, because a job that comes before it may now have to get
+        that place.
         """
         names: dict[str, None] = {}
         for row in rows:
@@ -216,7 +217,7 @@ class Settles:
         return list(names)
 
     async def _find(self, connection: AsyncConnection, first: Mapping[int, Settlement], batch: SettledBatch) -> None:
-        """Add what an earlier try has written, and the jobs that it let run."""
+        """Add what an earlier try has written, and the jobs that it started."""
         lost = [settlement for token, settlement in first.items() if token not in batch.written]
         rows = encode_rows([self._row(settlement) for settlement in lost])
         batch.written |= set((await connection.execute(self._find_statement, {"batch": rows})).scalars())
@@ -229,7 +230,7 @@ class Settles:
 
 
 def first_of_each(settlements: Sequence[Settlement]) -> dict[int, Settlement]:
-    """The settlement of each run, by run token: of two outcomes for one run, the first stands."""
+    """Return the settlement of each run, by run token. Of two outcomes for one run, the first one counts."""
     return {settlement.run_token: settlement for settlement in reversed(settlements)}
 
 

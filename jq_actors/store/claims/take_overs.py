@@ -1,4 +1,4 @@
-"""Taking over: a delivery whose job, or whose chain, was a lost worker's becomes an attempt of this worker."""
+"""Take-overs: a delivery whose job or chain was running on a lost worker becomes an attempt of this worker."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Row = sa.Row[Any]
 
 
 class TakeOvers:
-    """Ends lost runs, and begins new ones in their place. Whoever calls holds the locks of the jobs' groups."""
+    """Ends lost runs and starts new ones in their place. The caller must hold the locks of the jobs' groups."""
 
     def __init__(
         self,
@@ -52,10 +52,11 @@ class TakeOvers:
         now: datetime,
         claimed: ClaimResults,
     ) -> None:
-        """Let the jobs of ``wanted`` (by id: what was seen, and who asks) run here, of locked groups or of none.
+        """Run the jobs of ``wanted`` here if they have no group or their group is locked.
 
-        As after any loss they are queued again first, in their places, or failed when they were lost too often. So one
-        whose place is another one's by now, or whose group is paused, waits instead.
+        ``wanted`` maps job ids to the row that was read and the request that asks for the job. As after any loss, the
+        jobs are first queued again in their places, or failed if they have crashed too often. A job whose place now
+        belongs to another job, or whose group is paused, waits instead.
         """
         runs = {job_id: lost_run(row) for job_id, (row, _) in wanted.items()}
         mine = [run for run in runs.values() if run.group is None or run.group in groups]
@@ -74,12 +75,12 @@ class TakeOvers:
             claimed.of_groups.append(JobsReleased(elsewhere))
         dispatches = {job_id: wanted[job_id][0].dispatch for job_id in asking}
         await self._run(connection, here, dispatches, asking, now, claimed)
-        # They travel again, when their turn has come, or to who can run them.
+        # The others are sent again: when it is their turn, or to a worker that can run them.
         waits = {asking[run.job_id].run_token for run in taken} - claimed.answers.keys()
         claimed.answers |= {token: Claim(Verdict.DROP_STALE) for token in waits}
 
     def _fits(self, run: LostRun, request: ClaimRequest) -> bool:
-        """Whether it can run in the slot of the delivery: its own job can, another of the chain is looked at."""
+        """Whether ``run`` fits the slot of the delivery. The delivery's own job always does."""
         return run.job_id == request.job_id or (run.queue, run.actor) in self._turns.fits.get(request.slot, ())
 
     async def _run(
@@ -106,7 +107,10 @@ class TakeOvers:
 
 
 class BrokenChains:
-    """What runs in groups: the delivery that began a chain has come back, so its worker may be lost."""
+    """Finds what is running in groups whose chain may be broken.
+
+    When the delivery that began a chain comes back, the worker of that chain may be lost.
+    """
 
     def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows) -> None:
         self._rows = rows
@@ -128,7 +132,7 @@ class BrokenChains:
         )
 
     async def running(self, connection: AsyncConnection, names: Collection[str]) -> dict[str, Row]:
-        """The rows of those that run in these groups, by id."""
+        """Return the rows of the running jobs in these groups, by id."""
         groups = await self._rows.read(connection, names)
         count = max((row.held for row in groups.values()), default=0)
         if not count:

@@ -1,1 +1,1 @@
-"""The connection to the database: transactions, single statements, errors, and what two databases do differently."""
+"""Database access: transactions, single statements, errors, and the differences between the two databases."""

@@ -1,4 +1,4 @@
-"""The connection pool: transactions that no caller can tear, translated errors, and one report for each outage."""
+"""Access to one database: transactions that survive a cancelled caller, translated errors, one report per outage."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ from .lines import Line, NoAnswerError, Statement, make_line
 
 T = TypeVar("T")
 Work = Callable[[AsyncConnection], Awaitable[T]]
-"""The work of one transaction. It may be called again after a conflict, so it has no effects outside the database."""
+"""The work of one transaction. It may be called again after a conflict, so it must have no other side effects."""
 
 MAX_CONFLICTS = 20
-"""How often a transaction is repeated that was rolled back because of others."""
+"""How often a transaction is tried if it is rolled back because of others."""
 ANSWER_TIMEOUT = 5.0
-"""Seconds within which a reachable database answers."""
+"""Seconds within which a reachable database must answer."""
 
 
 class Database:
-    """One database, reached by a pool of connections; everything on one loop.
+    """One database, reached through connection pools. Everything happens on one loop.
 
-    Each transaction runs in a task of its own: a cancelled caller neither tears it nor leaves a connection
+    Each transaction runs in its own task. A cancelled caller therefore neither interrupts it nor leaves a connection
     checked out or dirty (A60).
 
     Raises (the constructor):
@@ -57,11 +57,13 @@ class Database:
         self._ahead = timedelta()
 
     def now(self) -> datetime:
-        """The server's time, from this machine's clock and the measured difference."""
+        """Return the server's time: this machine's clock, corrected by the measured difference."""
         return self._clock.wall() + self._ahead
 
     async def write(self, work: Work[T], *, unready: bool = False) -> T:
-        """Commit ``work``, all or nothing. With ``unready`` (for migrations) there is no deadline.
+        """Commit ``work``, all or nothing, and return its result.
+
+        ``unready`` (for migrations): work even before `make_ready`, and without a deadline.
 
         Raises:
           StoreUnavailableError: the database cannot be reached; nothing is written.
@@ -71,20 +73,20 @@ class Database:
         return await self._in_own_task(self._write(work, None if unready else self.dialect.deadline, unready=unready))
 
     async def write_urgently(self, work: Work[T], deadline: float) -> T:
-        """Commit ``work`` within ``deadline`` seconds, before other writes, by a connection reserved for that.
+        """Commit ``work`` within ``deadline`` seconds, ahead of other writes, on a reserved connection.
 
-        So it works while long statements occupy all other connections. Raises as `write` does.
+        It therefore works even while long statements occupy all other connections. Raises as `write` does.
         """
         return await self._in_own_task(self._write(work, deadline, urgent=True))
 
     async def autocommit(self, kind: str, statement: Statement, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """Execute ``statement`` as a transaction of its own; returns its rows.
+        """Execute ``statement`` as its own transaction, and return its rows.
 
-        The statements of one ``kind`` wait for each other, and for no others. They run in the caller's task: one that
-        is cancelled loses the connection. Only where the dialect `has_writable_ctes`.
+        The statements of one ``kind`` wait for each other, but not for others. They run in the caller's task, and
+        cancelling it loses the connection. The dialect must have `has_writable_ctes`.
 
-        Returns ``None`` if the statement may be committed, or another transaction was in the way. That is not reported
-        as an outage.
+        Returns ``None`` if the statement may be committed or if another transaction was in the way. Neither is
+        reported as an outage.
 
         Raises:
           StoreUnavailableError: the database cannot be reached; nothing is written.
@@ -102,12 +104,12 @@ class Database:
             raise self._unavailable(str(error) or "no answer", committing=False) from error
 
     async def try_autocommit(self, kind: str, statement: Statement, parameters: Mapping[str, Any]) -> list[Any] | None:
-        """The same for a caller that does the work by `write` if this does not succeed.
+        """Do what `autocommit` does, for a caller that uses `write` if this does not succeed.
 
-        So the answer is also ``None``, and nothing is reported, when the connection is lost or cannot be made.
+        If the connection is lost or cannot be opened, it therefore also returns ``None``, and reports no outage.
 
         Raises:
-          StoreUnknownError: the database does not do its work; the statement may be committed.
+          StoreUnknownError: the database cannot accept any write now; the statement may be committed.
           StoreError: the database refuses the values.
         """
         try:
@@ -121,11 +123,11 @@ class Database:
             return None
 
     async def read(self, work: Work[T], *, unready: bool = False) -> T:
-        """Do ``work``, which changes nothing. Raises as `write` does."""
+        """Do ``work``, which must not change anything, and return its result. Raises as `write` does."""
         return await self._in_own_task(self._read(work, unready=unready))
 
     async def answers(self) -> bool:
-        """Whether the database answers a trivial query; whether it accepts writes is another matter."""
+        """Return whether the database answers a trivial query. It may still refuse writes."""
         try:
             await self._in_own_task(self._ask())
         except (StoreError, sa.exc.StatementError, OSError, TimeoutError, sa.exc.TimeoutError):
@@ -133,9 +135,9 @@ class Database:
         return True
 
     async def measure(self, connection: AsyncConnection) -> None:
-        """Measure how far the server's clock is ahead of this machine's; a difference within the error counts as none.
+        """Measure how far the server's clock is ahead of this machine's. A difference within the error counts as zero.
 
-        Else the error of a busy moment would set the times in this worker's rows off against each other.
+        Otherwise the error of a busy moment would make the times in this worker's rows inconsistent.
         """
         if self.dialect.server_time is None:
             return
@@ -147,18 +149,18 @@ class Database:
         self._ahead = ahead if abs(ahead) > uncertain else timedelta()
 
     def make_ready(self) -> None:
-        """Allow work that is not ``unready``: the tables are as this release needs them."""
+        """Allow work that is not ``unready``, now that the tables are as this release needs them."""
         self._ready = True
         self._back()
 
     def lost(self, reason: str) -> None:
-        """Report that the database does not do its work, once until it is back."""
+        """Report that the database cannot be used. Further calls report nothing until it is back."""
         if self._away_since is None:
             self._away_since = self._clock.monotonic()
             self._events.emit(StoreLost(reason))
 
     async def close(self, timeout: float) -> None:
-        """Let transactions finish, for at most ``timeout`` seconds; then disconnect."""
+        """Let transactions finish for at most ``timeout`` seconds, then disconnect."""
         self._closed = True
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=timeout)
@@ -174,7 +176,7 @@ class Database:
 
     @property
     def checked_out(self) -> int:
-        """Connections in use now."""
+        """How many connections are in use now."""
         pools = [] if self._engines is None else [engine.pool for engine in self._engines.with_pools]
         kept = sum(line.kept for line in self._lines.values())
         return sum(pool.checkedout() for pool in pools if isinstance(pool, sa.pool.QueuePool)) - kept
@@ -212,7 +214,7 @@ class Database:
                 async with self.dialect.write_lock(urgent=urgent):
                     return await self._transact(engines.urgent if urgent else engines.writer, work, deadline)
             except _ConflictError:
-                # Without the random pause, two transactions that met once could meet for ever.
+                # Without the random pause, two transactions that conflicted once could conflict for ever.
                 await self._clock.sleep(self._clock.random() * 0.01 * 2 ** min(conflicts, 5))
         raise StoreUnavailableError(
             f"{self.description}: rolled back {MAX_CONFLICTS} times because of other transactions."
@@ -228,7 +230,7 @@ class Database:
                     if progress.committing or not error.connection_invalidated:
                         raise
                     # The connection may have died in the pool, for example because the server was restarted. The pool
-                    # has dropped all connections of that age: the next one is new, or there is no database.
+                    # has now dropped all connections of that age, so the next one is new or cannot be opened.
                     answer = await _once(engine, work, progress)
         except sa.exc.StatementError as error:
             raise self._translated(error, committing=progress.committing) from error
@@ -250,7 +252,7 @@ class Database:
             raise StoreUnavailableError(f"{self.description} has not been reached yet.")
         async with self._making:
             if self._engines is None:
-                # In a thread: importing the driver takes a while.
+                # In a thread, because importing the driver takes a while.
                 self._engines = await in_thread(partial(make_engines, self._url, self.dialect, self._pool_size))
         return self._engines
 
@@ -272,7 +274,7 @@ class Database:
 
 @dataclass(slots=True)
 class _Progress:
-    """How far a transaction has come."""
+    """How far a transaction has progressed."""
 
     committing: bool = False
 

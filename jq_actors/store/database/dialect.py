@@ -1,7 +1,7 @@
-"""What differs between PostgreSQL and SQLite (`dialects`); nothing else in the store asks which one it talks to.
+"""What differs between PostgreSQL and SQLite (`dialects`). No other part of the store checks which one it uses.
 
-A batch travels as ONE JSON parameter, so that the text of a statement is constant: it is compiled and prepared
-once, however many rows there are. `Dialect.rows` turns that parameter into something to select from.
+A batch is passed as ONE JSON parameter, so the text of a statement is constant. It is compiled and prepared once,
+however many rows there are. `Dialect.rows` turns that parameter into something to select from.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from jq_actors.store.tables import UtcDateTime, iso_utc
 ColumnTypes = Mapping[str, sa.types.TypeEngine[Any]]
 
 BATCH = sa.bindparam("batch", type_=sa.Text)
-"""The JSON parameter of every batch statement; `encode_rows` makes its value."""
+"""The JSON parameter of every batch statement. `encode_rows` makes its value."""
 
 NOW = sa.bindparam("now", type_=UtcDateTime)
 LIMIT = sa.bindparam("limit", type_=sa.Integer)
 """Parameters of many statements."""
 
 WRITES = "jq_writes"
-"""Execution option of the engine whose transactions write."""
+"""The execution option that marks an engine whose transactions write."""
 
 
 class Fault(Enum):
-    """What a database error means for a caller that has something to write."""
+    """What a database error means to a caller that wants to write."""
 
     AWAY = auto()
-    """The database cannot take any write now: keep it and try again."""
+    """The database cannot accept any write now: keep the values and try again."""
     CONFLICT = auto()
-    """Rolled back because of another transaction: try again at once."""
+    """The transaction was rolled back because of another one: try again at once."""
     REFUSED = auto()
-    """These very values cannot be stored; trying again cannot succeed."""
+    """These values cannot be stored, and trying again cannot succeed."""
 
 
 class Dialect(ABC):
@@ -51,37 +51,37 @@ class Dialect(ABC):
     name: ClassVar[str]
     """SQLAlchemy's name for it."""
     deadline: ClassVar[float]
-    """Seconds after which a transaction is given up, so that a half-open connection blocks nobody for ever."""
+    """Seconds after which a transaction is given up, so that a half-open connection does not block others for ever."""
     server_time: ClassVar[sa.ColumnElement[datetime] | None]
-    """The server's clock; ``None``: it is this machine's."""
+    """An expression for the server's clock; ``None``: the database uses this machine's."""
 
     has_writable_ctes: ClassVar[bool]
-    """Whether one statement can change several tables. If so, work that fits into one statement takes the fast path
-    and commits by itself (`Database.try_autocommit`). On SQLite there is one writer at a time, which need not hurry."""
+    """Whether one statement can change several tables. If so, work that fits into one statement takes the fast path and
+    commits by itself (`Database.try_autocommit`). SQLite has one writer at a time and does not need a fast path."""
 
     def write_lock(self, *, urgent: bool) -> AbstractAsyncContextManager[Any]:
-        """A lock around each write transaction of this process; an ``urgent`` one goes before the others."""
+        """A lock around each write transaction of this process. An ``urgent`` one goes ahead of the others."""
         return nullcontext()
 
     @abstractmethod
     def engine_options(self, url: sa.URL, pool_size: int) -> dict[str, Any]:
-        """Arguments of ``create_async_engine``."""
+        """Return the arguments for ``create_async_engine``."""
 
     @abstractmethod
     def configure(self, engine: AsyncEngine, *, autocommit: bool = False) -> None:
-        """Set up the engine's connections and transactions. ``autocommit``: each statement is a transaction."""
+        """Set up the engine's connections and transactions. ``autocommit``: each statement is its own transaction."""
 
     @abstractmethod
     def describe(self, url: sa.URL) -> str:
-        """The database in words, without secrets."""
+        """Describe the database in words, without secrets."""
 
     @abstractmethod
     def rows(self, columns: ColumnTypes, parameter: sa.BindParameter[str] = BATCH) -> sa.FromClause:
-        """The rows of the JSON parameter as a table ``b`` with these columns."""
+        """Return the rows of the JSON parameter as a table ``b`` with these columns."""
 
     @abstractmethod
     def insert(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-        """An INSERT that supports ON CONFLICT."""
+        """Return an INSERT that supports ON CONFLICT."""
 
     @abstractmethod
     def has_tags(self, column: sa.ColumnElement[Any], tags: Sequence[str]) -> sa.ColumnElement[bool]:
@@ -95,7 +95,7 @@ class Dialect(ABC):
 
     @abstractmethod
     async def next_numbers(self, connection: AsyncConnection, jobs: sa.Table, count: int) -> list[int]:
-        """``count`` ascending numbers, greater than every ``seq`` given so far; no row will ever get them."""
+        """Draw ``count`` ascending numbers, greater than every ``seq`` so far. The database never assigns them."""
 
     @abstractmethod
     async def lock_for_migration(self, connection: AsyncConnection, jobs_table: str) -> None:
@@ -103,14 +103,14 @@ class Dialect(ABC):
 
     @abstractmethod
     def fault_of(self, error: sa.exc.StatementError) -> Fault:
-        """What ``error`` means."""
+        """Return what ``error`` means."""
 
 
 def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The value of the parameter ``batch``. It is ASCII, so that every driver can encode it.
+    """Return the value of the parameter ``batch``. It is ASCII, so every driver can encode it.
 
-    Rows of jobs are sorted by id, and a statement locks them in that order. So two statements never deadlock, which
-    the server would notice only after a second.
+    Rows of jobs are sorted by id, and a statement locks them in that order. Two statements therefore never deadlock,
+    which the server would notice only after a second.
     """
     if rows and "id" in rows[0]:
         rows = sorted(rows, key=itemgetter("id"))
@@ -118,7 +118,7 @@ def encode_rows(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def encode_column(name: str, values: Iterable[Any]) -> str:
-    """The value of the parameter ``batch`` for rows of one column."""
+    """Return the value of the parameter ``batch`` for rows with a single column."""
     return encode_rows([{name: value} for value in values])
 
 

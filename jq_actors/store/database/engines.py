@@ -1,4 +1,4 @@
-"""Engines: the ways in which a process connects to its database."""
+"""The engines through which a process connects to its database."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from .dialect import WRITES, Dialect
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """The first two share one pool; each of the others has its own."""
+    """The engines of a process. ``reader`` and ``writer`` share a pool; each of the others has its own."""
 
     reader: AsyncEngine
     writer: AsyncEngine
     autocommit: AsyncEngine
-    """Commits each statement by itself. Its statements are planned differently, and wait for no transaction."""
+    """Commits each statement by itself. Its statements are planned differently, and do not wait for transactions."""
     urgent: AsyncEngine
-    """One connection, for the lease, which must not wait for other work."""
+    """One connection, for renewing the lease, which must not wait for other work."""
 
     @property
     def with_pools(self) -> tuple[AsyncEngine, ...]:
-        """One engine of each pool."""
+        """One engine for each pool."""
         return self.reader, self.autocommit, self.urgent
 
 
 def make_engines(url: sa.URL, dialect: Dialect, pool_size: int) -> Engines:
-    """Make the engines, without connecting. This imports the driver, which takes a while.
+    """Create the engines without connecting. This imports the driver, which takes a while.
 
     Raises:
       StoreError: the driver is not installed.
@@ -49,8 +49,8 @@ def _make_engine(url: sa.URL, dialect: Dialect, pool_size: int, *, autocommit: b
     try:
         engine = create_async_engine(
             url,
-            hide_parameters=True,  # they hold jobs' arguments
-            enable_from_linting=False,  # joining a batch with the one row of a worker multiplies nothing
+            hide_parameters=True,  # they contain the arguments of jobs
+            enable_from_linting=False,  # joining a batch with a worker's single row does not multiply rows
             **dialect.engine_options(url, pool_size),
             **({"isolation_level": "AUTOCOMMIT"} if autocommit else {}),
         )

@@ -1,9 +1,9 @@
-"""Lines: how a statement that commits by itself reaches the server, and how its rows come back.
+"""Lines: how an autocommitted statement reaches the server, and how its rows come back.
 
-Around a small statement SQLAlchemy adds a checkout, a greenlet for each step, a cursor and a result, which together
-take longer than the server needs: 0.5 ms of this process's time for a claim of one job, of which the driver's own calls
-are half. For statements that run once per job, that counts. So with asyncpg each kind of such statements has a
-connection of its own, and speaks to it without SQLAlchemy.
+SQLAlchemy surrounds a small statement with a checkout, a greenlet for each step, a cursor and a result. Together these
+take longer than the server needs: the claim of one job takes 0.5 ms of this process's time, and only half of that is
+spent in the driver's own calls. For statements that run once per job, that matters. Therefore, with asyncpg, each kind
+of these statements has its own connection and uses it without SQLAlchemy.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from jq_actors.clock import Clock
 
 DISCARD = "DISCARD PLANS"
 NO_CONNECTION = "08"
-"""The class of the SQLSTATEs that a driver makes up when the server does not answer. Any other one is an answer."""
+"""The SQLSTATE class that a driver itself reports when the server does not answer. Any other class is an answer."""
 
 REPLAN_AFTER, REPLAN_USES = 0.5, 20
-"""Seconds and executions after which the server plans a connection's statements again. A generic plan that was made
-while the table was nearly empty reads the whole table each time, and would do so until the next ANALYZE: with 100,000
-jobs, for each settlement."""
+"""Seconds and executions after which the server must plan a connection's statements again. A generic plan made while
+the table was nearly empty scans the whole table each time, until the next ANALYZE: with 100,000 jobs, that is one such
+scan per settlement."""
 
 Statement = sa.Select[Any] | sa.CompoundSelect[Any] | sa.UpdateBase
 
 
 class NoAnswerError(Exception):
-    """The statement was sent, and its answer is lost: it may be committed."""
+    """The statement was sent, but its answer was lost, so it may be committed."""
 
 
 class Line(Protocol):
-    """A way for the statements of one kind, one after the other."""
+    """Executes the statements of one kind, one after the other."""
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
-        """Execute and commit ``statement``; returns its rows, whose columns are attributes.
+        """Execute and commit ``statement``, and return its rows, whose columns are attributes.
 
         Raises:
           NoAnswerError: the statement may be committed.
@@ -52,24 +52,24 @@ class Line(Protocol):
 
     @property
     def kept(self) -> int:
-        """Connections that are checked out although they are idle."""
+        """How many connections are checked out although they are idle."""
         ...
 
 
 def make_line(engine: AsyncEngine, deadline: float, clock: Clock) -> Line:
-    """The fastest line. ``engine`` commits each statement by itself; each gets ``deadline`` seconds."""
+    """Make the fastest line for ``engine``, which must autocommit. Each statement gets ``deadline`` seconds."""
     line = AsyncpgLine if engine.dialect.driver == "asyncpg" else PoolLine
     return line(engine, deadline, clock)
 
 
 class PoolLine:
-    """Uses SQLAlchemy, and any connection of the pool."""
+    """Executes through SQLAlchemy, on any connection of the pool."""
 
     def __init__(self, engine: AsyncEngine, deadline: float, clock: Clock) -> None:
         self._engine, self._deadline, self._clock = engine, deadline, clock
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
-        """Execute it by SQLAlchemy."""
+        """Execute the statement through SQLAlchemy."""
         sent = False
         try:
             async with asyncio.timeout(self._deadline), self._engine.connect() as connection:
@@ -85,16 +85,16 @@ class PoolLine:
             raise meaning from error
 
     async def close(self) -> None:
-        """Nothing is kept."""
+        """Do nothing, since no connection is kept."""
 
     @property
     def kept(self) -> int:
-        """None."""
+        """Always 0."""
         return 0
 
 
 class AsyncpgLine:
-    """Uses a connection of its own, and asyncpg's calls."""
+    """Executes through asyncpg, on its own connection."""
 
     def __init__(self, engine: AsyncEngine, deadline: float, clock: Clock) -> None:
         self._engine, self._deadline, self._clock = engine, deadline, clock
@@ -105,7 +105,7 @@ class AsyncpgLine:
         self._one_at_a_time = asyncio.Lock()
 
     async def execute(self, statement: Statement, parameters: Mapping[str, Any]) -> Iterable[Any]:
-        """Execute it by asyncpg. Any error ends the connection, whose state would be unknown."""
+        """Execute the statement through asyncpg. Any error closes the connection, since its state is unknown."""
         compiled = self._compiled.get(statement)
         if compiled is None:
             compiled = self._compiled[statement] = _compile(statement, self._engine.sync_engine.dialect)
@@ -141,7 +141,7 @@ class AsyncpgLine:
 
     @property
     def kept(self) -> int:
-        """One, while nothing is executed."""
+        """1 while the line is connected but idle, otherwise 0."""
         return int(self._connection is not None and not self._one_at_a_time.locked())
 
 
@@ -153,7 +153,7 @@ class Plans:
     uses: int = 0
 
     def are_old(self, now: float) -> bool:
-        """Count a use; whether the plans have to be discarded before it."""
+        """Count a use, and return whether the plans must be discarded before it."""
         self.uses += 1
         if self.uses <= REPLAN_USES or now - self.made_at < REPLAN_AFTER:
             return False
@@ -163,22 +163,22 @@ class Plans:
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """A statement as the driver takes it."""
+    """A statement in the form that the driver accepts."""
 
     sql: str
     order: list[str]
     constants: Mapping[str, Any]
     make_row: Callable[..., Any]
     converters: list[tuple[int, Callable[[Any], Any]]]
-    """For the columns to which SQLAlchemy gives another form than the driver."""
+    """For the columns whose values SQLAlchemy converts after the driver."""
 
     def arguments(self, parameters: Mapping[str, Any]) -> list[Any]:
-        """The values of the placeholders."""
+        """Return the values of the placeholders, in order."""
         values = {**self.constants, **parameters}
         return [values[name] for name in self.order]
 
     def row(self, record: Iterable[Any]) -> Any:
-        """A record as a row."""
+        """Return a driver's record as a row."""
         values = list(record)
         for index, convert in self.converters:
             values[index] = convert(values[index])
@@ -199,7 +199,7 @@ def _compile(statement: Statement, dialect: sa.Dialect) -> _Compiled:
 
 
 def _meaning(error: BaseException) -> BaseException:
-    """What an error after the statement was sent means to the caller: the server's answer, or that there is none."""
+    """Translate an error that came after the statement was sent: either the server's answer, or `NoAnswerError`."""
     if not isinstance(error, Exception):
         return error
     if isinstance(error, sa.exc.StatementError):

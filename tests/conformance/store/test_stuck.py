@@ -86,7 +86,7 @@ async def test_claim_that_the_database_cannot_write_is_to_come_again(db: World) 
             return claim.done()
 
         await eventually(given_up, 20, "the claim to be given up")
-        with pytest.raises(StoreUnavailableError, match="Others are written, and this claim is not"):
+        with pytest.raises(StoreUnavailableError, match="Others can be written, but this claim cannot"):
             await claim
     assert await granted(store, bad)
 

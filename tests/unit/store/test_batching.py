@@ -167,7 +167,7 @@ async def test_one_that_fails_while_others_are_written_gets_its_error(
         await clock.advance(MAX_BACKOFF)
         assert len(others) < 100
     assert await asyncio.gather(*others) == [6] * len(others)
-    with pytest.raises(StoreItemError, match="Others are written, and this claim is not: no answer within 20 s"):
+    with pytest.raises(StoreItemError, match="Others can be written, but this claim cannot: no answer within 20 s"):
         await stuck
     assert len(others) >= STRIKES
     assert [event.kind for event in recorder.of(StoreRefused)] == ["claim"]
