@@ -55,7 +55,7 @@ class GroupRule:
     max_size: int | None = None
     """Most jobs of a group that may wait; a sending beyond is refused."""
     partitions: int | None = None
-    """Without persistence: this many lanes for all groups, instead of one for each. With persistence there are
+    """Without persistence: this many lanes for all such groups, instead of one for each. With persistence there are
     no lanes, and this has no effect."""
     gap_timeout: timedelta | None = None
     """How long a numbered group waits for a number that has not come; ``None``: for ever."""

@@ -40,7 +40,7 @@ from .sender import Sender
 WORKER_ID_VARIABLE = "JQ_WORKER_ID"
 """Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
 CLOSE_TIMEOUT = 20.0
-"""Seconds that closing may take: pending acks, outcomes and marks are written in it."""
+"""Seconds that closing may take: pending acks, outcomes and marks are written; the rest is abandoned."""
 SENDINGS_TIMEOUT = 5.0
 """Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
 PUBLISHING_TIMEOUT = 1.0

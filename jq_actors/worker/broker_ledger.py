@@ -38,7 +38,7 @@ class BrokerLedger:
     """Without persistence: every delivery is an attempt, and the broker's copy is the only one.
 
     A job that has to run again is published anew and confirmed before the old delivery is acked; a job that
-    failed for good, or that no actor here can run, is kept in the dead queue with its reason.
+    failed for good, or that cannot run here, is kept in the dead queue with its reason.
 
     After a lost connection the broker delivers again what runs here, and what has ended and whose ack was lost. Where
     such a copy comes back to this very process it is held or dropped; another process cannot know.
