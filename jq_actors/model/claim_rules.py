@@ -116,7 +116,7 @@ def state_after(outcome: Outcome) -> JobState:
 
 
 def attempt_counts(outcome: Outcome) -> bool:
-    """Whether the attempt that ended so is counted against the retry policy."""
+    """Whether an attempt with this outcome counts against the retry policy."""
     match outcome:
         case Succeeded() | Failed() | Retrying() | Cancelled():
             return True

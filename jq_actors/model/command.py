@@ -82,7 +82,7 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What is ours in the options."""
+        """The part of the options that belongs to jq_actors."""
         meta = self.options.get("jq")
         return meta if isinstance(meta, dict) else {}
 
@@ -105,7 +105,7 @@ class JobCommand(dramatiq.Message[R], Generic[R]):
         return encoded
 
     def count_from(self, now: datetime) -> None:
-        """Let its delay count from ``now``, and forget a time that is past: whatever the clock said that made it."""
+        """Let its delay count from ``now``, and drop a due time that is past, whatever the sender's clock said."""
         due = self.due_at
         if due is None or (self.delay is None and due > now):
             return
@@ -146,7 +146,7 @@ def decode_command(body: bytes) -> JobCommand[Any]:
         if not isinstance(fields[name], kind) or isinstance(fields[name], bool):
             raise DecodeError(f"field {name!r} is a {type(fields[name]).__name__}, expected {kind.__name__}")
     command: JobCommand[Any] = JobCommand(**{name: fields[name] for name in _FIELDS}, body=body)
-    # Here, once: what is read of it later lies beyond the place where a delivery can be buried.
+    # Check here, once: later, where the fields are read, a delivery can no longer be buried.
     _check_fields(command)
     _check_meta(command.meta)
     return command
@@ -225,7 +225,7 @@ _KINDS: dict[str, type] = {
 
 
 def due_text(due: datetime) -> str:
-    """As it travels; of one width, for it may have to be changed."""
+    """``due`` as a message carries it; of fixed width, because it may have to be changed."""
     return due.isoformat(timespec="microseconds")
 
 

@@ -1,4 +1,4 @@
-"""Groups: jobs that run in order. What a rule says of one, and without persistence the lane that carries its jobs.
+"""Groups: jobs that run in order. Their rules, and the lanes that carry their jobs without persistence.
 
 A group is known by its name alone, and its jobs may be in several queues. The rows keep the order over all of them
 (`turns`). Without persistence each queue has a lane for the group, which keeps its own order, and that is all.
@@ -41,7 +41,7 @@ class OnGap(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class GroupRule:
-    """What holds for the groups whose names ``match``."""
+    """The rule for the groups whose names match ``match``."""
 
     match: str = "*"
     """A glob as of `fnmatch`, case sensitive."""
@@ -55,8 +55,8 @@ class GroupRule:
     max_size: int | None = None
     """Most jobs of a group that may wait; a sending beyond is refused."""
     partitions: int | None = None
-    """Without persistence: not a lane for each group, but so many for all of them. With it there are no lanes, and this
-    means nothing."""
+    """Without persistence: this many lanes for all such groups, instead of one for each. With persistence there are
+    no lanes, and this has no effect."""
     gap_timeout: timedelta | None = None
     """How long a numbered group waits for a number that has not come; ``None``: for ever."""
     on_gap: OnGap = OnGap.CONTINUE
@@ -132,7 +132,7 @@ def check_rules(rules: Sequence[GroupRule]) -> None:
     """Check what each rule's values cannot say by themselves.
 
     Raises:
-      ValueError: a rule asks for what cannot be together, or is never reached; it is named by `rule_name`.
+      ValueError: a rule contradicts itself, or is never reached; it is named by `rule_name`.
     """
     for number, rule in enumerate(rules):
         name = rule_name(number, rule.match)

@@ -20,7 +20,7 @@ _log = logging.getLogger("jq_actors.job")
 
 
 class RunnableActor(Protocol):
-    """What a worker has to know of an actor to run its jobs; ``JobActor`` is one."""
+    """What a worker needs from an actor to run its jobs; ``JobActor`` is one."""
 
     @property
     def actor_name(self) -> str:
@@ -39,7 +39,7 @@ class RunnableActor(Protocol):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What the decorator and the configuration say of its jobs."""
+        """The options of its jobs, from the decorator and the configuration."""
         ...
 
     @property

@@ -29,7 +29,7 @@ class Member:
     state: JobState
     queue: str
     due_at: datetime
-    """Of a scheduled or retrying one: when it may run."""
+    """When a scheduled or retrying job may run."""
     has_place: bool
     position: int | None = None
     """Its number, in a numbered group."""
@@ -50,7 +50,7 @@ class GroupView:
     next_position: int | None = None
     """The number that is the next to get a place; ``None``: the group is not numbered."""
     ended: frozenset[int] = frozenset()
-    """Numbers, from ``next_position`` on, whose jobs have ended without a place: nobody waits for them."""
+    """Numbers, from ``next_position`` on, whose jobs have ended without a place: no job waits for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class Places:
     """What has to change so that the right jobs hold the places of a group."""
 
     released: tuple[Member, ...] = ()
-    """They waited, and are to be queued."""
+    """Waiting jobs that are to be queued."""
     withdrawn: tuple[Member, ...] = ()
-    """They were queued, and wait again: others come first, or the group is paused."""
+    """Queued jobs that have to wait again: others come first, or the group is paused."""
     kept_back: tuple[Member, ...] = ()
     """Retrying or unhandled ones that get the place in which they block the group."""
     passed: tuple[Member, ...] = ()
@@ -119,7 +119,7 @@ def may_chain(done: int, seconds: float, fairness: Fairness, weight: int, *, oth
 
 @dataclass(slots=True)
 class _Walk:
-    """One way along the members, from the first to the last."""
+    """One pass over the members, from the first to the last."""
 
     group: GroupView
     free: int
@@ -153,7 +153,7 @@ class _Walk:
 
     def _meet_stuck(self, member: Member) -> None:
         is_passed = self.group.overtake and member.state is JobState.RETRYING
-        # In a paused group nobody gets a place; whose it is, is seen when it is resumed.
+        # In a paused group no job gets a place; places are assigned when it is resumed.
         may_hold = self._may_hold() and not is_passed and (member.has_place or self.group.paused is None)
         if may_hold:
             self._hold(member)

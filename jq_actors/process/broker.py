@@ -107,7 +107,7 @@ class JobBroker(SendingBroker):
 
         Raises:
           ConfigError: the configuration has problems.
-          JobQueueError: it cannot start, such as `NotMigratedError`; the next call tries anew.
+          JobQueueError: it cannot start, such as `NotMigratedError`; the next call tries again.
         """
         while True:
             with self._lock:
@@ -141,11 +141,11 @@ class JobBroker(SendingBroker):
 
     @property
     def max_command_size(self) -> int:
-        """Bytes that an encoded command may have."""
+        """The most bytes that an encoded command may have."""
         return self.resolve().broker.max_command_size
 
     def close(self) -> None:
-        """Send and write what is due, then stop. The next sending starts anew.
+        """Finish pending sends and writes, then stop. The next send starts a new runtime.
 
         Raises:
           RuntimeStateError: called on a loop of ours, by a middleware or an async actor.
@@ -158,7 +158,7 @@ class JobBroker(SendingBroker):
             runtime.close()
 
     def forget(self) -> None:
-        """Start anew at first need; for a forked child.
+        """Drop the runtime in a forked child; the next use starts a new one.
 
         It has none of the parent's threads, and must not touch its sockets: the parent's objects are kept from being
         collected, which would close them.
@@ -174,7 +174,7 @@ class JobBroker(SendingBroker):
         """Send ``commands``; returns when they are safe.
 
         Raises:
-          SendError: what is known of them then.
+          SendError: its kind says what is known of the jobs.
           RuntimeStateError: called on the I/O loop.
         """
         with enqueue_hooks(self, commands):
@@ -182,10 +182,10 @@ class JobBroker(SendingBroker):
             self.runtime.send(commands)
 
     async def send_async(self, commands: Sequence[JobCommand[Any]]) -> None:
-        """Send ``commands`` from a coroutine of any loop; a cancelled caller does not tear the sending.
+        """Send ``commands`` from a coroutine of any loop; cancelling the caller does not interrupt the send.
 
         Raises:
-          SendError: what is known of them then.
+          SendError: its kind says what is known of the jobs.
         """
         with enqueue_hooks(self, commands):
             check_sizes(commands, self.max_command_size)
@@ -200,7 +200,7 @@ class JobBroker(SendingBroker):
     # -- Dramatiq's contract
 
     def declare_actor(self, actor: dramatiq.Actor[Any, Any]) -> None:
-        """Know an actor. Options that no middleware knows are refused here, or when the configuration is resolved.
+        """Register an actor. Options that no middleware knows are refused here, or when the configuration is resolved.
 
         Raises:
           ActorOptionError: names the option and what is allowed.
@@ -211,7 +211,7 @@ class JobBroker(SendingBroker):
         super().declare_actor(actor)
 
     def declare_queue(self, queue_name: str) -> None:
-        """Know a queue; it is made on the broker when it is first used."""
+        """Register a queue; it is created on the broker at its first use."""
         if queue_name in self.queues:
             return
         self.emit_before("declare_queue", queue_name)

@@ -1,7 +1,7 @@
 """Python's collector of cyclic garbage, in a worker process.
 
 By default it looks at the youngest objects after every 700 new ones, some two hundred times a second in a busy worker,
-and with each look that it carries on, at all that the application has imported. That was a fifth of the CPU of a job.
+and in a full collection at all that the application has imported. That was a fifth of the CPU of a job.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def installed_broker() -> JobBroker:
     """The global broker.
 
     Raises:
-      RuntimeStateError: somebody has set another kind of broker since.
+      RuntimeStateError: another kind of broker has been set since.
     """
     broker = dramatiq.get_broker()
     if not isinstance(broker, JobBroker):

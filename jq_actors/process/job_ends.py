@@ -23,7 +23,7 @@ class Ends:
     def awaited(self, job_id: JobId) -> Iterator[Doorbell]:
         """A bell that rings when the job has ended or failed in this process; by then its row says so."""
         if not self._bells:
-            # `JobFailed` alone comes for the job of a lost worker, which this process has found.
+            # When this process finds a dead worker, only `JobFailed` is emitted for that worker's job.
             subscribe = self._events.subscribe
             self._unsubscribes = [subscribe(JobFinished, self._ring), subscribe(JobFailed, self._ring)]
         bell = Doorbell(self._clock)

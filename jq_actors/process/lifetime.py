@@ -1,4 +1,4 @@
-"""The two ends of a process that a broker has to know of: the interpreter's exit, and a fork's child."""
+"""The two process events that a broker has to handle: the interpreter's exit, and a fork's child."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ _log = logging.getLogger("jq_actors")
 
 
 class Mortal(Protocol):
-    """Who is told."""
+    """An object that handles the interpreter's exit and a fork."""
 
     def close(self) -> None:
-        """The interpreter ends: bring to its end what is under way."""
+        """The interpreter exits: finish the work in progress."""
         ...
 
     def forget(self) -> None:
-        """This is a forked child: what the parent runs is not here. Must not raise, and touch nothing of it."""
+        """This is a forked child without the parent's threads. Must not raise, nor touch what the parent runs."""
         ...
 
 
 def watch(mortal: Mortal) -> None:
-    """Tell ``mortal``, as long as it is alive itself."""
+    """Call ``mortal`` at exit and after a fork, for as long as it exists; it is referenced weakly."""
     _WATCHED.add(mortal)
 
 
 def close_with_child() -> None:
-    """See to it that a child of ``multiprocessing``, which ends without ``atexit``, closes what is watched, too.
+    """Make a child of ``multiprocessing``, which exits without ``atexit``, close the watched objects, too.
 
-    Dramatiq's worker processes are such: what runs there when a second signal forces their end is given back.
+    Dramatiq's worker processes are such children: jobs that run when a second signal ends them are given back.
     """
     if multiprocessing.parent_process() is not None and os.getpid() not in _CHILDREN:
         _CHILDREN.add(os.getpid())
@@ -41,7 +41,7 @@ def close_with_child() -> None:
 
 
 def leave_uncollected(thing: object) -> None:
-    """Keep ``thing``, the parent's, for as long as this forked child lives: to collect it would close its sockets."""
+    """Keep the parent's ``thing`` for as long as this forked child lives: collecting it would close its sockets."""
     _LEFT_BY_FORK.append(thing)
 
 
@@ -54,7 +54,7 @@ def _close_all() -> None:
     for mortal in tuple(_WATCHED):
         try:
             mortal.close()
-        except Exception:  # noqa: BLE001 - the others are to be closed, too
+        except Exception:  # noqa: BLE001 - the others must be closed, too
             _log.exception("%r could not be closed at the end of the process.", mortal)
 
 

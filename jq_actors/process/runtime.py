@@ -40,7 +40,7 @@ from .sender import Sender
 WORKER_ID_VARIABLE = "JQ_WORKER_ID"
 """Environment variable with what the operator calls this worker (``jq-actors worker --id``)."""
 CLOSE_TIMEOUT = 20.0
-"""Seconds that closing may take: due acks, outcomes and marks are written, then it is over."""
+"""Seconds that closing may take: pending acks, outcomes and marks are written; the rest is abandoned."""
 SENDINGS_TIMEOUT = 5.0
 """Seconds of them for the sendings that are under way; then the broker is closed, and they get their errors."""
 PUBLISHING_TIMEOUT = 1.0
@@ -89,12 +89,12 @@ class Runtime:
 
     @property
     def has_groups(self) -> bool:
-        """Whether a middleware says what holds for groups; else none are served here."""
+        """Whether a middleware provides the rules of groups; without one, none are served here."""
         return self._group_rules is not None
 
     @property
     def groups(self) -> GroupRules:
-        """What holds for groups."""
+        """The rules of groups."""
         return self._group_rules or GroupRules()
 
     @property
@@ -132,7 +132,7 @@ class Runtime:
         self.io.call(self._send(commands))
 
     async def send_async(self, commands: Sequence[JobCommand[Any]]) -> None:
-        """Send through the enqueue chain, from any loop. A cancelled caller does not tear a sending."""
+        """Send through the enqueue chain, from any loop. Cancelling the caller does not interrupt the send."""
         await self.io.run(self._send(commands))
 
     def require_store(self, what: str) -> JobStore:
@@ -195,7 +195,7 @@ class Runtime:
                 self._started = Future()
                 self._started.set_result(False)
             started = self._started
-        wait([started], CLOSE_TIMEOUT)  # in another thread: what is half made cannot be closed
+        wait([started], CLOSE_TIMEOUT)  # starting in another thread: a half-started runtime cannot be closed
 
     def _start_all(self) -> None:
         # Adapters are imported here: that reads files, which must not happen on a loop.
@@ -203,7 +203,7 @@ class Runtime:
         for layer in self._layers():
             self.store = self.store or layer.open_store(self)
         self.io.start()
-        # In an empty context: what runs for ever must not carry the variables of whatever was the first to send.
+        # In an empty context: a task that runs for ever must not keep the context variables of the first sender.
         starting = Context().run(self.io.submit, self._start(make_transport))
         try:
             starting.result()
@@ -280,7 +280,7 @@ class Runtime:
         except TimeoutError:
             self.events.emit(CloseFailed("the sender", f"{self._sendings} sending(s) still wait for an answer"))
         if self.dispatcher is not None:
-            # Before the worker leaves: what lies in its memory has to be marked as its own by then.
+            # Before the worker leaves: by then the jobs in its memory have to be marked as its own.
             await self.dispatcher.close(PUBLISHING_TIMEOUT)
 
     async def _leave(self) -> None:

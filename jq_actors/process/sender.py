@@ -1,4 +1,4 @@
-"""The way of a command out of a process: through the enqueue chain, into a row, to the broker.
+"""How a command leaves a process: through the enqueue chain, into a row, to the broker.
 
 The caller learns exactly what is known (`SendError` and its kinds): with persistence a committed row is enough,
 and the `Dispatcher` or a relay brings it to the broker; without it only the broker's confirm counts.
@@ -61,9 +61,9 @@ class Sender:
         """Called when rows were stored for the relay to send; a worker wakes its own relay."""
 
     async def connect(self) -> None:
-        """Begin to connect to the broker, at the first call. A process that only reads jobs never connects."""
+        """Start connecting to the broker at the first call. A process that only reads jobs never connects."""
         if self._connecting is None:
-            # In an empty context: what runs for ever must not carry the variables of whatever was the first to send.
+            # In an empty context: a task that runs for ever must not keep the context variables of the first sender.
             self._connecting = Context().run(asyncio.create_task, self._transport.start())
         await asyncio.shield(self._connecting)
 
@@ -87,7 +87,7 @@ class Sender:
         if due is not None:
             delay = max(due - self._clock.wall(), timedelta())
         queue, group, lane = command.queue_name, command.group, None
-        if group is not None and not delay:  # held back by the broker, it comes by the plain queue, when it is due
+        if group is not None and not delay:  # a delayed job comes by the plain queue when it is due
             lane = self._rules.lane_of(queue, group)
         return Outgoing(command.job_id, 1, queue, command.encode(), command.priority, delay, lane, group)
 
@@ -154,7 +154,7 @@ class Sender:
         if unknown:
             raise SendUnknownError(
                 f"{len(unknown)} job(s) not confirmed, they may run"
-                + (f"; {len(refused)} more certainly not sent ({', '.join(refused)})" if refused else "")
+                + (f"; {len(refused)} definitely not sent ({', '.join(refused)})" if refused else "")
                 + f": {reasons[0]}",
                 unknown,
             )

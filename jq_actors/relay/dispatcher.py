@@ -1,8 +1,9 @@
-"""The way of stored jobs to the broker: publish, then mark their rows, or give their publish leases back.
+"""How stored jobs reach the broker: publish, then mark their rows, or give their publish leases back.
 
 Senders and settlements leave their dispatches here and go on (`Dispatcher.dispatch`); the relay waits for the end
-(`publish`), and so does a sender that was told to (`confirm`). Whoever leaves a dispatch holds the publish lease of its
-row: what is not published from here, for whatever reason, a relay publishes when that is given back or over.
+(`publish`), and so does a sender with ``on_broker_down: raise`` (`confirm`). The process that leaves
+a dispatch here holds its row's publish lease: if it is not published from here, for whatever reason, a relay publishes
+it once that lease is given back or has run out.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ from .publish_notes import PublishNotes, keep, spawn
 FIRST_CONNECT = 2.0
 """Seconds that the first dispatches of a process wait for the broker. After that a relay may be quicker."""
 BATCH = 500
-"""Most dispatches of one publishing: the answer to one of them is the answer to none, until all have theirs."""
+"""Most dispatches of one publishing: no result is available until all are answered."""
 PACE = 0.005
 """Seconds between two publishings for those who go on. Many small ones cost many times what a large one does."""
 
 
 class Dispatcher:
-    """Publishes what this process has to; on the I/O loop.
+    """Publishes the dispatches of this process; on the I/O loop.
 
     Parameters:
       config: how many of those that were left here may be on their way to the broker without its confirm
@@ -109,7 +110,7 @@ class Dispatcher:
     # -- for those who wait
 
     async def connected(self) -> bool:
-        """Whether the broker takes something; at the begin of a process, waits a moment for it to be there."""
+        """Whether the broker takes something; at the start of a process, waits a moment for it to be there."""
         if self._still_connects():
             if self._connecting is None:
                 self._connecting = spawn(self._transport.wait_connected(min(FIRST_CONNECT, self._deadline)))
@@ -124,7 +125,7 @@ class Dispatcher:
         return results
 
     async def publish(self, dispatches: Sequence[Dispatch], reason: str) -> list[PublishResult]:
-        """Publish rows that a relay took; returns when it is written what became of them.
+        """Publish rows that a relay took; returns when their results are written.
 
         They go ahead of new sendings, and do not count in the window: a relay takes no more than it can bear.
         ``reason``: see `Redispatched`.
@@ -233,7 +234,7 @@ class Dispatcher:
         )
 
     def _fitting(self, dispatches: Sequence[Dispatch]) -> list[bool]:
-        """For which there is room: due rows are taken whatever room their queues have."""
+        """Which dispatches have room in their queue: due rows are taken without regard to it."""
         if self._transport.shared:
             return [True] * len(dispatches)
         taken: Counter[str] = Counter()

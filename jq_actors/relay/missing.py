@@ -54,7 +54,7 @@ class MissingRows:
         self._unseen = set[str]()
         """Queues that could not be looked at; the next look is as after a reconnect."""
         self.believed: dict[str, Missing] = {}
-        """By queue; whoever publishes them again takes them off."""
+        """By queue; the relay that publishes them again removes them."""
 
     @property
     def is_urgent(self) -> bool:

@@ -28,7 +28,7 @@ Key = tuple[JobId, int]
 
 
 class PublishNotes:
-    """Notes what became of publishings. Of those that are unknown nothing is written: their leases have to run out.
+    """Notes what became of publishings. Unknown results are not written: their leases have to run out.
 
     A note that is lost (`MarkLost`) costs nothing but a second copy, which a claim refuses.
 
@@ -44,7 +44,7 @@ class PublishNotes:
         self._is_ending = False
         self._writes: set[asyncio.Task[None]] = set()
         self.on_released: Callable[[], None] = lambda: None
-        """Called when rows are a relay's, after `write_behind` or `release`; a worker wakes its own."""
+        """Called when rows are left to a relay, after `write_behind` or `release`; a worker wakes its own."""
 
     async def write(self, dispatches: Sequence[Dispatch], results: Sequence[PublishResult]) -> None:
         """Note ``results``; returns when it is written, or lost."""
@@ -77,7 +77,7 @@ class PublishNotes:
             while self._published:
                 some, self._published = self._published[:MOST], self._published[MOST:]
                 await self._mark(some)
-                # In a queue of this process a job is as mortal as the process: its row has to say so soon.
+                # A job in a queue of this process is lost with the process: its row has to say so soon.
                 if not (self._published or self._lane_owner or self._is_ending):
                     await self._bell.wait(PAUSE)
         finally:

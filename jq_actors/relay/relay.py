@@ -1,4 +1,4 @@
-"""The relay: moves rows to the broker, gives back the jobs of lost workers, deletes what is past its time.
+"""The relay: moves rows to the broker, gives back the jobs of lost workers, deletes expired rows.
 
 Every worker runs one. Several at once are safe: a row that a relay publishes is leased to it before. A check is
 one small method; `Relay.run` calls each when it is due. By the numbers of DESIGN §11 they are:
@@ -8,7 +8,7 @@ one small method; `Relay.run` calls each when it is due. By the numbers of DESIG
 3. `end_gaps`: jobs of numbered groups that waited too long for a number;
 4. `recover_lost`: running rows whose worker's lease is over;
 5. `count_missing`, then `publish_missing`: queued rows that the broker no longer has;
-6. `mend_groups`: groups that could move and do not (a defect, if it happens): they are counted anew.
+6. `mend_groups`: groups that could move and do not, which would be a defect: they are recounted.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Relay:
         self._bell.ring()
 
     def expect(self, due_at: datetime) -> None:
-        """A row becomes due then: look at that time."""
+        """Check at ``due_at``, when a row becomes due."""
         if self._next_due is None or due_at < self._next_due:
             self._next_due = due_at
             self._due.next_at = min(self._due.next_at, self._clock.monotonic() + self._until_due())
@@ -172,7 +172,7 @@ class Relay:
         return 0
 
     async def publish_missing(self) -> int:
-        """(5) Publish what is missing once more, the same dispatch: a claim refuses what is too much."""
+        """(5) Publish what is missing once more, the same dispatch: a claim refuses surplus copies."""
         moved = 0
         for queue, missing in tuple(self._missing.believed.items()):
             if not self._can_publish():

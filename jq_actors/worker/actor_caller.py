@@ -39,7 +39,7 @@ class Caller:
     """Calls actors. ``hooks`` are the plain Dramatiq middleware whose hooks have to fire around async actors too.
 
     Parameters:
-      max_result_size: most bytes of a result; ``None``: it is not kept.
+      max_result_size: the most bytes that a result may have; ``None``: results are not kept.
     """
 
     def __init__(self, broker: dramatiq.Broker, handoff: Handoff, max_result_size: int | None = None) -> None:
@@ -85,7 +85,7 @@ class Caller:
                 if size > self._max_result_size:
                     raise ResultTooLargeError(actor.actor_name, size, self._max_result_size)
         except (ArgumentError, ResultTooLargeError) as error:
-            # Its work is done: another run would do it twice, and return the like.
+            # Its work is done: another run would do it twice, and return a similar value.
             return Failed(failure_of(error), retryable=False)
         return succeeded
 

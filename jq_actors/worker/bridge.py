@@ -26,7 +26,7 @@ class Crossing:
 
     job: RunningJob
     outcome: asyncio.Future[Outcome]
-    """Of the I/O loop; never an exception."""
+    """Belongs to the I/O loop; never holds an exception."""
     task: asyncio.Task[Outcome] | None = None
     interrupted: bool = False
 
@@ -34,8 +34,8 @@ class Crossing:
 class Bridge:
     """Runs jobs on the actor loop for the executor on the I/O loop.
 
-    Each side appends first and then looks whether a wake-up is already on its way; the woken side clears that
-    mark first and then takes everything. So nothing appended is ever left lying.
+    Each side appends first and then checks whether a wake-up is already on its way; the woken side clears that
+    mark first and then takes everything. So nothing that was appended is left behind.
     """
 
     def __init__(self, io: LoopThread, actors: LoopThread, run: RunNext) -> None:
@@ -55,7 +55,7 @@ class Bridge:
         return crossing
 
     def interrupt(self, crossing: Crossing) -> None:
-        """Stop a run because the process shuts down: it ends as `Interrupted`, if it lets itself be stopped."""
+        """Stop a run because the process shuts down: it ends as `Interrupted`, if it can be stopped."""
         self._actors.loop.call_soon_threadsafe(self._interrupt, crossing)
 
     # -- on the actor loop
@@ -66,7 +66,7 @@ class Bridge:
             crossing = self._out.popleft()
             # In an empty context: what its sender, or another job, has set in its own must not show in this one.
             crossing.task = self._actors.loop.create_task(self._cross(crossing.job), context=Context())
-            # Not by the coroutine itself: one that is cancelled before its first step never gets to run a line.
+            # A callback, because a coroutine that is cancelled before its first step never runs a line of its own.
             crossing.task.add_done_callback(partial(self._ended, crossing))
 
     async def _cross(self, job: RunningJob) -> Outcome:
@@ -89,7 +89,7 @@ class Bridge:
         self._back.append((crossing, outcome))
         if not self._back_woken:
             self._back_woken = True
-            with suppress(RuntimeError):  # a run that did not let itself be stopped, when the I/O loop is closed
+            with suppress(RuntimeError):  # the run could not be stopped, and the I/O loop is closed
                 self._io.loop.call_soon_threadsafe(self._deliver_all)
 
     # -- on the I/O loop
@@ -110,8 +110,8 @@ def _outcome_of(task: asyncio.Task[Outcome]) -> Outcome:
 
 
 def _may_be_by_interrupt(task: asyncio.Task[Outcome], outcome: Outcome) -> bool:
-    """Whether an interrupted run failed, or was cancelled: many an actor turns a cancellation into an error.
+    """Whether an interrupted run failed or was cancelled: many actors turn a cancellation into an error.
 
-    It then does not count as an attempt, and runs again elsewhere. Who said `Fail` on purpose has failed.
+    It then does not count as an attempt, and runs again elsewhere. An actor that raised `Fail` on purpose has failed.
     """
     return task.cancelled() or isinstance(outcome, Retrying) or (isinstance(outcome, Failed) and outcome.retryable)

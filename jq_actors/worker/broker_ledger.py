@@ -37,8 +37,8 @@ Publish = Callable[[Sequence[Outgoing]], Awaitable[list[PublishResult]]]
 class BrokerLedger:
     """Without persistence: every delivery is an attempt, and the broker's copy is the only one.
 
-    What has to run again is published anew and confirmed before the old delivery is acked; what has failed for good,
-    or what nobody here can run, is kept in the dead queue with its reason.
+    A job that has to run again is published anew and confirmed before the old delivery is acked; a job that
+    failed for good, or that cannot run here, is kept in the dead queue with its reason.
 
     After a lost connection the broker delivers again what runs here, and what has ended and whose ack was lost. Where
     such a copy comes back to this very process it is held or dropped; another process cannot know.
@@ -60,7 +60,7 @@ class BrokerLedger:
         return self._clock.wall()
 
     async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
-        """Granted: the broker gives a message to one worker at a time; but for copies of what this one runs, or ran."""
+        """Grant, unless it copies a job that runs or ran here: the broker gives a message to one worker at a time."""
         copy = _copy_of(delivery, command)
         if delivery.redelivered and copy in self._running:
             return Claim(Verdict.HOLD)
@@ -142,8 +142,8 @@ class BrokerLedger:
         command, dispatch = run.command, run.delivery.dispatch + 1
         again = command.copy(options={"jq": {**command.meta, "attempt": attempts}})
         outgoing = Outgoing(command.job_id, dispatch, run.delivery.queue, again.encode(), command.priority, delay)
-        # The old copy stays unacked meanwhile: giving it back would run it again without any delay. Once the broker has
-        # taken it back all the same, that copy is the next run; a new one would make two of the job.
+        # The old copy stays unacked meanwhile: giving it back would run it again without any delay. If the broker
+        # takes it back anyway, that copy is the next run, and a new one would make two of the job.
         while run.delivery.is_open:
             if isinstance((await self._publish([outgoing]))[0], Published):
                 break
@@ -156,7 +156,7 @@ class _Again:
     """A job of a group that has to run again."""
 
     attempts: int
-    """That were counted."""
+    """The attempts that counted."""
     at: float
     """When, by the monotonic clock."""
 

@@ -30,7 +30,7 @@ class JobProxy(MessageProxy):
         self.job = job
         self.args, self.kwargs = args, kwargs
         if "eta" in job.command.options:
-            # Of a plain Dramatiq producer. The time has come; Dramatiq's consumer would wait for it, and send a copy.
+            # From a plain Dramatiq producer. The time has come; Dramatiq's consumer would wait for it, and send a copy.
             self.options = {name: value for name, value in job.command.options.items() if name != "eta"}
         self.result: Any = None
         self.raised: BaseException | None = None
@@ -55,13 +55,13 @@ class JobProxy(MessageProxy):
             self._tokens.append((variable, variable.set(value)))
 
     def leave_context(self) -> None:
-        """Set them back."""
+        """Reset the context variables of the run."""
         while self._tokens:
             variable, token = self._tokens.pop()
             variable.reset(token)
 
     def hand_over(self) -> asyncio.Future[None]:
-        """From now on it is a worker thread's; the future of the running loop says when that is done with it."""
+        """Give the job to a worker thread; the future (of the running loop) resolves when the thread is done."""
         self._done = asyncio.get_running_loop().create_future()
         return self._done
 
@@ -137,7 +137,7 @@ class Handoff:
 
 async def _end_of(done: asyncio.Future[None]) -> None:
     while not done.done():
-        with contextlib.suppress(asyncio.CancelledError):  # already interrupted; only its end can end this
+        with contextlib.suppress(asyncio.CancelledError):  # already interrupted; keep waiting until it finishes
             await asyncio.shield(done)
 
 
@@ -167,7 +167,7 @@ class HandoffConsumer(dramatiq.Consumer):
         self.ack(message)
 
     def requeue(self, messages: Iterable[MessageProxy]) -> None:
-        """Nothing: the drain has already ended or interrupted every job before Dramatiq gets here."""
+        """Do nothing: the drain has already ended or interrupted every job before Dramatiq gets here."""
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:

@@ -75,14 +75,14 @@ class Intake:
         self._offer(ReceivedDelivery(delivery, command, slots, self._clock.monotonic()))
 
     def waiting(self) -> dict[str, int]:
-        """How many deliveries of each queue are here and not claimed."""
+        """How many unclaimed deliveries of each queue this process holds."""
         return dict(Counter(received.delivery.queue for received in self._unclaimed()))
 
     def return_waiting(self, older_than: float, give_back: GiveBack) -> None:
-        """Give back what has waited here longer than ``older_than`` seconds, before the broker takes it away.
+        """Give back deliveries that have waited longer than ``older_than`` seconds, before the broker takes them away.
 
-        With it the broker would take the whole channel (RabbitMQ: ``consumer_timeout``). What it has taken already
-        is forgotten.
+        The broker would close the whole channel with them (RabbitMQ: ``consumer_timeout``). Deliveries that it has
+        taken already are forgotten.
         """
         self._forget_lost()
         limit = self._clock.monotonic() - older_than
@@ -96,7 +96,7 @@ class Intake:
             give_back(received.delivery, received.command)
 
     def close(self) -> None:
-        """Start nothing any more, and give back what has not started, in the order in which it came."""
+        """Start no more jobs, and give back the deliveries that have not started, in their order of arrival."""
         self._open = False
         for slots in self._all_slots():
             while slots.waiting:
@@ -144,7 +144,7 @@ class Intake:
 
     def _offer(self, received: ReceivedDelivery) -> None:
         if not received.delivery.is_open:
-            return  # lost with its connection: the broker delivers it again, to anybody, and that copy counts
+            return  # lost with its connection: the broker redelivers it to any worker, and that copy counts
         if received.slots.take(received):
             self._spawn(self._process(received))
 
@@ -180,7 +180,7 @@ class Intake:
             self._idle.set()
 
     def free(self, received: ReceivedDelivery) -> None:
-        """Let others have the slot of ``received``, and start those that get it."""
+        """Free the slot of ``received``, and start the deliveries that get it."""
         for following in received.slots.release(received):
             self._spawn(self._process(following))
 

@@ -38,7 +38,7 @@ class Turn:
 
     @property
     def is_safe(self) -> bool:
-        """Whether what runs comes back to somebody when this process dies: at once, or when its lease is over."""
+        """Whether the running job runs again elsewhere if this process dies: at once, or when its lease ends."""
         return self.acked or self.delivery.is_open
 
     def finish(self) -> None:
@@ -70,11 +70,11 @@ class ActiveRun:
     """It is the job of the delivery in hand, not one that follows it in its group."""
     ended_at: datetime | None = None
     again_in: timedelta | None = None
-    """Set when it is settled and the delivery is not ended: ask about it again after that time."""
+    """Set when the run is settled but its delivery is still open: claim it again after that time."""
 
     @property
     def delivery(self) -> Delivery:
-        """The one in hand."""
+        """The delivery in hand."""
         return self.turn.delivery
 
 
@@ -83,7 +83,7 @@ class SettledRun:
     """What became of a run."""
 
     outcome: Outcome | None
-    """What is written; ``None``: the claim was lost, and nothing is."""
+    """The outcome that was written; ``None``: the claim was lost, and nothing was written."""
     next: NextJob | None = None
     """What runs from now on in its slot: then the delivery is still in hand."""
 
@@ -105,7 +105,7 @@ class Ledger(Protocol):
         ...
 
     def now(self) -> datetime:
-        """The time that is written."""
+        """The time that goes into records."""
         ...
 
     async def claim(self, delivery: Delivery, command: JobCommand[Any], run_token: int, slot: str) -> Claim:
@@ -210,7 +210,7 @@ class RowLedger:
         """Queue the forgotten jobs again. A failure is reported (`TaskFailed`), and the next call tries once more."""
         for token, run in tuple(self._forgotten.items()):
             try:
-                # What is left of the delivery, if anything is, may be another job's, or in another worker's hand.
+                # The delivery may be gone, belong to another job by now, or be in another worker's hands.
                 await self._requeue(run, token, republish=True)
             except Exception as error:  # noqa: BLE001 - whatever it is, the others are given back, too
                 failure = failure_of(error)

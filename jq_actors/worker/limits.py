@@ -1,8 +1,7 @@
-"""What a worker's processes tell the one who watches its stop limits: jobs ended, jobs failed, queues seen
-empty.
+"""What a worker's processes report to the watcher of its stop limits: jobs ended, jobs failed, empty queues.
 
 `jq-actors worker` makes a *board*, a folder whose path travels in `BOARD_VARIABLE` to processes that are
-forked or spawned. Each process writes its own tally there, a few mapped bytes, and nobody else writes it; the
+forked or spawned. Each process writes its own tally there, a few mapped bytes, and no other process writes it; the
 watcher (see `cli.limits`) adds them up. So limits count over all processes, without a lock or a pipe between
 them.
 """
@@ -30,10 +29,10 @@ BOARD_VARIABLE = "JQ_LIMIT_BOARD"
 """The environment variable with the folder; set for the processes of `jq-actors worker` with a stop limit."""
 
 LOOK_INTERVAL = 1.0
-"""Seconds between two looks whether the queues are empty."""
+"""Seconds between two checks whether the queues are empty."""
 
 # Native, so that each number is written by one aligned 8-byte store: `<Q` goes byte by byte, and a reader
-# that comes between could see 511 on the way from 255 to 256.
+# that reads in between could see 511 on the way from 255 to 256.
 _TALLY = struct.Struct("@QQQ")
 _SUFFIX = ".tally"
 
@@ -47,9 +46,9 @@ class Limits:
     jobs: int | None = None
     """Ended attempts, whatever their outcome."""
     failures: int | None = None
-    """Jobs that failed for good; an attempt that is repeated is none."""
+    """Jobs that failed for good; an attempt that is retried does not count."""
     memory: int | None = None
-    """Resident bytes of the parent and all that descends from it."""
+    """Resident bytes of the parent and all its descendants."""
     when_empty: bool = False
 
 
@@ -60,12 +59,12 @@ class Tally:
     jobs: int = 0
     failures: int = 0
     empty_looks: int = 0
-    """How many looks in a row found nothing to do."""
+    """How many checks in a row found nothing to do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """The folder: the limits and whom they concern, and a tally of each process."""
+    """The folder: the limits, the processes they apply to, and a tally of each process."""
 
     folder: Path
     limits: Limits
@@ -129,7 +128,7 @@ class LimitReporter:
         transport: Transport,
         in_hand: Callable[[], int],
     ) -> None:
-        """Look each second whether nothing is left to do in ``queues``, until cancelled. On the I/O loop.
+        """Check every second whether ``queues`` have no work left, until cancelled. On the I/O loop.
 
         Parameters:
           store: with it, its rows decide: none is queued, running or due.
@@ -169,7 +168,7 @@ async def _is_empty(
         depths = [await transport.depth(queue) for queue in queues]
         return in_hand() == 0 and all(depth is None or depth.ready == 0 for depth in depths)
     except (StoreError, TransportError):
-        return False  # who cannot look has not seen it empty; the loss itself is reported where it happened
+        return False  # unknown is not empty; the lost connection is reported where it happened
 
 
 async def _has_work(store: JobStore, queues: Sequence[str]) -> bool:

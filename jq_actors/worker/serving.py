@@ -41,15 +41,15 @@ INTERRUPT_GRACE = 10.0
 LEAVE_GRACE = 1.0
 """The same, when the process ends without a drain, or before its end: the second SIGTERM."""
 LEAVE_TIMEOUT = 3.0
-"""Seconds for removing the registration; a worker that could not is found lost by its lease, or by its pid."""
+"""Seconds for removing the registration; otherwise other workers find it dead by its lease or pid."""
 MAX_PREFETCH = 65535
 """AMQP counts it in 16 bits."""
 OFFER_EVERY = 60.0
-"""Seconds between two looks for jobs that some worker did not know, and this one does."""
+"""Seconds between two checks for jobs whose actor another worker did not know, and this one does."""
 
 
 class WorkerProcess(Process, Protocol):
-    """What a worker needs of its process, besides what a middleware does."""
+    """What a worker needs from its process, beyond what a middleware needs."""
 
     broker: dramatiq.Broker
     chain: tuple[dramatiq.Middleware, ...]
@@ -70,12 +70,12 @@ class WorkerProcess(Process, Protocol):
 
     @property
     def has_groups(self) -> bool:
-        """Whether a middleware says what holds for groups; without one, this worker serves no lanes."""
+        """Whether a middleware provides the rules of groups; without one, this worker serves no lanes."""
         ...
 
     @property
     def groups(self) -> GroupRules:
-        """What holds for groups."""
+        """The rules of groups."""
         ...
 
 
@@ -118,7 +118,7 @@ class Serving:
         self._background.keep("registration", self._begin)
 
     def add_queue(self, queue: str) -> None:
-        """Serve a queue; one more than those of the start, or none if it is served already."""
+        """Serve one more queue. Does nothing if it is served already."""
         if queue not in self._queues:
             self._queues.append(queue)
             if self._registered:
@@ -145,7 +145,7 @@ class Serving:
     async def leave(self) -> None:
         """Interrupt what was not drained, end the background tasks, and the registration if nothing runs any more.
 
-        A job that did not let itself be stopped keeps this worker's row: when the process is gone, the row says so.
+        If a job could not be stopped, this worker's row stays: through it others notice that the process is gone.
         """
         await self._stop_intake()
         if self.intake.busy:
