@@ -1,4 +1,4 @@
-"""Jobs of groups whose time has come: a retry that kept its place goes on in it, all others take their turn."""
+"""Jobs of groups that are due: a retry that kept its place runs again in it, all others take their turn."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class GroupDue:
             groups.add(row.group_key, held=-int(bool(row.has_place)), waiting=1)
 
     async def _numbers(self, connection: AsyncConnection, rows: Sequence[Row]) -> dict[int, int]:
-        """Those that had no place in their group's order come last, in the order in which they became due."""
+        """Jobs without a place in their group's order come last, in the order in which they became due."""
         due = sorted((row for row in rows if row.order_key == NO_PLACE), key=lambda row: (row.due_at, row.seq))
         if not due:
             return {}

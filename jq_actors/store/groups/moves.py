@@ -26,7 +26,7 @@ Row = sa.Row[str | None, str, bool]
 
 
 class GroupMoves:
-    """Changes the place of jobs."""
+    """Moves jobs within their groups, and into other groups."""
 
     def __init__(self, database: Database, tables: Tables, rows: GroupRows, turns: GroupTurns) -> None:
         self._database, self._jobs = database, tables.jobs
@@ -43,7 +43,7 @@ class GroupMoves:
         self._let_wait = place.where(c.state.in_(_STARTABLE)).values(waiting(BEHIND))
 
     async def move(self, job_id: JobId, group: str | None, now: datetime) -> JobState | None:
-        """See JobStore."""
+        """Move an unfinished job to the end of ``group``, or (``None``) to the front of its own."""
         if not is_job_id(job_id):
             return None
         return await self._database.write(lambda connection: self._move(connection, job_id, group, now))
@@ -88,7 +88,7 @@ class GroupMoves:
             return NO_PLACE  # it takes its place when it is due
         first = await connection.scalar(self._first, {"name": own}) if to_front else None
         [last] = await self._database.dialect.next_numbers(connection, self._jobs, 1)
-        # Before all that were ever sent: one that has ended, and is retried, must not find its place taken.
+        # Before all that were ever sent: a job that has ended must not find its place taken when it is retried.
         return last if first is None else min(int(first) - 1, -last)
 
 

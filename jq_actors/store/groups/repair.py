@@ -1,7 +1,7 @@
-"""Groups that stand still: forgotten when nothing of them is left, counted anew when something is wrong.
+"""Groups that do not move: forgotten when no job is left, counted anew when something is wrong.
 
-A group that holds fewer places than it may although a job waits must never be; but somebody may have changed rows by
-hand, or the rule of the group, or have come from a release that kept no places. It would stand still for ever.
+A group must never hold fewer places than it may while a job waits. But somebody may have changed rows by hand, or the
+rule of the group, or upgraded from a release that kept no places. Without a repair such a group would never move again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Row = sa.Row[Any]
 
 
 class GroupRepair:
-    """Looks at each group that has not moved for a while."""
+    """Checks each group that has not moved for a while."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class GroupRepair:
         self._first = _first(tables, database.dialect)
         of_groups = (c.group_key.in_(sa.select(names.c.name)), c.final_state.is_(None))
         this = sa.update(tables.jobs).where(*of_groups).returning(c.group_key)
-        # Of another producer, or an older release: nobody has admitted it.
+        # A job of another producer or of an older release: nobody has admitted it.
         self._withdraw = this.where(c.state == JobState.QUEUED.value, ~c.has_place).values(
             waiting("it was not admitted to its group")
         )
@@ -87,7 +87,7 @@ class GroupRepair:
         )
 
     async def repair(self, before: datetime, limit: int, now: datetime) -> tuple[int, list[str]]:
-        """Look at up to ``limit`` groups that have not moved since ``before``; returns how many, and those repaired."""
+        """Check up to ``limit`` groups that have not moved since ``before``; returns how many, and those repaired."""
         names = await self._database.write(lambda c: self._picked(c, before, limit, now))
         wrong = await self._database.read(lambda c: self._wrong(c, names)) if names else []
         repaired = await self._database.write(lambda c: self._repair(c, wrong, now)) if wrong else []
@@ -100,7 +100,7 @@ class GroupRepair:
         return names
 
     async def _wrong(self, connection: AsyncConnection, names: Sequence[str]) -> list[str]:
-        """Those with which something is wrong, or may be."""
+        """The groups with which something is, or may be, wrong."""
         rows = await self._rows.read(connection, names)
         views = await self._snapshots.read(connection, rows)
         count = PROBE + max((row.held for row in rows.values()), default=0)
@@ -110,7 +110,7 @@ class GroupRepair:
         return [name for name, row in rows.items() if _is_wrong(row, views[name], first[name], count)]
 
     async def _repair(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[str]:
-        """See to what is wrong; returns where something was."""
+        """Repair what is wrong; returns the groups in which something was."""
         groups = await self._rows.lock(connection, names, now)
         batch = {"batch": _batch(names)}
         changed = set((await connection.execute(self._withdraw, {**batch, "now": now})).scalars())

@@ -1,4 +1,4 @@
-"""Operators' retries: what has failed or was cancelled runs again, as if it were new, in its old place."""
+"""Operators' retries: failed and cancelled jobs run again as if they were new, in their old places."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ class Retries:
             .with_for_update(of=jobs)
             .cte("picked")
         )
-        # What was cancelled before it was due never had another place than that of its sending.
+        # A job that was cancelled before it was due never had another place than that of its sending.
         place = sa.case((c.order_key == NO_PLACE, None), else_=c.order_key)
         anew = queued_anew(jobs) | {"order_key": place, "final_state": None, "finished_at": None}
         anew |= {"due_at": NOW, "attempt": 0, "crashes": 0}
         retry = sa.update(jobs).where(c.seq == picked.c.seq).values(anew)
         self._alone = retry.where(c.group_key.is_(None)).returning(c.seq, c.id)
-        # In its old place, but not at once: whoever gives the turns sees to that.
+        # It gets its old place, but does not run at once: `GroupTurns` decides when.
         waits = retry.values(waiting(BEHIND)).where(c.group_key.is_not(None))
         self._in_groups = waits.returning(c.seq, c.id, c.group_key)
 
     async def retry(self, where: JobFilter, job_ids: Sequence[JobId], limit: int, now: datetime) -> list[JobId]:
-        """See JobStore. Oldest first: of more than ``limit``, those that were sent before the others."""
+        """Queue up to ``limit`` ended jobs again, those that were sent first before the others."""
         wanted = [job_id for job_id in dict.fromkeys(job_ids) if is_job_id(job_id)][:limit]
 
         async def retry(connection: AsyncConnection) -> list[JobId]:

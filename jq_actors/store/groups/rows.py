@@ -1,7 +1,7 @@
-"""Rows of groups. Whoever changes which jobs of a group hold its places, or wait, holds the lock of its row meanwhile.
+"""Rows of groups. A transaction that changes which jobs of a group hold its places, or wait, locks the group's row.
 
-Locks are taken in the order of the names, and before those of the groups' jobs: so nobody waits for another one in a
-circle. A lost row is made again by whoever needs it.
+Locks are taken in the order of the names, and before those of the groups' jobs, so that transactions never wait for
+each other in a circle. A row that was lost is created again by the next transaction that needs it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from jq_actors.store.database.dialect import Dialect, encode_rows
 from jq_actors.store.tables import Tables, UtcDateTime
 
 GRAIN = timedelta(seconds=5)
-"""``moved_at`` is written anew only when it is older: an index holds it, and most writes should not touch one."""
+"""``moved_at`` is updated only when it is older than this: it is indexed, and most writes should not touch an index."""
 
 _NOW = sa.bindparam("now", type_=UtcDateTime)
 _STALE = sa.bindparam("stale", type_=UtcDateTime)
@@ -28,20 +28,20 @@ _STALE = sa.bindparam("stale", type_=UtcDateTime)
 
 @dataclass(slots=True)
 class GroupPolicy:
-    """What the runtime says of groups before the store is opened (`JobStore.rules`)."""
+    """The rules of groups, which the runtime sets before the store is opened (`JobStore.rules`)."""
 
     rules: GroupRules = field(default_factory=GroupRules)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A group, as its row says."""
+    """The row of a group."""
 
     name: str
     paused: str | None = None
     """Why it is paused; ``None``: it is not."""
     next_position: int | None = None
-    """Numbered: the next number to get a place. ``None``: not numbered."""
+    """The next number to get a place; ``None``: the group is not numbered."""
     held: int = 0
     """How many of its jobs hold a place."""
     waiting: int = 0
@@ -63,27 +63,27 @@ class LockedGroups:
 
     @property
     def rows(self) -> Mapping[str, GroupRow]:
-        """All of them."""
+        """The names of all locked groups."""
         return self._rows
 
     @property
     def changed(self) -> list[GroupRow]:
-        """Those that have to be written."""
+        """The groups whose rows have to be written."""
         return [self._rows[name] for name in sorted(self._changed)]
 
     def add(self, name: str, *, held: int = 0, waiting: int = 0) -> None:
-        """So many more jobs of the group hold a place, or wait. With neither, the order of its jobs has changed."""
+        """Count more jobs of the group that hold a place, or wait. With neither, the order of its jobs has changed."""
         row = self._rows[name]
         self.put(replace(row, held=row.held + held, waiting=row.waiting + waiting))
 
     def put(self, row: GroupRow) -> None:
-        """The row is so now."""
+        """Replace the row of the group."""
         self._rows[row.name] = row
         self._changed.add(row.name)
 
 
 class GroupRows:
-    """Reads, locks and writes them."""
+    """Reads, locks and writes rows of groups."""
 
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         groups = tables.groups
@@ -104,13 +104,13 @@ class GroupRows:
         self._write = sa.update(groups).where(g.name == b.name).values({**values, **moved(groups)})
 
     async def read(self, connection: AsyncConnection, names: Iterable[str]) -> dict[str, GroupRow]:
-        """Those of ``names`` that have a row, without a lock."""
+        """The rows that exist for ``names``, without locking them."""
         return await self._rows(connection, self._read, names)
 
     async def lock(self, connection: AsyncConnection, names: Iterable[str], now: datetime) -> LockedGroups:
-        """The rows of all ``names``, which nobody else can lock until the transaction ends; made where missing.
+        """Lock the rows of all ``names`` until the transaction ends, and create those that are missing.
 
-        What is read of the groups' jobs after it is not older than what others have committed under their locks.
+        Jobs of these groups that are read afterwards include what others have committed under the same locks.
         """
         wanted = set(names)
         if not wanted:
@@ -118,8 +118,8 @@ class GroupRows:
         rows = await self._rows(connection, self._lock, wanted)
         while missing := wanted - rows.keys():
             await connection.execute(self._make, {"batch": _batch(missing), "now": now})
-            # Out of order, for a new name may come before one that is locked: should another transaction make it just
-            # now and wait for us, the server finds that, and one of the two is repeated.
+            # This lock is out of order, for a new name may come before a locked one. If another transaction creates it
+            # at the same moment and waits for us, the server detects that, and one of the two is repeated.
             rows = await self._rows(connection, self._lock, wanted)
         return LockedGroups(rows)
 
@@ -151,9 +151,9 @@ def move_at(now: datetime) -> dict[str, datetime]:
 
 
 def _new_rows(tables: Tables, names: sa.FromClause) -> sa.Select[Any]:
-    """In the order of their names, so that two that make the same ones wait for each other.
+    """Create rows in the order of their names, so that two transactions that create the same ones wait in line.
 
-    A new group has no jobs; but a row may have been lost, and then it must know of those that hold places, or wait.
+    A new group has no jobs. But if its row was lost, the new row must count the jobs that hold places, or wait.
     """
     c, name = tables.jobs.c, names.c.name
 

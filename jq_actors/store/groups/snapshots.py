@@ -1,7 +1,7 @@
 """What `turn_rules.assign_places` looks at: of each group the jobs that hold places and the first ones that wait.
 
-Read, for any number of groups, in a time that does not grow with them: those that hold places stand at the front, and
-so do, right behind them, those that come next.
+Reading takes a time that does not grow with the size of the groups: jobs that hold places stand at the front,
+and the next ones right behind them.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from jq_actors.store.tables import NO_PLACE, Tables, group_order
 from .rows import GroupPolicy, GroupRow
 
 WALK = 200
-"""Numbers of a group that are read at once, to find those whose jobs ended before their turn."""
+"""How many numbers of a group are read at once, to find those whose jobs ended before their turn."""
 
 Row = sa.Row[Any]
 
 
 class GroupSnapshots:
-    """Reads them. Under the groups' locks they stay true but for jobs that are claimed meanwhile."""
+    """Reads snapshots. Under the groups' locks they stay true, except for jobs that are claimed meanwhile."""
 
     def __init__(self, tables: Tables, dialect: Dialect, policy: GroupPolicy) -> None:
         self._policy = policy
@@ -46,7 +46,7 @@ class GroupSnapshots:
         )
 
     async def read(self, connection: AsyncConnection, rows: Mapping[str, GroupRow]) -> dict[str, GroupView]:
-        """The groups of ``rows``."""
+        """The snapshots of the groups in ``rows``."""
         if not rows:
             return {}
         rules = {name: self._policy.rules.rule_of(name) for name in rows}

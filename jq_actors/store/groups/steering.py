@@ -29,7 +29,7 @@ class GroupSteering:
         self._resume = sa.update(tables.groups).where(g.name == _GROUP).values(paused_at=None, paused_reason=None)
 
     async def pause(self, group: str, reason: str, now: datetime) -> bool:
-        """See JobStore."""
+        """Pause ``group``, and record ``reason``. ``False``: it was paused already."""
 
         async def pause(connection: AsyncConnection) -> bool:
             groups = await self._rows.lock(connection, [group], now)
@@ -40,7 +40,7 @@ class GroupSteering:
         return await self._database.write(pause)
 
     async def resume(self, group: str, now: datetime) -> int | None:
-        """See JobStore."""
+        """Resume ``group``. Returns how many jobs were released; ``None``: it was not paused."""
 
         async def resume(connection: AsyncConnection) -> int | None:
             groups = await self._rows.lock(connection, [group], now)
@@ -53,7 +53,7 @@ class GroupSteering:
         return await self._database.write(resume)
 
     async def cancel(self, group: str, reason: str, now: datetime) -> int:
-        """See JobStore."""
+        """Cancel the unfinished jobs of ``group`` that are not running, for ``reason``. Returns how many."""
 
         async def cancel(connection: AsyncConnection) -> int:
             groups = await self._rows.lock(connection, [group], now)

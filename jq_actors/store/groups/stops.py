@@ -1,4 +1,4 @@
-"""Stopping groups: a pause, or the cancellation of what does not run. The caller holds the groups' locks."""
+"""Stopping groups: a pause, or the cancellation of jobs that do not run. The caller holds the groups' locks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class FailedJob:
 
 
 class GroupStops:
-    """Pauses groups, or cancels their jobs: by an operator's wish, or because a job has failed (`OnFailure`)."""
+    """Pauses groups or cancels their jobs: because an operator asks for it, or because a job failed (`OnFailure`)."""
 
     def __init__(self, tables: Tables, policy: GroupPolicy) -> None:
         self._policy = policy
@@ -66,7 +66,7 @@ class GroupStops:
     async def pause(
         self, connection: AsyncConnection, groups: LockedGroups, name: str, reason: str, now: datetime
     ) -> bool:
-        """Pause the group: what is queued waits again, so that no claim can start it. ``False``: it was paused."""
+        """Pause the group: queued jobs wait again, so that no claim starts them. ``False``: it was paused already."""
         row = groups[name]
         if row.paused is not None:
             return False
@@ -80,10 +80,10 @@ class GroupStops:
     async def cancel(
         self, connection: AsyncConnection, groups: LockedGroups, name: str, reason: str, now: datetime
     ) -> int:
-        """Cancel the unfinished jobs of the group but those that run. Returns how many."""
+        """Cancel the unfinished jobs of the group, except those that run. Returns how many."""
         parameters = {"of_group": name, "why": storable(reason, MAX_REASON), "now": now}
         count = (await connection.execute(self._cancel, parameters)).rowcount
-        # What runs, also what was claimed just now: it keeps its place.
+        # A job that runs, even one that was claimed just now, keeps its place.
         holding = (await connection.scalar(self._holding, {"of_group": name})) or 0
         groups.put(replace(groups[name], held=holding, waiting=0))
         return count

@@ -1,4 +1,4 @@
-"""The relay's look at numbered groups: a number that did not come in time is not waited for any longer."""
+"""The relay's check of numbered groups: they stop waiting for a number that did not come in time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .stops import GroupStops
 from .turns import GroupTurns
 
 GROUPS_AT_ONCE = 500
-"""Groups that one look reads; the next one goes on behind them."""
+"""How many groups one check reads; the next check continues behind them."""
 
 
 class GroupSweep:
@@ -58,7 +58,7 @@ class GroupSweep:
         )
 
     async def end_gaps(self, limit: int, now: datetime) -> tuple[int, list[Event]]:
-        """See `JobStore.end_gaps`; also what to tell. Looks at up to ``limit`` groups."""
+        """End the gaps of up to ``limit`` groups (`JobStore.end_gaps`). Also returns the events to emit."""
         if all(rule.gap_timeout is None for rule in self._policy.rules.rules):
             return 0, []
         most = min(limit, GROUPS_AT_ONCE)

@@ -1,6 +1,7 @@
-"""Turns in groups: whoever has changed a group under its lock ends by giving its places to those whose turn it is.
+"""Turns in groups: a transaction that has changed a group ends by giving its places to the jobs whose turn it is.
 
-What `turn_rules.assign_places` says is read and written here, for all of a transaction's groups together.
+`turn_rules.assign_places` decides; this module reads what it needs and writes what it says, for all groups of a
+transaction together.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ NOW = sa.bindparam("now", type_=UtcDateTime)
 _PUBLISH_AT = sa.bindparam("publish_from", type_=UtcDateTime)
 
 Fits = Mapping[str, frozenset[tuple[str, str]]]
-"""Of each slot of this process the jobs that it can run: queues and actors."""
+"""The jobs that each slot of this process can run: pairs of queue and actor."""
 
 
 @dataclass(slots=True)
 class TurnsGiven:
-    """What was released."""
+    """The jobs that were released."""
 
     dispatches: list[Dispatch] = field(default_factory=list)
-    """Queued; leased to the caller if it asked for that, else unpublished."""
+    """Jobs that are queued now: leased to the caller if it asked for that, else unpublished."""
     chained: dict[int, NextJob] = field(default_factory=dict)
-    """Running here, by the token of the settlement that they follow."""
+    """Jobs that run here now, by the token of the settlement that they follow."""
 
     @property
     def count(self) -> int:
-        """How many jobs are not waiting any more."""
+        """How many jobs no longer wait."""
         return len(self.dispatches) + len(self.chained)
 
 
@@ -57,7 +58,7 @@ class Successor:
 
 
 class GroupTurns:
-    """Gives places, and takes them back. Called last in a transaction that has locked and changed groups."""
+    """Assigns places and withdraws them. Called last in a transaction that has locked and changed groups."""
 
     def __init__(
         self,
@@ -94,13 +95,13 @@ class GroupTurns:
         publish_from: datetime | None = None,
         successors: Mapping[str, Sequence[Successor]] | None = None,
     ) -> TurnsGiven:
-        """Make the places of ``groups`` (or those of them with ``names``) be held by those whose turn it is.
+        """Assign the places of ``groups`` (or of those with ``names``) to the jobs whose turn it is.
 
         Then all rows of groups that have changed are written.
 
         Parameters:
-          publish_from: until then what is released is leased to the caller, who publishes it; else any relay does.
-          successors: of a group the runs that have just ended here, and may be followed here by those released.
+          publish_from: the caller publishes the released jobs, and has a lease on them until then; else any relay does.
+          successors: for each group, the runs that have just ended here, and may be followed here by released jobs.
         """
         given = TurnsGiven()
         places = await self._places(connection, groups, set(groups.rows if names is None else names), now)
@@ -118,10 +119,10 @@ class GroupTurns:
     async def _places(
         self, connection: AsyncConnection, groups: LockedGroups, names: set[str], now: datetime
     ) -> dict[str, Places]:
-        """What is to change, after those were withdrawn that lose their places.
+        """The changes to make, after the jobs that lose their places were withdrawn.
 
-        A claim takes no lock of groups. Where it was quicker than a withdrawal, its job runs and keeps its place: who
-        gets one has to be decided anew.
+        A claim locks no groups. If it was quicker than a withdrawal, its job runs and keeps its place, and the places
+        have to be assigned anew.
         """
         settled: dict[str, Places] = {}
         while names:
@@ -138,7 +139,7 @@ class GroupTurns:
     async def _withdrawn(
         self, connection: AsyncConnection, places: Mapping[str, Places], now: datetime
     ) -> Counter[str]:
-        """How many of each group wait again."""
+        """How many jobs of each group wait again."""
         ids = [{"id": one.job_id} for of in places.values() for one in of.withdrawn]
         if not ids:
             return Counter()
@@ -166,7 +167,7 @@ class GroupTurns:
         now: datetime,
         given: TurnsGiven,
     ) -> set[JobId]:
-        """Let those of the released run here that fit into the slots of ``successors``; returns who does."""
+        """Let released jobs that fit into the slots of ``successors`` run here; returns them."""
         pairs = await self._pairs(
             connection,
             [pair for name, some in successors.items() for pair in zip(places[name].released, some, strict=False)],
@@ -210,7 +211,7 @@ class GroupTurns:
 
 
 def waiting(reason: str | sa.ColumnElement[str]) -> dict[str, Any]:
-    """What makes a row one that waits for its turn, without a place, since ``now``; copies of it do not count."""
+    """The values of a row that waits for its turn since ``now``, without a place; published copies become stale."""
     return {
         "state": JobState.WAITING.value,
         "has_place": False,

@@ -1,4 +1,4 @@
-"""Whether a group takes in new jobs, and which of them get a place at once: decided over what was counted."""
+"""Whether a group takes new jobs, and which of them get a place at once. These rules decide over counts alone."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ FIRST_POSITION = 1
 
 @dataclass(slots=True)
 class AdmittingGroup:
-    """A group, as one insertion after the other changes it."""
+    """A group, changed by one insertion after the other."""
 
     row: GroupRow
     concurrency: int
     has_plain: bool = False
-    """It has jobs without a position. Looked up only where positions are asked for."""
+    """Whether it has jobs without a position. Looked up only if a new job asks for a position."""
     used: set[int] = field(default_factory=set)
-    """Of the positions asked for: those that jobs have."""
+    """Those of the requested positions that jobs already have."""
     max_size: int | None = None
     not_running: int = 0
-    """Jobs that neither run nor are scheduled, counted up to ``max_size``."""
+    """The number of jobs that neither run nor are scheduled, counted up to ``max_size``."""
 
     def refusal(self, jobs: Sequence[NewJob], all_ids: Sequence[str]) -> NotStoredError | None:
-        """Why these jobs, all of this group, cannot be taken in, if so. ``all_ids``: what is refused with them."""
+        """Why the group cannot take these jobs; ``None``: it can. ``all_ids``: the jobs that are refused with them."""
         problem = self._wrong_position(jobs)
         if problem is not None:
             return PositionTakenError(problem, all_ids)
@@ -41,7 +41,7 @@ class AdmittingGroup:
         return None
 
     def take(self, job: NewJob) -> bool:
-        """Count ``job`` in; whether it gets a place. In a numbered group all wait until their turns are given."""
+        """Count ``job``; returns whether it gets a place. In a numbered group all wait until turns are given."""
         row = self.row
         if job.position is None:
             self.has_plain = True
@@ -84,5 +84,5 @@ def may_enter(row: GroupRow, concurrency: int) -> bool:
 
 def is_scheduled(job: NewJob) -> bool:
     """Whether its row starts ``scheduled``."""
-    # By the row's own times, as its producer saw them: it publishes what was due then, and leaves the rest to us.
+    # By the times that the producer wrote: it publishes what was due then, and leaves the rest to us.
     return job.due_at > job.enqueued_at

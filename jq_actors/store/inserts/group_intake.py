@@ -25,14 +25,14 @@ Wanted = Mapping[str, Sequence[NewJob]]
 
 @dataclass(slots=True)
 class Admission:
-    """What becomes of the jobs of several insertions."""
+    """The decision about the jobs of several insertions."""
 
     refused: dict[int, NotStoredError] = field(default_factory=dict)
-    """By the index of the insertion: nothing of it is stored."""
+    """Why an insertion is refused, by its index: nothing of it is stored."""
     waiting: set[JobId] = field(default_factory=set)
-    """Those that get no place now."""
+    """The jobs that get no place now."""
     numbered: set[str] = field(default_factory=set)
-    """Groups in which all new ones wait, until their turns are given."""
+    """Groups in which all new jobs wait, until turns are given."""
 
 
 class GroupIntake:
@@ -54,9 +54,9 @@ class GroupIntake:
         *,
         limited: bool = True,
     ) -> Admission:
-        """Decide over ``insertions``, each all or none, in their order. ``groups``: theirs, locked; counts them in.
+        """Decide about ``insertions``, each all or none, in their order; count them in ``groups``, which are locked.
 
-        ``limited``: `GroupRule.max_size` holds; else they are taken in whatever is there.
+        ``limited``: `GroupRule.max_size` applies; otherwise groups take any number of jobs.
         """
         admission = Admission()
         wanted = by_group(job for jobs in insertions for job in jobs)
@@ -105,7 +105,7 @@ class GroupIntake:
         group.used.update((await connection.execute(self._used, parameters)).scalars())
 
     async def _count(self, connection: AsyncConnection, limits: Mapping[str, int]) -> dict[str, int]:
-        """How many jobs each group has that neither run nor are scheduled, counted up to its limit."""
+        """How many jobs of each group neither run nor are scheduled, counted up to its limit."""
         alike: defaultdict[int, list[str]] = defaultdict(list)
         for name, limit in limits.items():
             alike[limit].append(name)
@@ -118,7 +118,7 @@ class GroupIntake:
 
 
 def by_group(jobs: Iterable[NewJob]) -> dict[str, list[NewJob]]:
-    """Those of ``jobs`` that are in groups."""
+    """The jobs that are in groups."""
     groups: defaultdict[str, list[NewJob]] = defaultdict(list)
     for job in jobs:
         if job.group is not None:

@@ -1,6 +1,6 @@
 """New jobs of groups, in one statement that is a transaction of its own: admitted and inserted under the groups' locks.
 
-It says `admission_rules.may_enter` once more, for groups that are not numbered and have no limit. Nearly all are so.
+The statement repeats `admission_rules.may_enter` in SQL, for groups without numbers and limits, as nearly all are.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 
 class GroupedInserts:
-    """Commits insertions of jobs that all are in groups."""
+    """Commits insertions whose jobs are all in groups."""
 
     def __init__(self, database: Database, tables: Tables, policy: GroupPolicy) -> None:
         self._database, self._policy = database, policy
         self._statement = _insert(tables) if database.dialect.has_writable_ctes else None
 
     async def try_write(self, insertions: Sequence[Insertion], now: datetime) -> list[Inserted] | None:
-        """Insert the jobs of ``insertions``, in their order; what became of each.
+        """Insert the jobs of ``insertions``, in their order; returns what became of each.
 
-        ``None``: nothing is written, since one of them needs more than this.
+        ``None``: nothing was written, because one of them needs more than this statement can do.
 
         Raises:
           StoreUnavailableError, StoreUnknownError: as `Database.write`.
@@ -54,7 +54,7 @@ class GroupedInserts:
         except StoreUnavailableError:
             raise
         except StoreError:
-            return None  # who is at fault, is found one by one
+            return None  # which one is at fault is found one by one
         if rows is None:
             raise StoreUnknownError("The answer to a commit was lost.")
         admitted = {row.name: row.admitted for row in rows}
@@ -68,7 +68,7 @@ class GroupedInserts:
         return self._policy.rules.rule_of(job.group).max_size is None
 
     def _of_groups(self, chunk: Sequence[tuple[NewJob, Any]]) -> dict[str, Any]:
-        """The further parameters: the group of each job, and its number among those of its group; and the groups."""
+        """More parameters: the group of each job, its number among the new jobs of that group, and the groups."""
         count = Counter[str]()
         groups, ranks = list[str](), list[int]()
         for job, _ in chunk:
@@ -76,7 +76,7 @@ class GroupedInserts:
             count[job.group] += 1
             groups.append(job.group)
             ranks.append(count[job.group])
-        # In the order in which all lock them.
+        # In the order in which every transaction locks them.
         names = sorted(count)
         places = [self._policy.rules.rule_of(name).concurrency for name in names]
         return {
@@ -89,13 +89,13 @@ class GroupedInserts:
 
 
 def _insert(tables: Tables) -> sa.Select[Any]:
-    """Without ON CONFLICT for jobs: one that exists refuses them all; so does a group that needs more than this."""
+    """No ON CONFLICT for jobs: a job that exists refuses them all, and so does a group that needs more than this."""
     given = unnested({**COLUMNS, "group": sa.Text(), "rank": sa.Integer()}, "sent")
     wanted = unnested({"name": sa.Text(), "places": sa.Integer(), "count": sa.Integer()}, "wanted")
     taken = _admit(tables, wanted)
     g, c = given.c, tables.jobs.c
     is_in = g.rank <= taken.c.admitted
-    # Division by zero is the way of a statement to refuse itself.
+    # A statement can refuse itself only by an error: it divides by zero.
     is_simple = sa.case((taken.c.next_position.is_(None), constant(1)), else_=constant(0))
     values = row_values(tables, given) | {
         c.dispatch: constant(1).op("/")(is_simple),
@@ -114,9 +114,9 @@ def _insert(tables: Tables) -> sa.Select[Any]:
 
 
 def _admit(tables: Tables, wanted: sa.CTE) -> sa.CTE:
-    """Count the new jobs in, under the groups' locks; how many of each group get a place."""
+    """Count the new jobs under the groups' locks; returns how many of each group get a place."""
     w, row, none = wanted.c, tables.groups.c, constant(0)
-    # Of a group without a row. It must have no jobs, else the row was lost, and has to be counted anew.
+    # A group without a row must have no jobs. Otherwise its row was lost, and its jobs have to be counted anew.
     has_row = sa.exists().where(row.name == w.name)
     has_jobs = sa.exists().where(tables.jobs.c.group_key == w.name, tables.jobs.c.final_state.is_(None))
     is_simple = sa.case((sa.and_(~has_row, has_jobs), constant(0)), else_=constant(1))
@@ -127,7 +127,7 @@ def _admit(tables: Tables, wanted: sa.CTE) -> sa.CTE:
         row.held: fit,
         row.waiting: w.count - fit,
         row.admitted: fit.op("/")(is_simple),
-        # Any number will do for a new row; one that exists learns by it how many places there are.
+        # Any number will do for a new row; an existing row learns by it how many places there are.
         row.version: w.places,
     }
     insert = postgresql.insert(tables.groups).from_select(

@@ -1,4 +1,4 @@
-"""New rows: those that producers send, and those that a claim adopts."""
+"""New rows: of jobs that producers send, and of jobs that a claim adopts."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from .admission_rules import is_scheduled
 from .group_intake import Admission, GroupIntake, by_group
 
 CHUNK = 500
-"""Rows of one statement; in between, the loop does other things."""
+"""How many rows one statement inserts; between statements the loop does other work."""
 
 Insertion = tuple[Sequence[NewJob], timedelta | None]
 """Jobs, and how long their producer has to publish them (`JobStore.insert`)."""
 Inserted = list[Dispatch] | NotStoredError
-"""Those of an insertion that its producer has to publish; or why its group does not take it."""
+"""The jobs of an insertion that its producer has to publish; or why a group does not take them."""
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class InsertedBatch:
-    """What became of insertions."""
+    """The results of insertions."""
 
     each: list[Inserted]
     released: int
-    """Jobs of numbered groups whose turn has come with it: a relay publishes them."""
+    """Jobs of numbered groups whose turn has come with them: a relay publishes these."""
 
 
 class Inserts:
@@ -84,7 +84,7 @@ class Inserts:
           StoreError: one of them exists; names it.
         """
         names = by_group(job for jobs, _ in insertions for job in jobs)
-        # Before the first row: so the numbers that rows of a group get have the order of their commits.
+        # Before the first row, so that the numbers of a group's rows have the order of their commits.
         groups = await self._rows.lock(connection, names, now)
         admission = await self._intake.admit(connection, [jobs for jobs, _ in insertions], groups)
         jobs = [
@@ -100,7 +100,7 @@ class Inserts:
                 twice = next((job.id for job, _ in chunk if job.id not in made), chunk[0][0].id)
                 raise StoreError(f"A job {twice} exists already.")
             await self._insert_bodies(connection, [job for job, _ in chunk if job.id in made])
-        # What that releases is for the relay: of one batch, insertions may have other leases, or none.
+        # A relay publishes the jobs that this releases: insertions of one batch may have different leases, or none.
         given = await self._turns.give(connection, groups, now, names=admission.numbered)
         return InsertedBatch(
             [
@@ -118,15 +118,15 @@ class Inserts:
         worker_id: str,
         now: datetime,
     ) -> dict[int, Claim]:
-        """Insert rows for deliveries of different jobs that have none: running, or, in a group, as it is their turn.
+        """Insert rows for deliveries of different jobs that have none: as running, or in a group when it is their turn.
 
-        ``groups``: theirs, locked. Returns the answers to those that were inserted, by run token, but for those of
-        groups that may be granted now; the others have a row meanwhile.
+        ``groups`` are theirs, locked. Returns the answers to inserted ones by run token, except for jobs of groups that
+        may be granted now. A job without an answer got a row from somebody else meanwhile.
 
         Raises:
           StoreError: one has a position that its group cannot take.
         """
-        # Limits are for those who send: these were taken in when their broker took them.
+        # Limits apply to producers of ours: these jobs were accepted when their broker took them.
         arrived = [[replace(job, due_at=min(job.due_at, now))] for job in map(_adopted, requests)]
         admission = await self._intake.admit(connection, arrived, groups, limited=False)
         for refusal in admission.refused.values():
@@ -136,7 +136,7 @@ class Inserts:
         for request in requests:
             group = _adopted(request).group
             if group is not None and request.job_id not in made:
-                # Somebody else was quicker, and has counted it.
+                # Another worker was quicker, and has counted the job.
                 is_waiting = request.job_id in admission.waiting
                 groups.add(group, held=-int(not is_waiting), waiting=-int(is_waiting))
         await self._insert_bodies(connection, [_adopted(request) for request in requests if request.job_id in made])
@@ -158,7 +158,7 @@ class Inserts:
 
 
 def dispatches_of(insertion: Insertion, waiting: Container[JobId] = ()) -> list[Dispatch]:
-    """Those jobs of a stored ``insertion`` that its producer has to publish; ``waiting``: those that wait in groups."""
+    """The jobs of a stored ``insertion`` that its producer has to publish. ``waiting``: jobs that wait in groups."""
     jobs, lease = insertion
     if lease is None:
         return []
@@ -188,7 +188,7 @@ def sent_row(job: NewJob, now: datetime, publish_lease: timedelta | None, *, wai
 
 
 def adopted_row(request: ClaimRequest, worker_id: str, now: datetime, *, waits: bool = False) -> Row:
-    """The row of a job that its delivery brought: it runs from now on, or, in a group, when it is its turn."""
+    """The row of a job that came with its delivery: it runs from now on, or in a group when it is its turn."""
     job = _adopted(request)
     arrived: Row = {"due_at": min(job.due_at, now)}
     if waits:
@@ -242,7 +242,7 @@ def _row(job: NewJob, state: JobState, dispatch: int) -> Row:
 
 
 def text_of(body: bytes) -> str:
-    """``body`` as the table holds it."""
+    """``body`` as the table stores it."""
     try:
         return body.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""How many bytes a thing is in a batch, more or less: only what can be much is counted."""
+"""Approximate sizes, in bytes, of what goes into a batch. Only parts that can be large are counted."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from .inserts import Insertion
 
 
 def size_of_insertion(insertion: Insertion) -> int:
-    """Of the jobs of one sending."""
+    """The size of the jobs of one send."""
     jobs, _ = insertion
     return sum(len(job.body) for job in jobs)
 
 
 def size_of_request(request: ClaimRequest) -> int:
-    """Of a claim."""
+    """The size of a claim."""
     return 0 if request.adopt is None else len(request.adopt.body)
 
 
 def size_of_settlement(settlement: Settlement) -> int:
-    """Of an outcome. One that has no stored form is small: it is refused."""
+    """The size of an outcome. One that cannot be stored counts as small: it is refused."""
     match settlement.outcome:
         case Succeeded(None):
             return 0

@@ -1,6 +1,6 @@
-"""New jobs without groups, in one statement that is a transaction of its own. They are nearly all of them.
+"""New jobs without groups, in one statement that is a transaction of its own.
 
-Each column travels as an array: out of JSON, PostgreSQL takes half as long again for a row.
+Each column travels as an array. Reading rows from JSON takes PostgreSQL half as long again.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from .inserts import Inserted, Insertion, Inserts, dispatches_of, text_of
 
 MOST_ROWS = 500
 MOST_BYTES = 1 << 20
-"""Of one statement: while it is encoded, the loop does nothing else."""
+"""The most bytes of one statement: while it is encoded, the loop does nothing else."""
 ROW_BYTES = 300
-"""Of a job without its body, about."""
+"""The approximate size of a job without its body, in bytes."""
 
 Sent = tuple[NewJob, timedelta | None]
 """A job, and how long its producer has to publish it."""
@@ -37,7 +37,7 @@ _NO_TAGS = "[]"
 
 
 def are_ungrouped(jobs: Sequence[NewJob]) -> bool:
-    """Whether nothing has to be asked before ``jobs`` are inserted."""
+    """Whether ``jobs`` can be inserted without reading anything first."""
     return all(job.group is None for job in jobs)
 
 
@@ -53,14 +53,14 @@ class UngroupedInserts:
 
         Raises:
           StoreUnavailableError, StoreUnknownError: as `Database.write`.
-          StoreError: one of them exists already; names it. Or the database cannot hold a value of them.
+          StoreError: one of them exists already, which is named; or the database cannot store one of their values.
         """
         if self._statement is None or not await self._write_plain(self._statement, insertions, now):
             return (await self._database.write(lambda c: self._inserts.insert(c, insertions, now))).each
         return [dispatches_of(insertion) for insertion in insertions]
 
     async def _write_plain(self, statement: sa.Insert, insertions: Sequence[Insertion], now: datetime) -> bool:
-        """Whether they are committed. ``False``: the database refuses some of them, and its error does not name it."""
+        """Whether they are committed. ``False``: the database refuses one of them, and its error does not say which."""
         first, *others = chunks(insertions)
 
         async def insert(connection: AsyncConnection) -> None:
@@ -79,7 +79,7 @@ class UngroupedInserts:
         return True
 
     async def _find_or_insert(self, insertions: Sequence[Insertion], now: datetime) -> None:
-        """They may be committed, and only the answer is lost: what is there already is theirs."""
+        """They may be committed, and only the answer lost: rows that already exist are theirs."""
         try:
             await self._database.write(lambda c: self._inserts.insert(c, insertions, now, may_be_committed=True))
         except StoreError as error:
@@ -87,7 +87,7 @@ class UngroupedInserts:
 
 
 def chunks(insertions: Sequence[Insertion]) -> list[list[Sent]]:
-    """The jobs of ``insertions`` in their order, in parts that are not too large; one at least."""
+    """The jobs of ``insertions`` in their order, in parts that are not too large; at least one part."""
     parts: list[list[Sent]] = [[]]
     size = 0
     for jobs, lease in insertions:
@@ -121,9 +121,9 @@ def arrays(chunk: Sequence[Sent], now: datetime) -> dict[str, Any]:
 
 
 class _Micros(dict[datetime, int]):
-    """Times as microseconds since 1970, for neither driver is quick with arrays of times. Most are the same.
+    """Times as microseconds since 1970, because both drivers are slow with arrays of times. Most are the same.
 
-    What is beyond the year 2255 may be some microseconds off.
+    Times after the year 2255 may be some microseconds off.
     """
 
     def __missing__(self, moment: datetime) -> int:
@@ -146,7 +146,7 @@ COLUMNS: Mapping[str, sa.types.TypeEngine[Any]] = {
 
 
 def _insert(tables: Tables) -> sa.Insert:
-    """Into both tables, without ON CONFLICT: one job that exists refuses them all."""
+    """The insert into both tables, without ON CONFLICT: a job that exists refuses them all."""
     given = unnested(COLUMNS, "sent")
     g, c = given.c, tables.jobs.c
     due = time_of(g.due)
@@ -171,7 +171,7 @@ def unnested(columns: Mapping[str, sa.types.TypeEngine[Any]], name: str) -> sa.C
 
 
 def row_values(tables: Tables, given: sa.CTE) -> dict[sa.ColumnElement[Any], Any]:
-    """What every new job's row has, from the rows of `arrays`."""
+    """The columns of a new job's row, from the rows of `arrays`."""
     g, c = given.c, tables.jobs.c
     return {
         c.id: sa.cast(g.id, postgresql.UUID(as_uuid=False)),
@@ -189,13 +189,13 @@ def row_values(tables: Tables, given: sa.CTE) -> dict[sa.ColumnElement[Any], Any
 
 
 def payloads_of(tables: Tables, given: sa.CTE) -> sa.Insert:
-    """The insertion of their payloads."""
+    """The insert of the jobs' payloads."""
     job_id = sa.cast(given.c.id, postgresql.UUID(as_uuid=False))
     return sa.insert(tables.payloads).from_select(["job_id", "body"], sa.select(job_id, given.c.body))
 
 
 def constant(value: int | JobState) -> sa.ColumnElement[Any]:
-    """In the statement itself: all of its parameters are arrays."""
+    """A constant in the statement itself, whose parameters are all arrays."""
     return sa.literal_column(str(value) if isinstance(value, int) else f"'{value.value}'")
 
 

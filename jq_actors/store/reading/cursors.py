@@ -1,4 +1,4 @@
-"""Cursors of pages: opaque text that says after what the next page begins."""
+"""Cursors of pages: opaque text that says where the next page begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def encode_cursor(kind: str, last: str | int) -> str:
 
 
 def decode_cursor(kind: str, cursor: str) -> str | None:
-    """What ``cursor`` continues after; ``None``: it is none of pages of this kind."""
+    """What ``cursor`` continues after; ``None``: it is not a cursor of this ``kind`` of page."""
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):

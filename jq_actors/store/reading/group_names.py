@@ -1,4 +1,4 @@
-"""Names of groups, in the database's own order: from one to the next by an index, however many jobs each has."""
+"""Names of groups in the database's own order, read from one to the next by an index, however many jobs each has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Wanted = Callable[[sa.FromClause], sa.ColumnElement[bool]]
 
 
 def names_behind(tables: Tables, wanted: Wanted) -> sa.Select[Any]:
-    """The first ``limit`` groups behind ``after`` that have such jobs."""
+    """The first ``limit`` groups after ``after`` that have such jobs."""
     name = _next(tables, wanted, sa.bindparam("after", type_=sa.Text))
     names = sa.select(name.label("name")).cte("names", recursive=True)
     names = names.union_all(

@@ -1,4 +1,4 @@
-"""Reading groups: what each does, and why it waits, in the words of the order guard."""
+"""Reading groups: what each one does, and why it waits."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .cursors import decode_cursor, encode_cursor
 from .group_names import names_behind
 
 CHUNK = 500
-"""Groups that are read at once while those in certain states are looked for."""
+"""How many groups are read at once in a search for groups in certain states."""
 
 Row = sa.Row[Any]
 
@@ -37,7 +37,7 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 
 class GroupReading:
-    """Reads groups from rows alone; locks nothing."""
+    """Reads groups. It locks nothing."""
 
     def __init__(self, database: Database, tables: Tables, rows: GroupRows, snapshots: GroupSnapshots) -> None:
         self._database, self._rows, self._snapshots = database, rows, snapshots
@@ -54,7 +54,7 @@ class GroupReading:
         self._heads = _heads(database, tables)
 
     async def get(self, group: str, now: datetime) -> Group | None:
-        """See JobStore."""
+        """Return what is known about a group at ``now``; ``None``: nothing."""
 
         async def get(connection: AsyncConnection) -> Group | None:
             found = await self._read(connection, [group], now)
@@ -65,7 +65,7 @@ class GroupReading:
         return await self._database.read(get)
 
     async def find(self, states: frozenset[GroupState], limit: int, after: str | None, now: datetime) -> GroupPage:
-        """See JobStore."""
+        """Return a page of up to ``limit`` groups in ``states`` that have unfinished jobs or are paused, by name."""
         last = "" if after is None else _name_in(after)
         found: list[Group] = []
         while len(found) <= limit:
@@ -87,7 +87,7 @@ class GroupReading:
         return await self._read(connection, page, now)
 
     async def _read(self, connection: AsyncConnection, names: Sequence[str], now: datetime) -> list[Group]:
-        """The groups of these names, in their order, of which something is known."""
+        """The groups with these names of which something is known, in the order of the names."""
         batch = {"batch": encode_column("name", names)}
         counts = {row.group_key: row for row in await connection.execute(self._counts, {**batch, "now": now})}
         rows = await self._rows.read(connection, names)
@@ -113,7 +113,7 @@ class GroupReading:
 
 
 def state_of(view: GroupView, reasons: Mapping[JobId, str | None]) -> tuple[GroupState, str | None]:
-    """What a group does, and why it waits, if it does. ``reasons``: what the rows of unhandled jobs say."""
+    """What a group does, and why it waits, if it does. ``reasons``: the reasons in the rows of unhandled jobs."""
     if view.paused is not None:
         return GroupState.PAUSED, view.paused
     if any(member.state is JobState.RUNNING for member in view.members):
@@ -169,7 +169,7 @@ def _next_position(view: GroupView, head: Row | None) -> int | None:
 
 
 def _counts(tables: Tables) -> sa.Select[Any]:
-    """Of each group: its unfinished jobs by what they do, and since when the oldest of those could have run."""
+    """The unfinished jobs of each group by state, and since when the oldest of them could have run."""
     c = tables.jobs.c
     waiting = c.state.not_in((JobState.RUNNING.value, JobState.SCHEDULED.value))
 
@@ -190,7 +190,7 @@ def _counts(tables: Tables) -> sa.Select[Any]:
 
 
 def _heads(database: Database, tables: Tables) -> sa.Select[Any]:
-    """Of each group of the batch: its first job that has not ended and is not scheduled."""
+    """The first job of each group that has not ended and is not scheduled."""
     jobs, names = tables.jobs, database.dialect.rows({"name": sa.Text()})
     job = jobs.alias("head")
     head = (

@@ -19,7 +19,7 @@ from jq_actors.store.tables import JOB_ID, NO_PLACE, Tables, group_order
 from .group_reading import state_of
 
 RUNS = 20
-"""Runs that an estimate is made of."""
+"""How many runs an estimate is made from."""
 
 Row = sa.Row[Any]
 
@@ -27,7 +27,7 @@ _GROUP = sa.bindparam("name", type_=sa.Text)
 
 
 class Places:
-    """Counts and estimates."""
+    """Counts the jobs before a job, and estimates when it starts."""
 
     def __init__(self, tables: Tables, dialect: Dialect, rows: GroupRows, snapshots: GroupSnapshots) -> None:
         self._rows, self._snapshots = rows, snapshots
@@ -47,7 +47,7 @@ class Places:
         runs = sa.select(c.started_at, c.finished_at).where(
             c.group_key == _GROUP, c.final_state.in_((JobState.SUCCEEDED.value, JobState.FAILED.value))
         )
-        # Those before the head are the last that have ended; there is no index by the times of their ends.
+        # The jobs just before the head ended last; there is no index by the times at which jobs ended.
         head = sa.bindparam("head", type_=sa.BigInteger)
         self._last_runs = {
             numbered: runs.where(column < head).order_by(column.desc()).limit(RUNS)

@@ -22,22 +22,22 @@ Row = sa.Row[Any]
 CURSOR = "seq"
 """The kind of its pages' cursors."""
 MAX_ATTEMPTS = 100
-"""Most runs of a job that are read: about as many as are kept (`OldRuns`)."""
+"""The most runs of a job that are read: about as many as are kept (`OldRuns`)."""
 
 
 class Reading:
-    """Reads; locks nothing."""
+    """Reads jobs. It locks nothing."""
 
     def __init__(self, database: Database, tables: Tables, places: Places) -> None:
         self._database, self._tables, self._places = database, tables, places
         self._end = _end(tables)
 
     async def get(self, job_id: JobId, now: datetime) -> Job | None:
-        """See JobStore."""
+        """Return a job with its newest attempts; ``None``: there is no such job."""
         return await self._database.read(lambda c: self._get(c, job_id, now)) if is_job_id(job_id) else None
 
     async def end_of(self, job_id: JobId) -> JobEnd | None:
-        """See JobStore."""
+        """Read a job's state and, once it has ended, its result or error; ``None``: no such job."""
         if not is_job_id(job_id):
             return None
         rows = await self._database.read(lambda c: c.execute(self._end, {"job_id": job_id}))
@@ -50,12 +50,12 @@ class Reading:
         return JobEnd(state, _reason(row, problems), result, _error(row, state), _traceback(row, state))
 
     async def find(self, where: JobFilter, limit: int, after: str | None) -> JobPage:
-        """See JobStore."""
+        """Return a page of up to ``limit`` jobs, newest first, that begins after the cursor ``after``."""
         before = None if after is None else _seq_in(after)
         return await self._database.read(lambda c: self._find(c, where, limit, before))
 
     async def first_of_group(self, group: str, limit: int, now: datetime) -> list[Job]:
-        """See JobStore."""
+        """Return the group's first ``limit`` jobs that are neither final nor scheduled, in order, with their places."""
         jobs = self._tables.jobs
         first = self._select().where(
             jobs.c.group_key == group, jobs.c.final_state.is_(None), jobs.c.state != JobState.SCHEDULED.value
@@ -68,7 +68,7 @@ class Reading:
         return await self._database.read(get)
 
     async def count_by_state(self) -> dict[JobState, int]:
-        """See JobStore."""
+        """Count the rows in each state; reads every row."""
         return await self._database.read(self._count_by_state)
 
     async def _get(self, connection: AsyncConnection, job_id: JobId, now: datetime) -> Job | None:
@@ -184,7 +184,7 @@ def _reason(row: Row, problems: list[str]) -> str | None:
 
 
 def _error(row: Row, state: JobState) -> str | None:
-    # That of an earlier attempt stays in the payload; it is not why the job is as it is.
+    # The error of an earlier attempt stays in the payload, but does not explain the job's state.
     return None if state is JobState.SUCCEEDED else row.error
 
 

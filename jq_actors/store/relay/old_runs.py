@@ -1,4 +1,4 @@
-"""Runs of jobs that run again and again: the newest are kept, so that no history grows without end."""
+"""Old runs of jobs that run very often: only the newest are kept, so that no history grows without end."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 KEPT_RUNS = 50
 """How many runs of a job are kept that counted as attempts, and as many that did not."""
 SETTLED_SINCE = timedelta(minutes=2)
-"""Younger runs stay: whoever settled one, and lost the answer, has to find it (`Settles.write`)."""
+"""Younger runs stay: a process that settled one and lost the answer has to find it (`Settles.write`)."""
 MAX_NOTED = 1000
-"""Jobs that one look is about. What is not noted is noted when it runs next."""
+"""The most jobs that one check handles. A job beyond that is noted again when it runs next."""
 
 _UNCOUNTED = (Snoozed, Interrupted, Unhandled)
 
 
 class OldRuns:
-    """Deletes them. Which jobs have any nobody has to look for: this process notes those that it settled."""
+    """Deletes old runs. It need not search for jobs that have some: this process notes those that it settled."""
 
     def __init__(self, database: Database, tables: Tables) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class OldRuns:
         self._delete = sa.delete(tables.attempts).where(sa.tuple_(a.job_id, a.run_token).in_(old))
 
     def note(self, settlements: Iterable[Settlement]) -> None:
-        """These are written."""
+        """Note settlements that were written."""
         for settlement in settlements:
             if isinstance(settlement.outcome, (Retrying, *_UNCOUNTED)) and len(self._noted) < MAX_NOTED:
                 self._noted[settlement.job_id] = None

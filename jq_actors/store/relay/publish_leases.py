@@ -1,6 +1,6 @@
-"""The publish leases that this process holds: a mark counts only under the lease that was published under.
+"""The publish leases that this process holds. A mark counts only if the dispatch was published under the same lease.
 
-Else a very late mark would hide that a job, meanwhile claimed, lost and given back, has no copy at the broker.
+Otherwise a very late mark could hide that a job, claimed, lost and queued again since, has no copy at the broker.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from datetime import datetime
 from jq_actors.model.job import JobId
 
 Key = tuple[JobId, int]
-"""A dispatch: of a job, with its number."""
+"""A dispatch: the job, and the number of the dispatch."""
 
 
 class PublishLeases:
-    """What is being published from here, and until when nobody else publishes it."""
+    """The dispatches that this process is publishing, and until when nobody else publishes them."""
 
     def __init__(self) -> None:
         self._until: dict[Key, datetime] = {}
 
     def took(self, keys: Iterable[Key], until: datetime, now: datetime) -> None:
-        """These rows were leased. Forgets those before that nobody marked or released in time."""
+        """Note rows that were leased, and forget earlier ones that nobody marked or released in time."""
         while self._until:
             oldest = next(iter(self._until))
             if self._until[oldest] > now:
@@ -30,6 +30,6 @@ class PublishLeases:
         self._until.update(dict.fromkeys(keys, until))
 
     def ended(self, keys: Sequence[Key]) -> list[tuple[Key, datetime]]:
-        """These are published, or not to be: each with its lease, but for those that have none any more."""
+        """Take the leases of dispatches that were published, or will not be; those without a lease are left out."""
         held = [(key, self._until.pop(key, None)) for key in keys]
         return [(key, until) for key, until in held if until is not None]

@@ -1,4 +1,4 @@
-"""What becomes of rows that were to be published: marked, released."""
+"""What becomes of rows that were to be published: they are marked, released or backed off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jq_actors.store.relay.publish_leases import Key, PublishLeases
 from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 
 FIRST_PAUSE = timedelta(seconds=1)
-"""Of a dispatch that the broker has refused."""
+"""The first pause, in seconds, of a dispatch that the broker refused."""
 MAX_DOUBLINGS = 6
 """So the longest pause is about a minute."""
 
@@ -27,7 +27,7 @@ _NOW = sa.bindparam("now", type_=UtcDateTime)
 
 
 class PublishMarks:
-    """Says of dispatches what became of them; only of those that this process has leased."""
+    """Records what became of dispatches; only of those that this process has leased."""
 
     def __init__(self, database: Database, tables: Tables, leases: PublishLeases) -> None:
         self._database, self._leases = database, leases
@@ -56,12 +56,12 @@ class PublishMarks:
         await self._database.write(mark)
 
     async def released(self, keys: Sequence[Key]) -> None:
-        """These were not published: anybody may publish them, in their old place."""
+        """Release dispatches that were not published: anybody may publish them, in their old place."""
         batch = {"batch": self._ended(keys)}
         await self._database.write(lambda c: c.execute(self._release, batch))
 
     async def refused(self, keys: Sequence[Key], now: datetime) -> None:
-        """The broker did not take these: they are published again after a pause that doubles, behind all others."""
+        """Back off dispatches that the broker refused: publish them after a pause that doubles, behind all others."""
         pauses = {f"pause_{n}": now + FIRST_PAUSE * 2**n for n in range(MAX_DOUBLINGS + 1)}
         parameters = {"batch": self._ended(keys), **pauses}
         await self._database.write(lambda c: c.execute(self._refuse, parameters))
@@ -80,6 +80,6 @@ def _refused_until(redispatches: sa.ColumnElement[int]) -> sa.ColumnElement[date
 
 
 def _on_the_row(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    # Hidden from the planner: as long as its statistics say that few rows fulfil the condition, it would find them
-    # all by a partial index, a backlog of a million too, instead of those of the batch by their ids.
+    # Hidden from the planner: while its statistics say that few rows meet the condition, it would read all of them by
+    # a partial index, even a backlog of a million, instead of reading the batch by its ids.
     return sa.case((condition, 1), else_=0) == 1

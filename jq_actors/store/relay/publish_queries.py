@@ -1,4 +1,4 @@
-"""What the relay asks: which rows have to be published, and to whom they are leased meanwhile."""
+"""The relay's queries: they take rows that have to be published, under a lease."""
 
 from __future__ import annotations
 
@@ -59,13 +59,16 @@ class RelayQueries:
         self._bodies = Bodies(tables, database.dialect)
 
     async def take_due(self, limit: int, now: datetime, lease: timedelta) -> list[Dispatch]:
-        """See JobStore."""
+        """Queue up to ``limit`` due rows outside of groups, with dispatch+1, leased for ``lease``."""
         return await self.lease(self._take_due, {"limit": limit}, now, lease)
 
     async def take_unpublished(
         self, room: Mapping[str, int] | None, limit: int, now: datetime, lease: timedelta
     ) -> list[Dispatch]:
-        """See JobStore."""
+        """Lease up to ``limit`` queued rows that were never published and that nobody leases, oldest first.
+
+        ``room``: how many of each queue may be taken; ``None``: any number, of all queues.
+        """
         if room is None:
             return await self.lease(self._take_any, {"limit": limit}, now, lease)
         taken: list[Dispatch] = []
@@ -78,17 +81,17 @@ class RelayQueries:
     async def take_missing(
         self, queue: str, published_before: datetime, limit: int, now: datetime, lease: timedelta
     ) -> list[Dispatch]:
-        """See JobStore."""
+        """Lease up to ``limit`` queued rows of ``queue`` that were published before ``published_before``."""
         parameters = {"wanted_queue": queue, "limit": limit, **_backoffs(published_before, now)}
         return await self.lease(self._take_missing, parameters, now, lease)
 
     async def count_published(self, queue: str, published_before: datetime, limit: int) -> int:
-        """See JobStore."""
+        """Count the queued rows of ``queue`` that the broker should have, up to ``limit``."""
         parameters = {"wanted_queue": queue, "before": published_before, "limit": limit}
         return (await self._database.read(lambda c: c.scalar(self._count_published, parameters))) or 0
 
     async def next_due(self) -> datetime | None:
-        """See JobStore."""
+        """Return when the next scheduled or retrying row is due; ``None``: there is no such row."""
         return await self._database.read(lambda c: c.scalar(self._next_due))
 
     def _take(

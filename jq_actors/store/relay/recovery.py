@@ -1,4 +1,4 @@
-"""Giving back what a worker had: after its loss, or when it leaves."""
+"""Queueing a worker's jobs again: after it was lost, or when it leaves."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ class Recovered:
     queued: list[LostRun] = field(default_factory=list)
     failed: list[LostRun] = field(default_factory=list)
     workers: list[str] = field(default_factory=list)
-    """Lost workers of which nothing is left."""
+    """Lost workers that have nothing left."""
     of_groups: list[Event] = field(default_factory=list)
-    """What the failed ones did to their groups."""
+    """What the failed jobs did to their groups."""
 
     @property
     def events(self) -> list[Event]:
-        """What to tell."""
+        """The events to emit."""
         return [*events_of(self.queued, self.failed), *self.of_groups]
 
 
 class Recovering:
-    """Finds lost workers, and gives back their jobs."""
+    """Finds lost workers, and queues their jobs again."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Recovering:
         )
 
     async def recover(self, limit: int, now: datetime) -> Recovered:
-        """Give back up to ``limit`` running jobs of lost workers, and all that waited in their memory."""
+        """Queue up to ``limit`` running jobs of lost workers again, and all that waited in their memory."""
         recovered = Recovered()
         for owner in await self._database.read(lambda c: self._lost(c, now)):
             left = limit - len(recovered.queued) - len(recovered.failed)
@@ -99,7 +99,7 @@ class Recovering:
         return recovered
 
     async def leave(self, worker: str, now: datetime) -> None:
-        """Remove a worker that has drained. What it still has is queued again, and counts as interrupted."""
+        """Remove a worker that has drained. Jobs that it still has are queued again, and count as interrupted."""
         await self._database.write(lambda c: self._leave(c, worker, now))
 
     async def _lost(self, connection: AsyncConnection, now: datetime) -> list[Owner]:
@@ -112,8 +112,8 @@ class Recovering:
         async def work(connection: AsyncConnection) -> Recovered:
             recovered = Recovered()
             worker = {"worker": owner.worker_id}
-            # Whoever has this lock recovers the worker. A claim that it makes just now is either over, and its
-            # row is found below, or finds no worker to claim for.
+            # The holder of this lock recovers the worker. A claim that the worker is making now has either
+            # finished, and its row is found below, or it finds no worker to claim for.
             lease_until = await connection.scalar(self._lock, worker)
             if lease_until is None:
                 return recovered  # another relay is at it
@@ -148,7 +148,7 @@ class Recovering:
                 for run in runs
             ]
             await self._settles.write(connection, interrupted, now, now, may_be_committed=False)
-        # After the locks of the groups: what lies in its memory may be a group's.
+        # After the locks of the groups: jobs in its memory may belong to groups.
         await connection.execute(self._unlane, {"worker": worker})
 
     async def _runs(self, connection: AsyncConnection, worker: str, limit: int) -> list[LostRun]:

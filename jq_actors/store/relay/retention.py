@@ -1,4 +1,4 @@
-"""Retention: final rows past their time are deleted, in batches with short locks (A57)."""
+"""Retention: final rows are deleted after their time, in batches with short locks (A57)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jq_actors.store.records import Retention
 from jq_actors.store.tables import JOB_ID, Tables, UtcDateTime
 
 BATCH = 500
-"""Rows of one transaction: some ten milliseconds of locks."""
+"""How many rows one transaction deletes: it holds locks for some ten milliseconds."""
 
 
 class Pruning:

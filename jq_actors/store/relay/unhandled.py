@@ -19,7 +19,7 @@ from jq_actors.store.tables import JOB_ID, MAX_REASON, Tables, storable
 
 
 class UnhandledJobs:
-    """Changes their rows."""
+    """Changes the rows of jobs that nobody could run."""
 
     def __init__(self, database: Database, tables: Tables, rows: GroupRows, turns: GroupTurns) -> None:
         self._database, self._rows, self._turns = database, rows, turns
@@ -44,7 +44,7 @@ class UnhandledJobs:
         )
 
     async def offer(self, actors: Sequence[str], reason_begins: str, now: datetime) -> list[JobId]:
-        """See `JobStore.offer_unhandled`. In a group they go on in their places, or wait if those are others' now."""
+        """Queue unhandled jobs of these actors again. In a group they keep their places, or wait if those are taken."""
         batch = encode_column("actor", actors)
         parameters = {"batch": batch, "reason_begins": reason_begins}
 
@@ -67,7 +67,7 @@ class UnhandledJobs:
         return await self._database.write(offer)
 
     async def set_aside(self, job_id: JobId, dispatch: int, reason: str) -> bool:
-        """See `JobStore.set_aside`. In a group it keeps its place, and blocks the group."""
+        """Mark a job as unhandled that cannot be decoded. In a group it keeps its place, and blocks the group."""
         if not is_job_id(job_id):
             return False
         parameters = {"job_id": job_id, "of_dispatch": dispatch, "why": storable(reason, MAX_REASON)}

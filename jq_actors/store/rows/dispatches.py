@@ -1,4 +1,4 @@
-"""Rows as dispatches: what makes a row one, what is read of it, and the body that is published."""
+"""Rows as dispatches: how a row becomes one, which columns are read, and the body that is published."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Bodies:
     def __init__(self, tables: Tables, dialect: Dialect) -> None:
         ids, payloads = dialect.rows({"job_id": JOB_ID}), tables.payloads.c
         self._read = sa.select(payloads.job_id, payloads.body).join(ids, ids.c.job_id == payloads.job_id)
-        # Somebody has deleted the payload by hand: such a row must not stop others at every look.
+        # Somebody deleted the payload by hand: such a row must not hold up the others at every check.
         self._set_aside = (
             sa.update(tables.jobs)
             .where(tables.jobs.c.id == ids.c.job_id)
@@ -48,7 +48,7 @@ class Bodies:
 
 
 def dispatch_columns(jobs: sa.Table) -> list[sa.ColumnElement[Any]]:
-    """What a statement returns of rows that are to be published (`dispatches_of`)."""
+    """The columns that a statement returns of rows that are to be published (`dispatches_of`)."""
     c = jobs.c
     return [c.seq, c.id, c.dispatch, c.queue, c.priority, c.group_key, c.order_key, c.due_at]
 
@@ -63,7 +63,7 @@ def dispatches_of(rows: Sequence[Row], bodies: Mapping[str, bytes]) -> list[Disp
 
 
 def queued_anew(jobs: sa.Table) -> dict[str, Any]:
-    """What makes a row a queued one, to be published from ``now`` on as a new dispatch: older copies become stale."""
+    """The values of a queued row, published from ``now`` on as a new dispatch: older copies become stale."""
     return {
         "state": JobState.QUEUED.value,
         "dispatch": jobs.c.dispatch + 1,

@@ -1,4 +1,4 @@
-"""Grants: what makes a job run. Every claim is such a statement."""
+"""Grants: the statements that make a job run. Every claim is one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def grant(
 
 
 def running(tables: Tables, run_token: sa.ColumnElement[int], worker: sa.ColumnElement[str]) -> dict[str, Any]:
-    """What makes a row a running one, from ``now`` on."""
+    """The values of a row that runs from ``now`` on."""
     return {
         "state": JobState.RUNNING.value,
         "run_token": run_token,
@@ -39,7 +39,7 @@ def running(tables: Tables, run_token: sa.ColumnElement[int], worker: sa.ColumnE
 
 
 def granted_columns(tables: Tables) -> list[sa.ColumnElement[Any]]:
-    """What a grant returns of each row."""
+    """The columns that a grant returns of each row."""
     c = tables.jobs.c
     return [c.id, c.run_token, c.attempt, c.crashes, c.dispatch, c.queue, c.group_key]
 
@@ -54,7 +54,7 @@ def grant_of_queued(tables: Tables, dialect: Dialect) -> sa.UpdateBase:
 
 
 def granted_before(tables: Tables, dialect: Dialect) -> sa.Select[Any]:
-    """Of a batch of run tokens the rows that run under them for the worker ``me``, whatever granted them."""
+    """The rows that run for the worker ``me`` under the run tokens of a batch, whatever granted them."""
     c, b = tables.jobs.c, dialect.rows({"run_token": BIGINT}).c
     mine = (c.state == JobState.RUNNING.value, c.worker_id == sa.bindparam("me", type_=sa.Text))
     # By the index of unfinished rows: answers are rarely lost.

@@ -1,4 +1,4 @@
-"""Rows of workers: who lives, until when, and what it holds."""
+"""Rows of workers: which ones live, until when, and which deliveries they hold."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jq_actors.store.tables import Tables, UtcDateTime
 
 
 class Workers:
-    """The row of this process, and a look at all."""
+    """Writes the row of this process, and reads those of all workers."""
 
     def __init__(self, tables: Tables, dialect: Dialect, grace: timedelta) -> None:
         self._workers = tables.workers
@@ -53,58 +53,57 @@ class Workers:
 
     @property
     def my_id_or_none(self) -> str | None:
-        """The same; ``None`` when it was not registered, or has left."""
+        """The id of this process; ``None`` if it was not registered, or has left."""
         return None if self._me is None else self._me.id
 
     @property
     def patience(self) -> float:
-        """Seconds in which the lease has to be renewed: so that what hangs is given up, and tried again, in time."""
+        """Seconds that a renewal of the lease may take, so that one that hangs is given up, and repeated in time."""
         return max(1.0, self._lease.total_seconds() / 2)
 
     def enrol(self, worker: WorkerIdentity, queues: Sequence[str], lease: timedelta) -> None:
-        """From here on this process is ``worker``; its row is made by `renew` or `hold`."""
+        """Make this process the worker ``worker``. `renew` or `hold` creates its row."""
         self._me, self._queues, self._lease = worker, list(queues), lease
         self._renewed_at = None
 
     def forget(self) -> None:
-        """This process is no worker any more."""
+        """Forget that this process was a worker."""
         self._me = None
 
     def is_me(self, worker_id: str) -> bool:
-        """Whether that is this process."""
+        """Whether a worker of this id is this process."""
         return self._me is not None and self._me.id == worker_id
 
     def has_to_renew(self, now: datetime) -> bool:
-        """Whether the lease was not renewed for so long that something is wrong: first renew it, then do the rest."""
+        """Whether the last renewal is so long ago that something is wrong: renew the lease before anything else."""
         return self._me is not None and (self._renewed_at is None or now - self._renewed_at > self._lease / 2)
 
     def renewed(self, now: datetime) -> None:
-        """The lease is renewed. If it was high time, others were perhaps kept from it too: give them theirs.
+        """Note that the lease was renewed. If it was late, others may have been unable to renew theirs: give them time.
 
-        Who has just started cannot know. So after an outage of the database nobody is taken for lost merely because
-        nobody could renew a lease.
+        After an outage of the database no worker is considered lost merely because none could renew its lease.
         """
         if self.has_to_renew(now):
             self._no_lease_ends_before = now + self._grace
         self._renewed_at = now
 
     def lease_end(self, lease_until: datetime) -> datetime:
-        """When to take a worker for lost whose row says ``lease_until``."""
+        """When to consider a worker lost whose row says ``lease_until``."""
         return lease_until if self._no_lease_ends_before is None else max(lease_until, self._no_lease_ends_before)
 
     async def hold(self, connection: AsyncConnection, now: datetime) -> None:
-        """See to it that the row of this process is there until the transaction ends."""
+        """Ensure that the row of this process exists until the transaction ends."""
         if (await connection.scalar(self._hold, {"me": self.my_id})) is None:
             await connection.execute(self._insert, self._row(now, {}))
 
     async def renew(self, connection: AsyncConnection, now: datetime, held: Mapping[str, int]) -> None:
-        """Renew the lease. A process that was taken for lost, and is not, makes its row again."""
+        """Renew the lease. A process that was considered lost, and is not, creates its row again."""
         parameters = {"me": self.my_id, "now": now, "until": now + self._lease, "holds": dict(held)}
         if (await connection.execute(self._renew, parameters)).rowcount == 0:
             await connection.execute(self._insert, self._row(now, held))
 
     async def held(self, connection: AsyncConnection, queue: str, now: datetime) -> int:
-        """How many deliveries of ``queue`` living workers hold."""
+        """How many deliveries of ``queue`` are held by living workers."""
         living = sa.select(self._workers.c.held).where(self._workers.c.lease_until > now)
         return sum(held.get(queue, 0) for held in (await connection.execute(living)).scalars())
 
@@ -127,8 +126,8 @@ class Workers:
 def held_worker(tables: Tables) -> sa.Select[str]:
     """The id of the worker ``me``, whose row then stays until the transaction ends.
 
-    This keeps a claim and the removal of its worker apart: `Recovering` looks for running rows only when it has
-    the worker's row to itself, and without the row nothing is claimed. So no job can run for a worker that nobody
+    This keeps a claim and the removal of its worker apart: the recovery looks for running rows only when it holds
+    the worker's row alone, and without the row nothing is claimed. So no job can run for a worker that nobody
     watches. Heartbeats do not wait for the lock (KEY SHARE); SQLite has one writer at a time and needs none.
     """
     me = tables.workers.c.id == sa.bindparam("me", type_=sa.Text)
@@ -136,7 +135,7 @@ def held_worker(tables: Tables) -> sa.Select[str]:
 
 
 async def known_dead(owners: Mapping[str, tuple[str, int, float]]) -> frozenset[str]:
-    """The ids of those workers (host, pid, start of the process) that surely live no more."""
+    """The ids of the workers (host, pid, start of the process) that are known to be dead."""
     if not owners:
         return frozenset()
     # In a thread: it reads /proc.
