@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from jq_actors.model import claim_rules as protocol
+from jq_actors.model import claim_rules
 from jq_actors.model.claim_rules import Owner, RowView, Verdict
 from jq_actors.model.job import JobState
 from jq_actors.model.outcome import Outcome
@@ -17,7 +17,7 @@ from .state import Job, State, Worker
 
 
 class Judge(Protocol):
-    """The shape of `protocol.judge`."""
+    """The shape of `claim_rules.judge`."""
 
     def __call__(self, row: RowView | None, dispatch: int, now: datetime, *, promised: bool) -> Verdict: ...
 
@@ -26,12 +26,12 @@ class Judge(Protocol):
 class Decisions:
     """The decisions of production. A test replaces one, to show that the checker would find it wrong."""
 
-    judge: Judge = protocol.judge
-    owner_is_lost: Callable[[Owner | None, datetime], bool] = protocol.owner_is_lost
-    survives_crash: Callable[[int, int], bool] = protocol.survives_crash
-    may_settle: Callable[[JobState, int | None, int], bool] = protocol.may_settle
-    state_after: Callable[[Outcome], JobState] = protocol.state_after
-    attempt_counts: Callable[[Outcome], bool] = protocol.attempt_counts
+    judge: Judge = claim_rules.judge
+    owner_is_lost: Callable[[Owner | None, datetime], bool] = claim_rules.owner_is_lost
+    survives_crash: Callable[[int, int], bool] = claim_rules.survives_crash
+    may_settle: Callable[[JobState, int | None, int], bool] = claim_rules.may_settle
+    state_after: Callable[[Outcome], JobState] = claim_rules.state_after
+    attempt_counts: Callable[[Outcome], bool] = claim_rules.attempt_counts
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,8 +66,8 @@ class Recovering:
         )
         self._lock = sa.select(workers.c.lease_until).where(workers.c.id == _WORKER).with_for_update(skip_locked=True)
         self._remove = sa.delete(workers).where(workers.c.id == _WORKER)
-        # By the index of unfinished rows: one of running rows would be written to by each claim, and a worker is
-        # lost seldom.
+        # By the index of unfinished rows: each claim would write to an index of running rows, and workers are rarely
+        # lost.
         self._running = (
             sa.select(*run_columns(tables))
             .outerjoin(workers, workers.c.id == jobs.c.worker_id)

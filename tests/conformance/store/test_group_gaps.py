@@ -11,7 +11,7 @@ from jq_actors.errors import PositionTakenError
 from jq_actors.events import GroupPaused
 from jq_actors.model.group_rules import GroupRule, GroupRules, OnGap
 from jq_actors.model.outcome import Failed, Failure
-from jq_actors.store.groups import sweep as group_sweep
+from jq_actors.store.groups import sweep
 from jq_actors.store.records import NewJob
 from jq_actors.store.sql import SqlStore
 
@@ -121,7 +121,7 @@ async def test_each_group_has_the_patience_of_its_rule(led: World) -> None:
 
 
 async def test_look_goes_on_where_the_one_before_ended(led: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_sweep, "GROUPS_AT_ONCE", 3)
+    monkeypatch.setattr(sweep, "GROUPS_AT_ONCE", 3)
     store = await led.worker()
     with_rule(store, gap_timeout=MINUTE)
     jobs = [(await with_a_gap(led, store, 3, ago=HOUR, group=f"g{n}"))[0] for n in range(7)]

@@ -15,8 +15,7 @@ from jq_actors.model.lane import Fairness, Lane
 from jq_actors.transport.port import Delivery, NotPublished, Outgoing, Published, QueueDepth, Transport
 from jq_actors.transport.rabbitmq.amqp.consuming import RabbitDelivery
 from jq_actors.transport.rabbitmq.amqp.link import Link, open_link
-from jq_actors.transport.rabbitmq.lanes import lane_endings as ending
-from jq_actors.transport.rabbitmq.lanes import lanes
+from jq_actors.transport.rabbitmq.lanes import lane_endings, lanes
 from jq_actors.transport.rabbitmq.lanes.access import Access
 from jq_actors.transport.rabbitmq.lanes.lane_channel import LaneChannel
 from jq_actors.transport.rabbitmq.topology import delete_if_unused
@@ -65,8 +64,8 @@ async def test_no_publish_is_lost_to_the_deletion_of_its_lane(
 
     Lanes are deleted as soon as they are drained.
     """
-    monkeypatch.setattr(ending, "SETTLED", timedelta())
-    monkeypatch.setattr(ending, "STEP", 0.0)
+    monkeypatch.setattr(lane_endings, "SETTLED", timedelta())
+    monkeypatch.setattr(lane_endings, "STEP", 0.0)
     monkeypatch.setattr(lanes, "TICK", 0.002)
     hand, deleted = Counting(), _count_deletions(monkeypatch)
     async with opened(rabbitmq.url, amqp_namespace) as one, opened(rabbitmq.url, amqp_namespace) as other:

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from jq_actors.model import claim_rules as protocol
-from jq_actors.model import turn_rules as turns
+from jq_actors.model import claim_rules, turn_rules
 from jq_actors.model.claim_rules import Owner
 from jq_actors.model.group_rules import OnFailure
 from jq_actors.model.job import JobState
@@ -22,7 +21,7 @@ from .state import Group, Job, State, Worker
 
 
 class MayChain(Protocol):
-    """The shape of `turns.may_chain`."""
+    """The shape of `turn_rules.may_chain`."""
 
     def __call__(self, done: int, seconds: float, fairness: Fairness, weight: int, *, others_wait: bool) -> bool: ...
 
@@ -31,20 +30,20 @@ class MayChain(Protocol):
 class Decisions:
     """The decisions of production. A test replaces one, to show that the checker would find it wrong."""
 
-    judge: Judge = protocol.judge
-    assign_places: Callable[[GroupView], Places] = turns.assign_places
-    may_chain: MayChain = turns.may_chain
-    owner_is_lost: Callable[[Owner | None, datetime], bool] = protocol.owner_is_lost
-    survives_crash: Callable[[int, int], bool] = protocol.survives_crash
-    may_settle: Callable[[JobState, int | None, int], bool] = protocol.may_settle
-    state_after: Callable[[Outcome], JobState] = protocol.state_after
+    judge: Judge = claim_rules.judge
+    assign_places: Callable[[GroupView], Places] = turn_rules.assign_places
+    may_chain: MayChain = turn_rules.may_chain
+    owner_is_lost: Callable[[Owner | None, datetime], bool] = claim_rules.owner_is_lost
+    survives_crash: Callable[[int, int], bool] = claim_rules.survives_crash
+    may_settle: Callable[[JobState, int | None, int], bool] = claim_rules.may_settle
+    state_after: Callable[[Outcome], JobState] = claim_rules.state_after
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
     """What store, relay and executor have to keep besides, because no pure function can.
 
-    The model holds with all of them; `test_planted_turns` and `test_planted_chains` show what happens without each.
+    The model holds with all of them; `test_planted_turns` shows what happens without each.
     """
 
     # admission
